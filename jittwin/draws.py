@@ -1,0 +1,42 @@
+"""Counter-based randomness that both twins, and a resumed run, draw alike.
+
+Every draw is a pure function of (seed, epoch, step, site): no stream is carried
+along, so nothing has to be saved and the order of the calls does not matter.
+"""
+import hashlib
+
+import numpy as np
+
+
+def key(*parts: int | str) -> int:
+    """A 128-bit key for a tuple of integers and strings."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:16], "little")
+
+
+class Draws:
+    """The random numbers of one training step, addressed by the name of the place that draws."""
+
+    def __init__(self, seed: int, epoch: int = 0, step: int = 0):
+        self.address = (seed, epoch, step)
+
+    def generator(self, site: str) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=key(*self.address, site)))
+
+    def normal(self, site: str, shape) -> np.ndarray:
+        """Standard normal, float32."""
+        return self.generator(site).standard_normal(shape, dtype=np.float32)
+
+    def uniform(self, site: str, shape) -> np.ndarray:
+        """Uniform on [0, 1), float32."""
+        return self.generator(site).random(shape, dtype=np.float32)
+
+    def integers(self, site: str, low: int, high: int, shape) -> np.ndarray:
+        """Uniform integers from low to high, both included, int64."""
+        return self.generator(site).integers(low, high, size=shape, endpoint=True)
+
+    def permutation(self, site: str, length: int) -> np.ndarray:
+        return self.generator(site).permutation(length)
+
+    def device_seed(self) -> int:
+        """A 31-bit seed for the device's own generator, for draws the twins need not share."""
+        return key(*self.address, "device") & 0x7FFFFFFF

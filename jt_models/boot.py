@@ -1,0 +1,225 @@
+"""Imports Jittor on any machine, and leaves the process as it was found.
+
+`from jt_models.boot import jt, nn` is the only way this project reaches Jittor.
+Left alone, `import jittor` downloads oneDNN, dies on a stray nvcc, rebuilds its
+core in every container, switches TLS checks off, re-seeds `random` and
+`numpy.random` from the clock, replaces signal handlers and `sys.exit`, and
+compiles kernels with -Ofast, which breaks NaN tests and makes NumPy flush
+denormals. Here it sees a private home, private flags and private host facts for
+the length of the import, and everything it touched is put back afterwards.
+"""
+import contextlib
+import ctypes
+import ctypes.util
+import glob
+import hashlib
+import os
+import pathlib
+import platform
+import random
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import version
+
+import numpy as np
+
+
+class JittorSetupError(RuntimeError):
+    """The machine lacks something Jittor needs; the message names the package."""
+
+
+# IEEE semantics at nearly -Ofast speed. An explicit -O stops Jittor from adding
+# -Ofast; the define (not the flag) turns on libmvec's vector exp, tanh and erf.
+CORE_FLAGS = " -O2 "
+KERNEL_FLAGS = (" -O3 -fno-math-errno -fno-trapping-math -fno-signed-zeros"
+                " -fassociative-math -freciprocal-math -D__FAST_MATH__ ")
+
+# glibc's struct sigaction is 152 bytes on x86-64 and aarch64.
+_SIGACTION_BYTES = 256
+_SIGNALS = ("SIGINT", "SIGSEGV", "SIGFPE", "SIGCHLD", "SIGILL", "SIGBUS", "SIGQUIT", "SIGTERM")
+
+
+def cache_root() -> pathlib.Path:
+    """Where compiled Jittor code lives: JITTWIN_CACHE, or the XDG cache directory.
+
+    One folder per CPU, because kernels are compiled with -march=native and a
+    model name such as "AMD EPYC" does not tell AVX2 from AVX-512.
+    """
+    base = os.environ.get("JITTWIN_CACHE")
+    if not base:
+        xdg = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        base = pathlib.Path(xdg) / "jittwin"
+    facts = platform.machine() + "-".join(platform.libc_ver())
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
+        facts += next((line for line in info if line.startswith(("flags", "Features"))), "")
+    return pathlib.Path(base).absolute() / ("jittor-" + hashlib.sha1(facts.encode()).hexdigest()[:10])
+
+
+def check_toolchain() -> None:
+    """Raise JittorSetupError naming the first missing piece and its package."""
+    if not (os.environ.get("cc_path") or shutil.which("g++")):
+        raise JittorSetupError("Jittor compiles C++ at run time and g++ was not found: "
+                               "install it (Debian/Ubuntu: apt-get install g++)")
+    include = sysconfig.get_paths()["include"]
+    if not os.path.isfile(os.path.join(include, "Python.h")):
+        raise JittorSetupError(f"Python.h was not found in {include}: install the Python headers "
+                               "(Debian/Ubuntu: apt-get install python3-dev)")
+    if int(version("numpy").split(".")[0]) >= 2:
+        raise JittorSetupError(f"NumPy {version('numpy')} is installed and jittor 1.3.11 reads wrong "
+                               "memory under NumPy 2: pip install 'numpy<2'")
+
+
+def cuda_usable() -> bool:
+    """True when an nvcc, a driver with a device and the CUDA runtime are all present."""
+    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
+    if not nvcc:
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+            return False
+    except OSError:
+        return False
+    home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+    return bool(glob.glob(home + "/lib64/libcudart.so*") or glob.glob(home + "/targets/*/lib/libcudart.so*"))
+
+
+def _write(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
+    """Write atomically, and only when the content differs: two processes may start at once."""
+    if path.exists() and path.read_text() == text:
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(mode)
+    temporary.replace(path)
+
+
+def _python_config(root: pathlib.Path) -> str:
+    """Jittor looks for python3.X-config in /usr/bin even under pyenv, uv or conda: hand it ours."""
+    paths = sysconfig.get_paths()
+    script = root / "python-config"
+    _write(script, '#!/bin/sh\ncase "$1" in\n'
+           f"--includes) echo '-I{paths['include']} -I{paths['platinclude']}';;\n"
+           f"--extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}';;\nesac\n", 0o755)
+    return str(script)
+
+
+def _onednn_dir() -> pathlib.Path:
+    return cache_root() / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
+
+
+def _provide_onednn() -> bool:
+    """Link the oneDNN wheel where Jittor would otherwise download an archive to."""
+    prefix = pathlib.Path(sys.prefix)
+    if not (prefix / "lib/libmkldnn.so").exists():
+        return (_onednn_dir() / "lib/libmkldnn.so").exists()
+    for folder, patterns in (("include", ("dnnl*", "mkldnn*", "oneapi")),
+                             ("lib", ("libdnnl.so*", "libmkldnn.so*"))):
+        (_onednn_dir() / folder).mkdir(parents=True, exist_ok=True)
+        for source in (s for p in patterns for s in (prefix / folder).glob(p)):
+            link = _onednn_dir() / folder / source.name
+            if not (link.is_symlink() and os.readlink(link) == str(source)):
+                with contextlib.suppress(FileNotFoundError):
+                    link.unlink()
+                with contextlib.suppress(FileExistsError):
+                    link.symlink_to(source)
+    return True
+
+
+def _import_environment(root: pathlib.Path) -> dict:
+    """The variables Jittor reads while it is imported."""
+    env = {
+        "HOME": str(root),                 # setting JITTOR_HOME would be written to the user's config
+        "python_config_path": _python_config(root),
+        "cache_name": "default",           # else the git branch around site-packages keys the cache
+        "log_silent": "1",
+        "gdb_path": "",
+        "FIX_TORCH_ERROR": "0",            # else Jittor imports torch
+        "use_mpi": "1" if "OMPI_COMM_WORLD_SIZE" in os.environ else "0",
+        "cc_flags": CORE_FLAGS,
+        "kernel_flags": KERNEL_FLAGS,
+    }
+    if not cuda_usable():
+        env["nvcc_path"] = ""
+    mpicc = os.path.join(sys.prefix, "bin/mpicc")
+    if env["use_mpi"] == "1" and os.path.exists(mpicc):
+        env["mpicc_path"] = mpicc
+    if not _provide_onednn():
+        env["use_mkl"] = "0"
+    return env
+
+
+@contextlib.contextmanager
+def _process_state_kept():
+    """Put back whatever `import jittor` changes in the process.
+
+    The stack limit stays at Jittor's 512 MB: deep lazy graphs recurse on it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    actions = {int(getattr(signal, name)): ctypes.create_string_buffer(_SIGACTION_BYTES) for name in _SIGNALS}
+    for number, buffer in actions.items():
+        libc.sigaction(number, None, buffer)
+    kept = (dict(os.environ), ssl._create_default_https_context, sys.getrecursionlimit(), sys.exit,
+            sys.excepthook, random.getstate(), np.random.get_state(), platform.platform, platform.node)
+    try:
+        yield
+    finally:
+        environment, ssl._create_default_https_context, limit, sys.exit, sys.excepthook, *rest = kept
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.setrecursionlimit(limit)
+        random.setstate(rest[0])
+        np.random.set_state(rest[1])
+        platform.platform, platform.node = rest[2:]
+        for number, buffer in actions.items():
+            libc.sigaction(number, buffer, None)
+
+
+def _fast_kernel_compile(jt) -> None:
+    """Compile kernels three times cheaper: precompiled headers, no assembler pass in Python."""
+    folder = pathlib.Path(jt.flags.cache_path) / "fastcc"
+    folder.mkdir(exist_ok=True)
+    header, wrapper, key = folder / "jtpch.h", folder / "cc.sh", folder / "key"
+    flags = " ".join(f for f in jt.flags.cc_flags.split()
+                     if not re.match(r'"?(-l|-L|-Wl|-shared)', f) and ".so" not in f)
+    if not key.exists() or key.read_text() != flags:
+        _write(header, "#define JIT 1\n#define JIT_cpu 1\n#include <cmath>\n#include <algorithm>\n"
+                       '#include <cassert>\n#include "var.h"\n#include "op.h"\n')
+        _write(wrapper, '#!/bin/sh\ncc="${2#--cc_path=}"; shift 2; exec "$cc" "$@"\n', 0o755)
+        compiled, temporary = f"{header}.gch", f"{header}.gch.{os.getpid()}"
+        subprocess.check_call(f'"{jt.flags.cc_path}" {flags} -x c++-header "{header}" -o "{temporary}"', shell=True)
+        os.replace(temporary, compiled)
+        _write(key, flags)
+    jt.flags.python_path = str(wrapper)
+    jt.flags.cc_flags += f' -include "{header}" '
+
+
+def _load():
+    if "jittor" in sys.modules:
+        raise JittorSetupError("jittor was imported before jt_models: import jt_models.boot first, "
+                               "because the compile flags cannot be changed afterwards")
+    check_toolchain()
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    if not any(root.glob(".cache/jittor/*/*/*/*/*/*/default/jittor_core*.so")):
+        print(f"jittwin: compiling Jittor's core, once for this machine, in 3 to 5 minutes ({root})",
+              file=sys.stderr, flush=True)
+    with _process_state_kept():
+        os.environ.pop("JITTOR_HOME", None)
+        os.environ.update(_import_environment(root))
+        # The default cache key holds the kernel release and host name: a container is always cold.
+        platform.platform, platform.node = lambda *args, **kwargs: "jittwin", lambda: ""
+        import jittor
+    if not jittor.flags.nvcc_path:
+        _fast_kernel_compile(jittor)
+    return jittor
+
+
+jt = _load()
+nn = jt.nn

@@ -1,0 +1,14 @@
+"""The registry of training tasks: a name and the module that holds its Config and Task."""
+import importlib
+from types import ModuleType
+
+from jittwin.errors import UserError, did_you_mean
+
+TASKS = {"apf_gan": "jittwin.tasks.apf_gan"}
+
+
+def load_task(name: str) -> ModuleType:
+    """The module of a task: `Config` (dataclass with PRESETS) and `Task`. UserError: unknown name."""
+    if name not in TASKS:
+        raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}: choose from {', '.join(TASKS)}")
+    return importlib.import_module(TASKS[name])

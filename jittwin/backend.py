@@ -1,0 +1,121 @@
+"""The one door between the neutral code and a deep-learning framework.
+
+`Backend` is what jittwin may ask of a framework; jt_models/backend.py and torch_models/backend.py
+each implement it in a class of that name. Modules, tensors and optimizers are opaque to jittwin.
+"""
+import importlib
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from jittwin.errors import UserError, did_you_mean
+
+PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
+DEVICES = ("cpu", "cuda")
+
+Arrays = dict[str, np.ndarray]
+Tensor = Any
+Module = Any
+Optimizer = Any
+
+
+class Backend(Protocol):
+    """A framework, reduced to what training and inference loops need."""
+
+    name: str                        # "jittor" or "torch"
+    rank: int                        # of this process, from 0
+    world_size: int                  # number of processes
+
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
+              threads: int | None = None) -> None:
+        """Choose device ("cpu", "cuda"), arithmetic and CPU threads; called once, before anything is built."""
+
+    def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
+        """A tensor on the device; dtype "float32", "int32" …, None keeps the array's."""
+
+    def numpy(self, tensor: Tensor) -> np.ndarray:
+        """The tensor's values, any shape; waits for the device."""
+
+    def scalar(self, tensor: Tensor) -> float:
+        """The value of a one-element tensor; waits for the device."""
+
+    def build(self, name: str, config: Any, **options) -> Module:
+        """A model by its catalogue name, e.g. build("apf_gan.generator", config, seg_noise=True)."""
+
+    def no_grad(self) -> AbstractContextManager:
+        """Inside, no graph for gradients is recorded."""
+
+    def train_mode(self, module: Module, flag: bool) -> None:
+        """Training (True) or inference (False) behaviour of norms and dropout."""
+
+    def parameters(self, module: Module, trainable_only: bool = True) -> dict[str, Tensor]:
+        """Parameters by state-dict key, in definition order."""
+
+    def optimizer(self, kind: str, groups: list[dict], **hyper) -> Optimizer:
+        """kind "sgd", "adam" or "adamw"; group: params (dict of tensors by name), lr, weight_decay …"""
+
+    def step(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None,
+             accumulate: bool = False) -> None:
+        """Add the gradients of `loss` with respect to the optimizer's own parameters, then update.
+
+        accumulate: stop after adding. clip: largest global gradient norm, applied before the update.
+        """
+
+    def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:
+        """One rate for all groups, or one per group."""
+
+    def state_numpy(self, module: Module) -> Arrays:
+        """Parameters and buffers by state-dict key."""
+
+    def load_numpy(self, module: Module, arrays: Arrays, allow_missing: tuple[str, ...] = (),
+                   allow_unexpected: tuple[str, ...] = ()) -> None:
+        """Strict load. UserError lists the first five missing, unexpected and wrongly shaped keys."""
+
+    def optimizer_state(self, optimizer: Optimizer) -> Arrays:
+        """Everything needed to go on: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
+
+    def load_optimizer_state(self, optimizer: Optimizer, arrays: Arrays) -> None:
+        """Inverse of optimizer_state; UserError when the parameters differ."""
+
+    def seed(self, value: int) -> None:
+        """Reseed the device's generator alone (31 bits). Called before every batch, so it is never saved."""
+
+    def randn(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal float32 draws of the device's generator."""
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+
+    def memory(self) -> int:
+        """Peak resident bytes of this process (device bytes on a GPU)."""
+
+    def all_reduce(self, array: np.ndarray) -> np.ndarray:
+        """Sum over all processes."""
+
+    def broadcast(self, array: np.ndarray) -> np.ndarray:
+        """The array of rank 0."""
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+
+
+def load_backend(name: str) -> Backend:
+    """Import a twin and return its Backend, not yet set up. UserError: unknown name, framework unusable."""
+    if name not in PACKAGES:
+        legal = ", ".join(PACKAGES)
+        raise UserError(f"unknown backend {name!r}{did_you_mean(name, PACKAGES)}: choose from {legal}")
+    try:
+        module = importlib.import_module(f"{PACKAGES[name]}.backend")
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in (PACKAGES[name], "jittwin"):
+            raise
+        raise UserError(f"backend {name!r} cannot be imported ({error}): run pip install {name}, "
+                        f"or choose another --backend") from error
+    except RuntimeError as error:
+        # jt_models.boot says in one line which package the machine lacks; its class cannot be named
+        # here without importing the twin.
+        if type(error).__name__ != "JittorSetupError":
+            raise
+        raise UserError(str(error)) from error
+    return module.Backend()

@@ -1,0 +1,99 @@
+"""What a task is: the part of training that differs between models, as the engine sees it.
+
+A task is one file `jittwin/tasks/<name>.py` holding `Config`, a frozen dataclass that extends
+`RunConfig`, and `Task(config, backend, data_dir, out_dir)`, which follows the protocol below.
+"""
+from dataclasses import dataclass
+from typing import Any, ClassVar, Iterator, Protocol
+
+import numpy as np
+
+from jittwin.draws import Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings every task has. A step is one optimizer update (`accumulation` batches)."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {}
+
+    seed: int = 0                    # keys every draw, shuffle and initial weight
+    max_steps: int | None = None     # stop after this many steps of the whole run; none: all epochs
+    accumulation: int = 1            # batches whose gradients make one step
+    clip: float | None = None        # gradient norm the task hands to backend.step; none: no clipping
+    ema: float = 0.0                 # decay of the averaged weights; 0: none are kept
+    log_every: int = 10              # steps between lines of log.jsonl, counted from step 0
+    sample_every: int = 0            # steps between sample grids; 0: one per saved epoch
+    save_every: int = 0              # steps between checkpoints inside an epoch; 0: none
+    save_epochs: int = 1             # epochs between checkpoints (a phase may say otherwise)
+    keep_epochs: int = 1             # of those, the multiples of this epoch number are kept for good
+
+    # What may change between a run and its resumption without changing a single number of it.
+    FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
+        "max_steps", "sample_every", "save_every", "save_epochs", "keep_epochs")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs, both ends included, that shares modules and optimizers. Epochs count from 1."""
+
+    name: str
+    first_epoch: int
+    last_epoch: int
+    save_epochs: int | None = None   # none: RunConfig.save_epochs
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands when a batch is handed to the task."""
+
+    epoch: int                       # from 1, over the whole run
+    step: int                        # optimizer steps completed in this epoch
+    global_step: int                 # optimizer steps completed in the whole run
+    draws: Draws                     # keyed by (seed, epoch, number of the batch in the epoch)
+    accumulate: bool = False         # hand to backend.step: only add gradients, this is not the last batch
+    share: float = 1.0               # 1 / accumulation: factor of every loss given to backend.step
+
+
+class Loader(Protocol):
+    """Batches of one epoch, in an order that depends on (seed, epoch) alone."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
+        """A generator of batches that leaves out the first `start` without decoding them."""
+
+
+class Task(Protocol):
+    """One training job. Constructed as Task(config, backend, data_dir, out_dir)."""
+
+    phases: list[Phase]              # contiguous, in order
+    modules: dict[str, Any]          # what a checkpoint saves: {"G": module, ...}
+    optimizers: dict[str, Any]
+    ema_modules: tuple[str, ...]     # names of modules whose weights are averaged when config.ema > 0
+
+    def enter_phase(self, phase: Phase) -> None:
+        """Build the modules and optimizers of the phase, carrying weights over from the one before."""
+
+    def loader(self) -> Loader:
+        """The loader of the current phase."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare the epoch: learning rates, heads, warm starts.
+
+        Called once per epoch; when a checkpoint is restored it is called with the epoch of that
+        checkpoint before the weights are loaded, so that the modules have the checkpoint's keys.
+        """
+
+    def train_step(self, batch: dict, clock: Clock) -> dict[str, Any]:
+        """Train on one batch; returns the loss terms as scalar tensors, read back only when logged."""
+
+    def sample(self, clock: Clock) -> np.ndarray | None:
+        """A uint8 (H, W, 3) picture grid, or None. Must leave weights and statistics as they were."""
+
+    def score(self, clock: Clock) -> float | None:
+        """What decides the best checkpoint, lower is better; None when the task has no such measure."""
+
+    def checkpoint_metadata(self) -> dict:
+        """Metadata for every weights file: at least {"model": ..., "config": ...}."""

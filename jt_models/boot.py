@@ -8,6 +8,7 @@ compiles kernels with -Ofast, which breaks NaN tests and makes NumPy flush
 denormals. Here it sees a private home, private flags and private host facts for
 the length of the import, and everything it touched is put back afterwards.
 """
+import atexit
 import contextlib
 import ctypes
 import ctypes.util
@@ -28,9 +29,11 @@ from importlib.metadata import version
 
 import numpy as np
 
+from jittwin.errors import UserError
 
-class JittorSetupError(RuntimeError):
-    """The machine lacks something Jittor needs; the message names the package."""
+
+class JittorSetupError(UserError):
+    """The machine lacks something Jittor needs; the message names it and the fix."""
 
 
 # IEEE semantics at nearly -Ofast speed. An explicit -O stops Jittor from adding
@@ -75,7 +78,13 @@ def check_toolchain() -> None:
 
 
 def cuda_usable() -> bool:
-    """True when an nvcc, a driver with a device and the CUDA runtime are all present."""
+    """True when JITTWIN_CUDA=1 and an nvcc, a driver with a device and the CUDA runtime are present.
+
+    Asked for, never assumed: with CUDA, Jittor 1.3.11 downloads libraries while it is imported,
+    ends the process where cuDNN 8 is missing, and does not compile under CUDA 13.
+    """
+    if os.environ.get("JITTWIN_CUDA") != "1":
+        return False
     nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
     if not nvcc:
         return False
@@ -125,10 +134,9 @@ def _provide_onednn() -> bool:
         for source in (s for p in patterns for s in (prefix / folder).glob(p)):
             link = _onednn_dir() / folder / source.name
             if not (link.is_symlink() and os.readlink(link) == str(source)):
-                with contextlib.suppress(FileNotFoundError):
-                    link.unlink()
-                with contextlib.suppress(FileExistsError):
-                    link.symlink_to(source)
+                temporary = link.with_name(f"{link.name}.{os.getpid()}")
+                temporary.symlink_to(source)
+                temporary.replace(link)
     return True
 
 
@@ -200,25 +208,74 @@ def _fast_kernel_compile(jt) -> None:
     jt.flags.cc_flags += f' -include "{header}" '
 
 
+def _core_sizes(cache: pathlib.Path) -> str:
+    libraries = sorted([*cache.glob("*.so"), *cache.glob("custom_ops/*.so")])
+    return "".join(f"{library.relative_to(cache)} {library.stat().st_size}\n" for library in libraries)
+
+
+def _drop_damaged_core(cache: pathlib.Path) -> None:
+    """Make Jittor rebuild a library whose size changed since it last worked.
+
+    A file cut short by a full disk or a crash kills the process when it is loaded, with
+    nothing left to catch.
+    """
+    record = cache / "jittwin-sizes"
+    known = record.read_text().splitlines() if record.exists() else []
+    now = _core_sizes(cache).splitlines()
+    for name in (line.rsplit(" ", 1)[0] for line in known if line not in now):
+        print(f"jittwin: {name} in {cache} is damaged and is built again", file=sys.stderr, flush=True)
+        for path in (cache / name, cache / f"{name}.key"):
+            path.unlink(missing_ok=True)
+
+
+def _end_compile_pool(jittor_utils) -> None:
+    """Jittor keeps up to 16 forked compile workers for the rest of the process: end them now."""
+    if jittor_utils.pool_size:
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_cleanup()
+        jittor_utils.pool_size = 0
+
+
+def _import_jittor(root: pathlib.Path):
+    """Import jittor inside the prepared environment; say so first when it has to be compiled."""
+    for name in ("JITTOR_HOME", "debug"):      # the first is persisted by Jittor, the second forks the cache
+        os.environ.pop(name, None)
+    os.environ.update(_import_environment(root))
+    # The default cache key holds the kernel release and host name: a container is always cold.
+    platform.platform, platform.node = lambda *args, **kwargs: "jittwin", lambda: ""
+    import jittor_utils
+    cache = pathlib.Path(jittor_utils.cache_path)
+    if not any(cache.glob("jittor_core*.so.key")):
+        print(f"jittwin: compiling Jittor's core, once for this machine and virtual environment, "
+              f"in 2 to 5 minutes ({cache})", file=sys.stderr, flush=True)
+    with jittor_utils.lock.lock_scope():
+        _drop_damaged_core(cache)
+    try:
+        import jittor
+        if not jittor.flags.nvcc_path:
+            _fast_kernel_compile(jittor)
+        _end_compile_pool(jittor_utils)
+        _write(cache / "jittwin-sizes", _core_sizes(cache))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise JittorSetupError(f"Jittor did not build or load ({type(error).__name__}: {reason}): if its "
+                               f"compiled files are damaged, delete {cache} and try again") from error
+    return jittor
+
+
 def _load():
     if "jittor" in sys.modules:
         raise JittorSetupError("jittor was imported before jt_models: import jt_models.boot first, "
                                "because the compile flags cannot be changed afterwards")
     check_toolchain()
     root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
-    if not any(root.glob(".cache/jittor/*/*/*/*/*/*/default/jittor_core*.so")):
-        print(f"jittwin: compiling Jittor's core, once for this machine, in 3 to 5 minutes ({root})",
-              file=sys.stderr, flush=True)
-    with _process_state_kept():
-        os.environ.pop("JITTOR_HOME", None)
-        os.environ.update(_import_environment(root))
-        # The default cache key holds the kernel release and host name: a container is always cold.
-        platform.platform, platform.node = lambda *args, **kwargs: "jittwin", lambda: ""
-        import jittor
-    if not jittor.flags.nvcc_path:
-        _fast_kernel_compile(jittor)
-    return jittor
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _process_state_kept():
+            return _import_jittor(root)
+    except OSError as error:
+        raise JittorSetupError(f"the folder for compiled Jittor code, {root}, cannot be written ({error.strerror}): "
+                               "set JITTWIN_CACHE to one that can") from error
 
 
 jt = _load()

@@ -1,0 +1,262 @@
+"""Importing Jittor through jt_models.boot leaves the process, the environment and the user's files alone.
+
+State that must be seen before and after the import is observed in a subprocess. Every subprocess uses the
+cache that is there already: another cache folder would compile the core again.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jt_models import boot
+from jt_models.boot import jt
+from jittwin.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = str(boot.cache_root().parent)
+
+# Prints one JSON object: the process state before the import, after it, and after kernels have run.
+PROBE = """
+import ctypes, json, locale, os, platform, random, resource, signal, ssl, struct
+import hashlib, logging, multiprocessing, subprocess, sys, threading, time, warnings
+import numpy as np
+libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+
+def handler(number):
+    buffer = ctypes.create_string_buffer(256)
+    libc.sigaction(number, None, buffer)
+    function, mask = struct.unpack_from("2Q", buffer)
+    flags = struct.unpack_from("I", buffer, 136)[0] & ~0x04000000     # glibc's own SA_RESTORER
+    return [function, mask, flags]
+
+def digest(value):
+    return hashlib.sha1(repr(value).encode()).hexdigest()
+
+def state():
+    return {
+        "signal handlers": {n: handler(n) for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)},
+        "Python signal handlers": {n: repr(signal.getsignal(n)) for n in range(1, 32)},
+        "TLS context": ssl._create_default_https_context.__name__,
+        "random state": digest(random.getstate()),
+        "numpy random state": digest([np.asarray(x).tolist() for x in np.random.get_state()]),
+        "recursion limit": sys.getrecursionlimit(),
+        "environment": dict(os.environ),
+        "C environment": {k: str(libc.getenv(k.encode())) for k in ("HOME", "cc_flags", "JITTOR_HOME", "nvcc_path")},
+        "sys.exit": digest(sys.exit),
+        "sys.excepthook": digest(sys.excepthook),
+        "threading.excepthook": digest(threading.excepthook),
+        "dlopen flags": sys.getdlopenflags(),
+        "warning filters": digest(warnings.filters),
+        "log handlers": len(logging.getLogger().handlers),
+        "working directory": os.getcwd(),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "platform": [platform.platform(), platform.node()],
+        "open file limit": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "child processes": len(multiprocessing.active_children()),
+        "numpy errors": np.geterr(),
+    }
+
+connections, writes = [], []
+def audit(event, arguments):
+    if event in ("socket.connect", "urllib.Request"):
+        connections.append(str(arguments))
+    if event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith(".pyc"):
+        path, mode, flags = arguments
+        if (isinstance(mode, str) and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR):
+            writes.append(path)
+
+random.seed(7), np.random.seed(7)
+platform.platform(), platform.node()
+before = state()
+sys.addaudithook(audit)
+from jt_models.boot import jt
+after = state()
+
+x = jt.array(np.array([[1.0, 2.0], [3.0, np.nan]], dtype="float32"))
+y = jt.nn.softmax(x @ x.transpose(), dim=1).exp() + jt.randn((2, 2))
+y.sync()
+tiny = jt.array(np.full(8, 1e-40, dtype="float32"))
+threads = []
+thread = threading.Thread(target=lambda: threads.append(float(np.float32(1e-40) * np.float32(1))))
+thread.start(), thread.join()
+killed = subprocess.Popen(["sleep", "60"])
+killed.kill()
+ended = killed.wait()
+try:
+    subprocess.run(["sleep", "60"], timeout=0.05)
+except subprocess.TimeoutExpired:
+    ended = [ended, "timeout"]
+time.sleep(0.1)
+print(json.dumps({
+    "before": before, "after": after, "late handlers": state()["signal handlers"],
+    "connections": connections, "writes": writes,
+    "numpy denormal": float((np.full(8, 1e-40, dtype="float32") * np.float32(1))[3]), "thread denormal": threads[0],
+    "kernel denormal": float((tiny * 2).numpy()[3]), "killed": ended,
+    "flags": jt.flags.cc_flags, "nvcc": jt.flags.nvcc_path, "cache": jt.flags.cache_path,
+}))
+"""
+
+
+def run_python(code: str, **environment) -> subprocess.CompletedProcess:
+    env = {**os.environ, "JITTWIN_CACHE": CACHE, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, cwd=ROOT, text=True,
+                          capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    """The probe's report from a process whose environment is set against us; "home" lists what appeared there."""
+    home, tools = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("tools")
+    nvcc = tools / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    done = run_python(PROBE, HOME=str(home), JITTOR_HOME=str(home / "elsewhere"), XDG_CACHE_HOME=str(home / "xdg"),
+                      cc_flags="-DSET_BY_THE_USER", debug="1", PATH=f"{tools}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    report["stderr"] = done.stderr
+    report["home"] = [str(p.relative_to(home)) for p in home.rglob("*")]
+    return report
+
+
+def test_nothing_in_the_process_is_left_changed(probe):
+    changed = {name for name, value in probe["before"].items() if probe["after"][name] != value}
+    assert not changed
+    assert probe["late handlers"] == probe["before"]["signal handlers"]
+
+
+def test_denormals_survive(probe):
+    assert probe["numpy denormal"] == pytest.approx(1e-40, rel=1e-4)
+    assert probe["thread denormal"] == pytest.approx(1e-40, rel=1e-4)
+    assert probe["kernel denormal"] == pytest.approx(2e-40, rel=1e-4)
+
+
+def test_the_users_home_is_not_touched(probe):
+    assert probe["home"] == []
+
+
+def test_every_file_written_lies_in_the_cache(probe):
+    outside = [p for p in probe["writes"] if not p.startswith((CACHE, "/dev/", "/proc/"))]
+    assert not outside
+
+
+def test_no_connection_is_opened(probe):
+    assert probe["connections"] == []
+
+
+def test_the_users_jittor_settings_are_ignored(probe):
+    assert probe["before"]["environment"]["cc_flags"] == "-DSET_BY_THE_USER"
+    assert "SET_BY_THE_USER" not in probe["flags"]
+    assert probe["cache"] == jt.flags.cache_path
+
+
+def test_a_stray_nvcc_is_tolerated(probe):
+    assert probe["nvcc"] == ""
+
+
+def test_a_killed_child_does_not_end_the_process(probe):
+    assert probe["killed"] == [-signal.SIGKILL, "timeout"]
+
+
+def test_a_warm_import_is_silent(probe):
+    assert probe["stderr"] == ""
+
+
+def test_ctrl_c_raises_keyboard_interrupt():
+    code = ("import time\nfrom jt_models.boot import jt\njt.ones((2, 2)).sync()\nprint('ready', flush=True)\n"
+            "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')\n")
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                             stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=60)
+    assert (output, child.returncode) == ("interrupted\n", 0)
+
+
+def test_exit_status_is_kept():
+    assert run_python("import sys; from jt_models.boot import jt; jt.ones(3); sys.exit(3)").returncode == 3
+
+
+def test_nan_differs_from_itself_inside_kernels():
+    x = jt.array(np.array([1.0, np.nan, np.inf], dtype="float32"))
+    assert (x != x).numpy().tolist() == [False, True, False]
+    assert (x * 1 == x * 1).numpy().tolist() == [True, False, True]
+    assert jt.isnan(x).numpy().tolist() == [False, True, False]
+    assert jt.isinf(x).numpy().tolist() == [False, False, True]
+
+
+def test_fast_kernel_compile_is_in_use():
+    assert jt.flags.python_path.endswith("cc.sh") and "jtpch.h" in jt.flags.cc_flags
+    assert "-Ofast" not in jt.flags.cc_flags and "-ffast-math" not in jt.flags.cc_flags
+    assert not list(Path(jt.flags.cache_path, "jit").glob("*.s"))
+
+
+def test_jittor_before_boot_is_refused():
+    done = run_python("import sys, types; sys.modules['jittor'] = types.ModuleType('jittor'); import jt_models.boot")
+    assert done.returncode == 1
+    assert "import jt_models.boot first" in done.stderr.splitlines()[-1]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_python("import jt_models.boot", JITTWIN_CACHE=str(tmp_path / "file" / "cache"))
+    last = done.stderr.splitlines()[-1]
+    assert str(tmp_path / "file") in last and "set JITTWIN_CACHE" in last
+
+
+@pytest.mark.parametrize("break_it, words", [
+    (lambda m: m.setattr(shutil, "which", lambda name: None), ["g++", "apt-get install g++"]),
+    (lambda m: m.setattr(sysconfig, "get_paths", lambda: {"include": "nowhere"}), ["Python.h", "python3-dev"]),
+    (lambda m: m.setattr(boot, "version", lambda name: "2.1.0"), ["2.1.0", "numpy<2"]),
+])
+def test_a_missing_tool_gives_one_line_with_the_fix(monkeypatch, break_it, words):
+    monkeypatch.delenv("cc_path", raising=False)
+    boot.check_toolchain()
+    break_it(monkeypatch)
+    with pytest.raises(UserError) as caught:
+        boot.check_toolchain()
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words)
+
+
+def test_cuda_is_used_only_when_asked_for_and_complete(monkeypatch, tmp_path):
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("nvcc_path", str(nvcc))
+    monkeypatch.delenv("JITTWIN_CUDA", raising=False)
+    assert not boot.cuda_usable()
+    monkeypatch.setenv("JITTWIN_CUDA", "1")
+    assert not boot.cuda_usable()       # no CUDA runtime lies beside this nvcc
+
+
+def test_python_config_names_this_interpreter():
+    script = boot.cache_root() / "python-config"
+    includes = subprocess.run([script, "--includes"], capture_output=True, text=True).stdout
+    suffix = subprocess.run([script, "--extension-suffix"], capture_output=True, text=True).stdout.strip()
+    assert sysconfig.get_paths()["include"] in includes
+    assert suffix == sysconfig.get_config_var("EXT_SUFFIX")
+
+
+def test_a_damaged_core_is_dropped_and_a_sound_one_kept(tmp_path, capsys):
+    for name in ("jittor_core.so", "jit_utils_core.so"):
+        (tmp_path / name).write_bytes(b"0" * 100)
+        (tmp_path / f"{name}.key").write_text("key")
+    (tmp_path / "jittwin-sizes").write_text(boot._core_sizes(tmp_path))
+    boot._drop_damaged_core(tmp_path)
+    assert (tmp_path / "jittor_core.so").exists() and capsys.readouterr().err == ""
+    (tmp_path / "jittor_core.so").write_bytes(b"0" * 60)
+    boot._drop_damaged_core(tmp_path)
+    assert not (tmp_path / "jittor_core.so").exists() and not (tmp_path / "jittor_core.so.key").exists()
+    assert (tmp_path / "jit_utils_core.so").exists()
+    assert "jittor_core.so" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""What the two APF-GAN twins share: architecture settings, the progressive schedule, initial weights.
+
+APF-GAN: Exploring asymmetric pre-training and fine-tuning strategy for conditional
+generative adversarial network, Computational Visual Media 10(1), 2024,
+doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.errors import UserError
+
+
+@dataclass(frozen=True)
+class Semantics:
+    """Behaviours of the published Jittor code that another implementation would do otherwise.
+
+    The first value of each is the published behaviour ("reference"), the second the repair.
+    """
+    # Spectral norm computes a normalised weight and then convolves with the raw one.
+    spectral: Literal["off", "on"] = "off"
+    # Jittor's interpolate defaults to bilinear, so labels reach D softened below full size.
+    label_resize: Literal["bilinear", "nearest"] = "bilinear"
+    image_resize: Literal["bilinear", "nearest"] = "bilinear"
+    # Jittor's average pool ignores count_include_pad=False.
+    pool_padding: Literal["included", "excluded"] = "included"
+    # While growing, D_k sees the k-th size from below; from pg_niter on D_0 sees the largest.
+    scale_order: Literal["reversed", "aligned"] = "reversed"
+    # BatchNorm's running variance takes the biased batch variance.
+    running_variance: Literal["biased", "unbiased"] = "biased"
+    # The D step runs G again in train mode, which updates the running statistics twice a step.
+    batchnorm_updates: Literal["twice", "once"] = "twice"
+    # The vertical crop offset is bounded by the crop width, so it is always the top.
+    vertical_crop: Literal["top", "random"] = "top"
+    # The general initialisation overwrites the zeros meant for the noise scales.
+    seg_noise_init: Literal["normal", "zero"] = "normal"
+    # In the first fade epoch of a level the grown discriminator computes with its parent's variables.
+    warm_start: Literal["alias", "copy"] = "alias"
+    # The perceptual Inception is never put in eval mode.
+    inception_bn: Literal["batch", "running"] = "batch"
+    # Epsilon before bias correction, one step count for all parameters, unused ones count as zero gradient.
+    adam: Literal["jittor", "torch"] = "jittor"
+    # Adam's moments are never saved, so the second phase starts without them.
+    phase2_optimizer: Literal["restart", "continue"] = "restart"
+
+
+REPAIRED = Semantics(
+    spectral="on", label_resize="nearest", image_resize="bilinear", pool_padding="excluded",
+    scale_order="aligned", running_variance="unbiased", batchnorm_updates="once",
+    vertical_crop="random", seg_noise_init="zero", warm_start="copy", inception_bn="running",
+    adam="torch", phase2_optimizer="continue")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of encoder, generator and discriminator.
+
+    `crop_size` is the width in pixels and `aspect_ratio` width over height; both
+    sides must be multiples of 64, because the encoder halves six times.
+    """
+    label_nc: int = 29
+    ngf: int = 64
+    ndf: int = 64
+    crop_size: int = 512
+    aspect_ratio: float = 4 / 3
+    num_D: int = 4
+    n_layers_D: int = 4
+    pg_niter: int = 180
+    spade_hidden: int = 128
+    seg_noise_kernel: int = 1
+    semantics: Semantics = field(default_factory=Semantics)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the finished image, pixels."""
+        return round(self.crop_size / self.aspect_ratio), self.crop_size
+
+    def validate(self) -> None:
+        height, width = self.size
+        if height % 64 or width % 64:
+            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives {height}x{width} "
+                            "pixels (height x width): both must be multiples of 64, for example crop_size=512 or 256 "
+                            "with aspect_ratio=1.3333333333333333")
+        if self.num_D < 2 or self.num_D > 4:
+            raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")
+        if self.pg_niter < 1 or self.pg_niter % (self.num_D - 1):
+            raise UserError(f"pg_niter={self.pg_niter} is not a positive multiple of num_D-1={self.num_D - 1}: "
+                            "the last epochs would have no discriminator")
+        if self.seg_noise_kernel % 2 == 0:
+            raise UserError(f"seg_noise_kernel={self.seg_noise_kernel}: the kernel must be odd")
+        if self.ndf % 2 ** (self.num_D - 1):
+            raise UserError(f"ndf={self.ndf} must be divisible by {2 ** (self.num_D - 1)} (2^(num_D-1))")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where an epoch stands in progressive growing.
+
+    level: index of the smallest-first resolution; alpha: weight of the next level
+    while fading in, 0 when not fading; full: growing is over; first_fade: the first
+    fading epoch of its level, in which a new discriminator inherits its parent.
+    """
+    level: int
+    alpha: float
+    full: bool
+    first_fade: bool = False
+
+
+def stage(epoch: int, pg_niter: int, num_D: int) -> Stage:
+    """The stage of an epoch, counted from 1."""
+    if epoch >= pg_niter:
+        return Stage(num_D - 1, 0.0, True)
+    span = pg_niter // (num_D - 1)
+    level, position = divmod(epoch, span)
+    alpha = max(0.0, position / (span / 2) - 1)
+    previous = max(0.0, (position - 1) / (span / 2) - 1)
+    return Stage(level, alpha, False, alpha > 0 and previous == 0)
+
+
+def discriminator_order(at: Stage, num_D: int, semantics: Semantics) -> list[int]:
+    """Which discriminator sees the image, its half, its quarter, and so on."""
+    if at.full:
+        return list(range(num_D)) if semantics.scale_order == "reversed" else list(reversed(range(num_D)))
+    top = at.level + (1 if at.alpha > 0 else 0)
+    return list(range(top, -1, -1))
+
+
+def fan_in_out(shape: tuple[int, ...]) -> tuple[int, int]:
+    receptive = int(np.prod(shape[2:], dtype=np.int64))
+    return shape[1] * receptive, shape[0] * receptive
+
+
+def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int,
+                    semantics: Semantics = Semantics()) -> dict[str, np.ndarray]:
+    """Initial float32 state of an APF-GAN network, the same for both twins.
+
+    Weights are Xavier-normal with gain 0.02, biases 0; spectral vectors are unit Gaussian
+    directions; running statistics are 0 and 1. Each tensor depends on its own name only.
+    """
+    draws, arrays = Draws(seed), {}
+    for name, shape in shapes.items():
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf in ("bias", "running_mean") or (".seg_noise_var." in name and semantics.seg_noise_init == "zero"):
+            arrays[name] = np.zeros(shape, np.float32)
+        elif leaf == "running_var":
+            arrays[name] = np.ones(shape, np.float32)
+        elif leaf in ("weight_u", "weight_v"):
+            vector = draws.normal(name, shape)
+            arrays[name] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        elif leaf in ("weight", "weight_orig"):
+            deviation = 0.02 * np.sqrt(2.0 / sum(fan_in_out(shape)))
+            arrays[name] = draws.normal(name, shape) * np.float32(deviation)
+        else:
+            raise KeyError(f"no initialisation rule for {name}")
+    return arrays

@@ -1,0 +1,136 @@
+"""The Jittor side of jittwin.backend.Backend."""
+import importlib
+import os
+import resource
+
+import numpy as np
+
+from jittwin.errors import UserError
+from jittwin.state import check_state
+from jt_models.boot import jt
+from jt_models.nn import ops, optim
+
+MODELS = {
+    "apf_gan.encoder": ("apf_gan.encoder", "Encoder"),
+    "apf_gan.generator": ("apf_gan.generator", "Generator"),
+    "apf_gan.discriminator": ("apf_gan.discriminator", "MultiscaleDiscriminator"),
+    "vgg19": ("backbones.vgg", "VGG19"),
+    "inception_v3": ("backbones.inception_v3", "InceptionV3"),
+}
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
+
+
+class Backend:
+    name = "jittor"
+
+    def __init__(self):
+        self.rank = 0
+        self.world_size = 1
+        self.device = "cpu"
+
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+        if precision != "float32":
+            raise UserError(f"precision {precision!r}: only float32 is supported")
+        if device != "cpu":
+            raise UserError(f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch")
+        if threads:
+            os.environ["OMP_NUM_THREADS"] = str(threads)
+        if jt.in_mpi:
+            self.rank, self.world_size = jt.rank, jt.world_size
+        self.seed(seed)
+
+    def asarray(self, array, dtype=None):
+        # Jittor turns 64-bit arrays into 32-bit ones unless the dtype is given [P6].
+        return jt.array(np.ascontiguousarray(array), dtype=dtype or str(np.asarray(array).dtype))
+
+    def numpy(self, tensor):
+        return tensor.numpy()
+
+    def scalar(self, tensor):
+        return float(np.asarray(tensor.numpy()).reshape(()))
+
+    def build(self, name, config, **options):
+        module, kind = MODELS[name]
+        return getattr(importlib.import_module(f"jt_models.{module}"), kind)(config, **options)
+
+    def objective(self, *arguments, **options):
+        return importlib.import_module("jt_models.apf_gan.losses").Objective(*arguments, **options)
+
+    def no_grad(self):
+        return ops.no_grad()
+
+    def train_mode(self, module, flag):
+        # Not module.eval(): it also stops the gradients of every parameter [S9].
+        for part in module.modules():
+            part.is_train = flag
+
+    def parameters(self, module, trainable_only=True):
+        buffers = set()
+        if trainable_only:
+            for path, part in module.named_modules():
+                buffers |= {f"{path}.{name}" if path else name for name in getattr(part, "buffer_names", ())}
+        return {name: value for name, value in module.state_dict().items() if name not in buffers}
+
+    def optimizer(self, kind, groups, **hyper):
+        return OPTIMIZERS[kind](groups, **hyper)
+
+    def step(self, optimizer, loss, clip=None, accumulate=False):
+        optimizer.accumulate(loss)
+        if not accumulate:
+            self.average_gradients(optimizer)
+            optimizer.apply(clip)
+
+    def average_gradients(self, optimizer):
+        if self.world_size > 1:
+            optimizer.gradients = {n: g.mpi_all_reduce("mean") for n, g in optimizer.gradients.items()}
+
+    def set_lr(self, optimizer, lr):
+        rates = lr if isinstance(lr, list) else [lr] * len(optimizer.groups)
+        for group, rate in zip(optimizer.groups, rates, strict=True):
+            group["lr"] = rate
+
+    def state_numpy(self, module):
+        return {name: value.numpy() for name, value in module.state_dict().items()}
+
+    def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
+        state = module.state_dict()
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
+            # Cast first: a file's dtype would replace the parameter's [S4].
+            state[name].update(jt.array(np.asarray(arrays[name]).astype(str(state[name].dtype))))
+        jt.sync_all()
+
+    def optimizer_state(self, optimizer):
+        return optimizer.state()
+
+    def load_optimizer_state(self, optimizer, arrays):
+        optimizer.load_state(arrays)
+
+    def seed(self, value):
+        # Not set_global_seed, which reseeds Python's and NumPy's generators as well.
+        jt.sync_all()
+        jt.set_seed(value)
+
+    def randn(self, shape):
+        return ops.randn(shape)
+
+    def synchronize(self):
+        jt.sync_all(True)
+
+    def memory(self):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def all_reduce(self, array):
+        if self.world_size == 1:
+            return array
+        return self.asarray(array).mpi_all_reduce("add").numpy()
+
+    def broadcast(self, array):
+        if self.world_size == 1:
+            return array
+        return self.asarray(array).mpi_broadcast(0).numpy()
+
+    def barrier(self):
+        if self.world_size > 1:
+            jt.sync_all(True)
+            jt.mpi.barrier() if hasattr(jt.mpi, "barrier") else self.all_reduce(np.zeros(1, np.float32))

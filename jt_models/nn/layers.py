@@ -1,0 +1,156 @@
+"""Layers under the names both twins share. Parameters carry the upstream attribute names."""
+from jt_models.boot import jt, nn
+from jt_models.nn import ops
+from jt_models.nn.kernels import Normalize
+
+Sequential = nn.Sequential
+
+
+class Module(nn.Module):
+    """nn.Module that knows its buffers: Jittor counts every Var attribute as a parameter [S1]."""
+
+    def register_buffer(self, name: str, value):
+        self.__dict__.setdefault("buffer_names", set()).add(name)
+        setattr(self, name, value.stop_grad())
+
+
+class ModuleList(nn.ModuleList):
+    pass
+
+
+class Linear(Module):
+    """y = x W^T + b; weight (out, in)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.weight = jt.zeros((out_features, in_features))
+        self.bias = jt.zeros((out_features,)) if bias else None
+
+    def execute(self, x):
+        y = nn.matmul_transpose(x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
+class Conv2d(Module):
+    """Convolution with square kernel; weight (out, in, k, k)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
+                 bias: bool = True):
+        super().__init__()
+        kernel = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        self.stride = stride
+        self.padding = padding
+        self.weight = jt.zeros((out_channels, in_channels, *kernel))
+        self.bias = jt.zeros((out_channels,)) if bias else None
+
+    def execute(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class SpectralConv2d(Module):
+    """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
+
+    spectral="off" convolves with `weight_orig` as it is, which is what the published Jittor
+    code computes; "on" divides it by its largest singular value, one power iteration a step.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 bias: bool = True, spectral: str = "off"):
+        super().__init__()
+        self.stride = stride
+        self.padding = padding
+        self.spectral = spectral
+        self.bias = jt.zeros((out_channels,)) if bias else None
+        self.weight_orig = jt.zeros((out_channels, in_channels, kernel_size, kernel_size))
+        self.register_buffer("weight_u", jt.zeros((out_channels,)))
+        self.register_buffer("weight_v", jt.zeros((in_channels * kernel_size ** 2,)))
+
+    def weight(self):
+        if self.spectral == "off":
+            return self.weight_orig
+        matrix = self.weight_orig.reshape(self.weight_orig.shape[0], -1)
+        u, v = self.weight_u, self.weight_v
+        if self.is_training():
+            with jt.no_grad():
+                v = (matrix * u.reshape(-1, 1)).sum(0)
+                v = v / jt.maximum((v * v).sum().sqrt(), 1e-12)
+                u = (matrix * v).sum(1)
+                u = u / jt.maximum((u * u).sum().sqrt(), 1e-12)
+            u, v = u.detach(), v.detach()
+            self.weight_u.update(u)
+            self.weight_v.update(v)
+        return self.weight_orig / (u * (matrix * v).sum(1)).sum()
+
+    def execute(self, x):
+        return ops.conv2d(x, self.weight(), self.bias, self.stride, self.padding)
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167) [N3, N4, N5].
+
+    affine=False stores the running statistics only. `running_variance` says whether the
+    batch variance enters them "unbiased" (PyTorch) or "biased" (Jittor).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
+                 running_variance: str = "unbiased"):
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.running_variance = running_variance
+        self.weight = jt.ones((channels,)) if affine else None
+        self.bias = jt.zeros((channels,)) if affine else None
+        self.register_buffer("running_mean", jt.zeros((channels,)))
+        self.register_buffer("running_var", jt.ones((channels,)))
+        self.track = True
+
+    def execute(self, x):
+        batch, channels, height, width = x.shape
+        if self.is_training():
+            y = self.normalize_batch(x.reshape(batch, channels, height * width)).reshape(x.shape)
+        else:
+            inverse = 1 / (self.running_var + self.eps).sqrt()
+            y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)
+        if self.weight is None:
+            return y
+        return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+
+    def normalize_batch(self, x):
+        count = x.shape[0] * x.shape[2]
+        if count < 2:
+            raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+        y, mean, variance = Normalize(self.eps)(x)
+        if self.track:
+            mean, variance = mean.detach(), variance.detach()
+            if self.running_variance == "unbiased":
+                variance = variance * (count / (count - 1))
+            self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
+            self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
+        return y
+
+
+class InstanceNorm2d(Module):
+    """Instance normalisation without parameters or running statistics (arXiv 1607.08022) [N3, N6]."""
+
+    def __init__(self, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+
+    def execute(self, x):
+        batch, channels, height, width = x.shape
+        y, _, _ = Normalize(self.eps)(x.reshape(1, batch * channels, height * width))
+        return y.reshape(x.shape)
+
+
+class LeakyReLU(Module):
+    def __init__(self, slope: float = 0.2):
+        super().__init__()
+        self.slope = slope
+
+    def execute(self, x):
+        return ops.leaky_relu(x, self.slope)
+
+
+class ReLU(Module):
+    def execute(self, x):
+        return ops.relu(x)

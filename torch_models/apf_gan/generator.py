@@ -1,0 +1,156 @@
+"""The SPADE generator of APF-GAN with progressive heads and segmentation-guided noise.
+
+SPADE: Park et al. 2019, arXiv 1903.07291.
+"""
+from jittwin.models.apf_gan import ModelConfig, Stage
+from torch_models.nn import ops
+from torch_models.nn.layers import BatchNorm2d, Conv2d, Module, ModuleList, ReLU, Sequential, SpectralConv2d
+
+
+def device_noise(index: int, shape):
+    """Noise for the index-th normalisation of a forward pass, from the device's generator."""
+    return ops.randn(shape)
+
+
+class Condition:
+    """A batch of one-hot label maps (B, label_nc, H, W) as the generator's normalisations see it.
+
+    `noise(index, shape)` gives the standard normal (B, 1, h, w) for the index-th of the 21
+    normalisations. With `keep` set, everything that depends on the labels alone is computed
+    once and serves any number of forward passes: one label map, many noise seeds.
+    """
+
+    def __init__(self, seg, noise=device_noise, keep: bool = False):
+        self.seg = seg
+        self.noise = noise
+        self.keep = keep
+        self.sizes = {}
+        self.modulations = {}
+        self.index = 0
+
+    def begin(self):
+        self.index = 0
+
+    def resized(self, size):
+        if size not in self.sizes:
+            self.sizes[size] = ops.interpolate(self.seg, size, "nearest")
+        return self.sizes[size]
+
+    def modulation(self, spade, size):
+        if not self.keep:
+            return spade.modulation(self.resized(size))
+        if spade not in self.modulations:
+            self.modulations[spade] = spade.modulation(self.resized(size))
+        return self.modulations[spade]
+
+    def draw(self, batch: int, size):
+        self.index += 1
+        return self.noise(self.index - 1, (batch, 1, *size))
+
+
+class SPADE(Module):
+    """Batch normalisation scaled and shifted by a function of the label map; noise enters before it."""
+
+    def __init__(self, channels: int, config: ModelConfig, seg_noise: bool):
+        super().__init__()
+        kernel, hidden = config.seg_noise_kernel, config.spade_hidden
+        self.param_free_norm = BatchNorm2d(channels, affine=False,
+                                           running_variance=config.semantics.running_variance)
+        self.seg_noise_var = Conv2d(config.label_nc, channels, kernel, padding=kernel // 2) if seg_noise else None
+        self.mlp_shared = Sequential(Conv2d(config.label_nc, hidden, 3, padding=1), ReLU())
+        self.mlp_gamma = Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_beta = Conv2d(hidden, channels, 3, padding=1)
+
+    def modulation(self, seg):
+        """What depends on the labels alone: 1 + gamma, beta, and the noise scale or None."""
+        hidden = self.mlp_shared(seg)
+        scale = None if self.seg_noise_var is None else self.seg_noise_var(seg)
+        return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), scale
+
+    def forward(self, x, condition: Condition):
+        size = tuple(x.shape[-2:])
+        gain, beta, scale = condition.modulation(self, size)
+        if scale is not None:
+            x = x + condition.draw(x.shape[0], size) * scale
+        return self.param_free_norm(x) * gain + beta
+
+
+class SPADEResnetBlock(Module):
+    """Residual block of two normalised convolutions; a learned 1x1 shortcut where the width changes."""
+
+    def __init__(self, fin: int, fout: int, config: ModelConfig, seg_noise: bool):
+        super().__init__()
+        spectral, middle = config.semantics.spectral, min(fin, fout)
+        self.learned_shortcut = fin != fout
+        self.conv_0 = SpectralConv2d(fin, middle, 3, padding=1, spectral=spectral)
+        self.conv_1 = SpectralConv2d(middle, fout, 3, padding=1, spectral=spectral)
+        if self.learned_shortcut:
+            self.conv_s = SpectralConv2d(fin, fout, 1, bias=False, spectral=spectral)
+        self.norm_0 = SPADE(fin, config, seg_noise)
+        self.norm_1 = SPADE(middle, config, seg_noise)
+        if self.learned_shortcut:
+            self.norm_s = SPADE(fin, config, seg_noise)
+
+    def forward(self, x, condition: Condition):
+        skip = self.conv_s(self.norm_s(x, condition)) if self.learned_shortcut else x
+        dx = self.conv_0(ops.leaky_relu(self.norm_0(x, condition), 0.2))
+        dx = self.conv_1(ops.leaky_relu(self.norm_1(dx, condition), 0.2))
+        return skip + dx
+
+
+class Generator(Module):
+    """z (B, 16*ngf, H/64, W/64) and labels to an image (B, 3, H, W) in [-1, 1].
+
+    seg_noise: segmentation-guided noise in every normalisation (phase 2 and test).
+    heads: the RGB heads of the smaller sizes, needed while growing.
+    """
+
+    def __init__(self, config: ModelConfig, seg_noise: bool = True, heads: bool = False):
+        super().__init__()
+        ngf = config.ngf
+        self.head_0 = SPADEResnetBlock(16 * ngf, 16 * ngf, config, seg_noise)
+        self.G_middle_0 = SPADEResnetBlock(16 * ngf, 16 * ngf, config, seg_noise)
+        self.G_middle_1 = SPADEResnetBlock(16 * ngf, 16 * ngf, config, seg_noise)
+        self.up_0 = SPADEResnetBlock(16 * ngf, 8 * ngf, config, seg_noise)
+        self.up_1 = SPADEResnetBlock(8 * ngf, 4 * ngf, config, seg_noise)
+        self.up_2 = SPADEResnetBlock(4 * ngf, 2 * ngf, config, seg_noise)
+        self.up_3 = SPADEResnetBlock(2 * ngf, ngf, config, seg_noise)
+        self.up_4 = SPADEResnetBlock(ngf, ngf // 2, config, seg_noise)
+        self.inter_conv_img = ModuleList([Conv2d(ngf * 2 ** i, 3, 3, padding=1)
+                                          for i in range(config.num_D - 1)]) if heads else None
+        self.out_conv_img = Conv2d(ngf // 2, 3, 3, padding=1)
+        self.num_D = config.num_D
+
+    def drop_heads(self):
+        """Forget the heads of the smaller sizes, as the original does when growing ends."""
+        self.inter_conv_img = None
+
+    def track(self, flag: bool):
+        """Whether training passes update the running statistics."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm2d):
+                module.track = flag
+
+    def forward(self, condition: Condition, z, stage: Stage | None = None):
+        """The image at the size of `stage`; without one, or with a full one, the finished size."""
+        condition.begin()
+        x = self.head_0(z, condition)
+        x = self.G_middle_0(ops.upsample2(x), condition)
+        x = self.G_middle_1(x, condition)
+        last = 4 if stage is None or stage.full else 5 - self.num_D + stage.level
+        for number in range(last + 1):
+            x = self.grow(x, number, condition)
+        image = self.picture(x, last)
+        if stage is not None and stage.alpha > 0:
+            larger = self.picture(self.grow(x, last + 1, condition), last + 1)
+            smaller = ops.interpolate(image, tuple(larger.shape[-2:]), "bilinear")
+            image = stage.alpha * larger + (1 - stage.alpha) * smaller
+        return image
+
+    def grow(self, x, number: int, condition: Condition):
+        return getattr(self, f"up_{number}")(ops.upsample2(x), condition)
+
+    def picture(self, x, number: int):
+        """RGB from the output of block up_`number`."""
+        head = self.out_conv_img if number == 4 else self.inter_conv_img[3 - number]
+        return ops.tanh(head(ops.leaky_relu(x, 0.2)))

@@ -1,0 +1,94 @@
+"""Losses of APF-GAN and the two forward passes of a training step."""
+from jittwin.models.apf_gan import ModelConfig, Stage
+from torch_models.apf_gan.augment import diff_augment
+from torch_models.apf_gan.generator import Condition, device_noise
+from torch_models.nn import ops
+
+
+def hinge_generator(predictions):
+    """-mean(p), averaged over the discriminators; predictions are the maps for the fake half."""
+    return sum(-ops.mean(p) for p in predictions) / len(predictions)
+
+
+def hinge_discriminator(predictions, real: bool):
+    """mean(max(0, 1 - p)) for real, mean(max(0, 1 + p)) for fake, averaged over the discriminators."""
+    sign = -1 if real else 1
+    return sum(ops.mean(ops.relu(1 + sign * p)) for p in predictions) / len(predictions)
+
+
+def feature_matching(fake, real):
+    """Sum of mean absolute feature differences over layers, averaged over the discriminators.
+
+    fake, real: one list of features per discriminator, the prediction excluded.
+    """
+    total = sum(ops.l1_mean(f, ops.detach(r)) for fs, rs in zip(fake, real) for f, r in zip(fs, rs))
+    return total / len(fake)
+
+
+def perceptual(network, weights, fake, real, resize: str):
+    """Weighted mean absolute differences of the network's features; images in [-1, 1], as they are."""
+    real = ops.interpolate(real, tuple(fake.shape[-2:]), resize)
+    pairs = zip(weights, network(fake), network(real))
+    return sum(weight * ops.l1_mean(f, ops.detach(r)) for weight, f, r in pairs)
+
+
+class Objective:
+    """The losses of one training step, as differentiable scalars by name.
+
+    label: (B, H, W) class ids; real: (B, 3, H, W) in [-1, 1]; noise: see Condition.
+    perceptual_loss: (name, network, layer weights) or None. augmentation: policy names.
+    """
+
+    def __init__(self, config: ModelConfig, encoder, generator, discriminator, perceptual_loss=None,
+                 augmentation=(), lambda_feat: float = 10.0, lambda_perceptual: float = 10.0):
+        self.config = config
+        self.encoder = encoder
+        self.generator = generator
+        self.discriminator = discriminator
+        self.perceptual_loss = perceptual_loss
+        self.augmentation = tuple(augmentation)
+        self.lambda_feat = lambda_feat
+        self.lambda_perceptual = lambda_perceptual
+
+    def fake(self, seg, stage: Stage, noise=device_noise):
+        """Generate at the size of the stage from one-hot labels."""
+        return self.generator(Condition(seg, noise), self.encoder(seg), stage)
+
+    def discriminate(self, seg, fake, real, stage: Stage, draws):
+        """Features of every discriminator for fake and for real: two lists of lists."""
+        semantics, size = self.config.semantics, tuple(fake.shape[-2:])
+        if self.augmentation:
+            real, fake, seg = diff_augment(real, fake, seg, self.augmentation, draws)
+        seg = ops.interpolate(seg, size, semantics.label_resize)
+        real = ops.interpolate(real, size, semantics.image_resize)
+        if stage.first_fade:
+            self.discriminator.inherit(stage.level + 1)
+        pairs = ops.concat([ops.concat([seg, fake], 1), ops.concat([seg, real], 1)], 0)
+        features = self.discriminator(pairs, stage, stage.first_fade and semantics.warm_start == "alias")
+        half = fake.shape[0]
+        return ([[f[:half] for f in scale] for scale in features],
+                [[f[half:] for f in scale] for scale in features])
+
+    def generator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
+        """Losses of encoder and generator; their sum is what the optimizer minimises."""
+        seg = ops.one_hot(label, self.config.label_nc)
+        fake = self.fake(seg, stage, noise)
+        fakes, reals = self.discriminate(seg, fake, real, stage, draws)
+        losses = {"GAN": hinge_generator([scale[-1] for scale in fakes]),
+                  "GAN_Feat": self.lambda_feat * feature_matching([s[:-1] for s in fakes], [s[:-1] for s in reals])}
+        if self.perceptual_loss:
+            name, network, weights = self.perceptual_loss
+            losses[name] = self.lambda_perceptual * perceptual(
+                network, weights, fake, real, self.config.semantics.image_resize)
+        return losses
+
+    def discriminator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
+        """Losses of the discriminators on a fresh fake, which carries no gradient."""
+        seg = ops.one_hot(label, self.config.label_nc)
+        with ops.no_grad():
+            self.generator.track(self.config.semantics.batchnorm_updates == "twice")
+            fake = ops.detach(self.fake(seg, stage, noise))
+            self.generator.track(True)
+        fakes, reals = self.discriminate(seg, fake, real, stage, draws)
+        return {"D_Fake": hinge_discriminator([scale[-1] for scale in fakes], real=False),
+                "D_real": hinge_discriminator([scale[-1] for scale in reals], real=True)}

@@ -1,0 +1,140 @@
+"""The PyTorch side of jittwin.backend.Backend."""
+import importlib
+import os
+import resource
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from jittwin.errors import UserError
+from jittwin.state import check_state
+from torch_models.nn import ops, optim
+
+MODELS = {
+    "apf_gan.encoder": ("apf_gan.encoder", "Encoder"),
+    "apf_gan.generator": ("apf_gan.generator", "Generator"),
+    "apf_gan.discriminator": ("apf_gan.discriminator", "MultiscaleDiscriminator"),
+    "vgg19": ("backbones.vgg", "VGG19"),
+    "inception_v3": ("backbones.inception_v3", "InceptionV3"),
+}
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
+
+
+class Backend:
+    name = "torch"
+
+    def __init__(self):
+        self.rank = 0
+        self.world_size = 1
+        self.device = "cpu"
+
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+        if precision != "float32":
+            raise UserError(f"precision {precision!r}: only float32 is supported")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda: this PyTorch finds no usable GPU; use --device cpu")
+        self.device = device
+        torch.set_default_device(device)
+        if threads:
+            torch.set_num_threads(threads)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        if dist.is_initialized():
+            self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.seed(seed)
+
+    def asarray(self, array, dtype=None):
+        tensor = torch.as_tensor(np.ascontiguousarray(array), device=self.device)
+        return tensor if dtype is None else tensor.to(getattr(torch, dtype))
+
+    def numpy(self, tensor):
+        return tensor.detach().cpu().numpy()
+
+    def scalar(self, tensor):
+        return float(tensor)
+
+    def build(self, name, config, **options):
+        module, kind = MODELS[name]
+        return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, **options)
+
+    def objective(self, *arguments, **options):
+        return importlib.import_module("torch_models.apf_gan.losses").Objective(*arguments, **options)
+
+    def no_grad(self):
+        return ops.no_grad()
+
+    def train_mode(self, module, flag):
+        module.train(flag)
+
+    def parameters(self, module, trainable_only=True):
+        return {name: p for name, p in module.named_parameters() if p.requires_grad or not trainable_only}
+
+    def optimizer(self, kind, groups, **hyper):
+        return OPTIMIZERS[kind](groups, **hyper)
+
+    def step(self, optimizer, loss, clip=None, accumulate=False):
+        optimizer.accumulate(loss)
+        if not accumulate:
+            self.average_gradients(optimizer)
+            optimizer.apply(clip)
+
+    def average_gradients(self, optimizer):
+        if self.world_size > 1:
+            for gradient in optimizer.gradients.values():
+                dist.all_reduce(gradient)
+                gradient /= self.world_size
+
+    def set_lr(self, optimizer, lr):
+        rates = lr if isinstance(lr, list) else [lr] * len(optimizer.groups)
+        for group, rate in zip(optimizer.groups, rates, strict=True):
+            group["lr"] = rate
+
+    def state_numpy(self, module):
+        return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+    def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
+        state = module.state_dict()
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        with torch.no_grad():
+            for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
+                state[name].copy_(torch.as_tensor(np.asarray(arrays[name])))
+
+    def optimizer_state(self, optimizer):
+        return optimizer.state()
+
+    def load_optimizer_state(self, optimizer, arrays):
+        optimizer.load_state(arrays)
+
+    def seed(self, value):
+        torch.manual_seed(value)
+
+    def randn(self, shape):
+        return ops.randn(shape)
+
+    def synchronize(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def memory(self):
+        if self.device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def all_reduce(self, array):
+        if self.world_size == 1:
+            return array
+        tensor = self.asarray(array)
+        dist.all_reduce(tensor)
+        return self.numpy(tensor)
+
+    def broadcast(self, array):
+        if self.world_size == 1:
+            return array
+        tensor = self.asarray(array)
+        dist.broadcast(tensor, 0)
+        return self.numpy(tensor)
+
+    def barrier(self):
+        if self.world_size > 1:
+            dist.barrier()

@@ -1,0 +1,124 @@
+"""Layers under the names both twins share. Parameters carry the upstream attribute names."""
+import torch
+from torch import nn
+
+from torch_models.nn import ops
+
+Module, ModuleList, Sequential, Linear = nn.Module, nn.ModuleList, nn.Sequential, nn.Linear
+
+
+class Conv2d(nn.Module):
+    """Convolution with square kernel; weight (out, in, k, k)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
+                 bias: bool = True):
+        super().__init__()
+        kernel = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        self.stride = stride
+        self.padding = padding
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, *kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class SpectralConv2d(nn.Module):
+    """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
+
+    spectral="off" convolves with `weight_orig` as it is, which is what the published Jittor
+    code computes; "on" divides it by its largest singular value, one power iteration a step.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 bias: bool = True, spectral: str = "off"):
+        super().__init__()
+        self.stride = stride
+        self.padding = padding
+        self.spectral = spectral
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_orig = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
+        self.register_buffer("weight_u", torch.zeros(out_channels))
+        self.register_buffer("weight_v", torch.zeros(in_channels * kernel_size ** 2))
+
+    def weight(self):
+        if self.spectral == "off":
+            return self.weight_orig
+        matrix = self.weight_orig.flatten(1)
+        if self.training:
+            with torch.no_grad():
+                v = matrix.t().mv(self.weight_u)
+                v = v / v.norm().clamp(min=1e-12)
+                u = matrix.mv(v)
+                self.weight_v.copy_(v)
+                self.weight_u.copy_(u / u.norm().clamp(min=1e-12))
+        # Copies, because two forwards in a step would change what backward has kept.
+        u, v = self.weight_u.clone(), self.weight_v.clone()
+        return self.weight_orig / torch.dot(u, matrix.mv(v))
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight(), self.bias, self.stride, self.padding)
+
+
+class BatchNorm2d(nn.Module):
+    """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167).
+
+    affine=False stores the running statistics only. `running_variance` says whether the
+    batch variance enters them "unbiased" (PyTorch) or "biased" (Jittor).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
+                 running_variance: str = "unbiased"):
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.running_variance = running_variance
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.track = True
+
+    def forward(self, x):
+        if not self.training:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                                            False, 0.0, self.eps)
+        count = x.numel() // x.shape[1]
+        if count < 2:
+            raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        # With momentum 1 the native kernel hands out this batch's mean and unbiased variance.
+        y = nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+        if self.track:
+            if self.running_variance == "biased":
+                variance = variance * ((count - 1) / count)
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (variance - self.running_var)
+        return y
+
+
+class InstanceNorm2d(nn.Module):
+    """Instance normalisation without parameters or running statistics (arXiv 1607.08022)."""
+
+    def __init__(self, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x):
+        if x.shape[2] * x.shape[3] == 1:
+            return x - x  # what Jittor computes; F.instance_norm refuses a single pixel
+        return nn.functional.instance_norm(x, eps=self.eps)
+
+
+class LeakyReLU(nn.Module):
+    def __init__(self, slope: float = 0.2):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x):
+        return ops.leaky_relu(x, self.slope)
+
+
+class ReLU(nn.Module):
+    def forward(self, x):
+        return ops.relu(x)

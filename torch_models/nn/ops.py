@@ -1,0 +1,102 @@
+"""Functions on tensors, under the names and with the semantics both twins share.
+
+Images are (B, C, H, W) float32. `size` is (height, width).
+"""
+import torch
+import torch.nn.functional as F
+
+leaky_relu = F.leaky_relu
+relu = F.relu
+tanh = torch.tanh
+
+
+def concat(tensors, dim: int):
+    return torch.cat(list(tensors), dim)
+
+
+def detach(x):
+    return x.detach()
+
+
+def assign(target, source):
+    """Give the parameter or buffer `target` the value of `source`, outside any graph."""
+    with torch.no_grad():
+        target.copy_(source)
+
+
+def from_host(array):
+    """A tensor with the values of a NumPy array."""
+    return torch.as_tensor(array)
+
+
+def no_grad():
+    return torch.no_grad()
+
+
+def zeros(shape):
+    return torch.zeros(shape)
+
+
+def randn(shape):
+    """Standard normal from the device's own generator."""
+    return torch.randn(shape)
+
+
+def one_hot(labels, classes: int):
+    """(B, H, W) integers to (B, classes, H, W) float32; values outside 0..classes-1 give no class."""
+    return (labels[:, None] == torch.arange(classes, dtype=labels.dtype)[None, :, None, None]).float()
+
+
+def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def interpolate(x, size, mode: str = "nearest"):
+    """Resize to (height, width); mode nearest, bilinear or bicubic, half-pixel centres, no antialiasing."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def upsample2(x):
+    """Nearest-neighbour enlargement by two."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def avg_pool2d(x, kernel: int, stride: int, padding: int = 0, count_include_pad: bool = True):
+    return F.avg_pool2d(x, kernel, stride, padding, count_include_pad=count_include_pad)
+
+
+def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
+    return F.max_pool2d(x, kernel, stride, padding)
+
+
+def mean(x):
+    """Mean over all elements, as a scalar."""
+    return x.mean()
+
+
+def mean_dims(x, dims):
+    """Mean over some dimensions, which stay with length 1."""
+    return x.mean(dims, keepdim=True)
+
+
+def l1_mean(x, y):
+    """Mean absolute difference; its gradient is 0 where the two are equal."""
+    return (x - y).abs().mean()
+
+
+def shift2d(x, dy, dx):
+    """out[b, :, y, x] = in[b, :, y + dy[b], x + dx[b]], zero outside; dy, dx are (B,) int64 arrays on the host."""
+    height, width = x.shape[-2:]
+    rows = []
+    for image, down, right in zip(x, dy.tolist(), dx.tolist()):
+        padded = F.pad(image, (max(-right, 0), max(right, 0), max(-down, 0), max(down, 0)))
+        top, left = max(down, 0), max(right, 0)
+        rows.append(padded[:, top:top + height, left:left + width])
+    return torch.stack(rows)
+
+
+def where(condition, x, y):
+    """x where the boolean (or 0/1) tensor `condition` holds, y elsewhere; `condition` broadcasts to x and y."""
+    return torch.where(condition.bool(), x, y)

@@ -1,4 +1,7 @@
-"""Packages jittwin, both twins and the parity proofs. `make setup` installs the exact set in requirements.txt."""
+"""Packages jittwin, both twins and the parity proofs.
+
+`make setup` installs what requirements.txt lists; the ranges here are for use as a library.
+"""
 import re
 from pathlib import Path
 

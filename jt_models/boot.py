@@ -201,7 +201,8 @@ def _fast_kernel_compile(jt) -> None:
                        '#include <cassert>\n#include "var.h"\n#include "op.h"\n')
         _write(wrapper, '#!/bin/sh\ncc="${2#--cc_path=}"; shift 2; exec "$cc" "$@"\n', 0o755)
         compiled, temporary = f"{header}.gch", f"{header}.gch.{os.getpid()}"
-        subprocess.check_call(f'"{jt.flags.cc_path}" {flags} -x c++-header "{header}" -o "{temporary}"', shell=True)
+        subprocess.check_call(f'"{jt.flags.cc_path}" {flags} -x c++-header "{header}" -o "{temporary}"',
+                              shell=True)
         os.replace(temporary, compiled)
         _write(key, flags)
     jt.flags.python_path = str(wrapper)
@@ -274,8 +275,8 @@ def _load():
         with _process_state_kept():
             return _import_jittor(root)
     except OSError as error:
-        raise JittorSetupError(f"the folder for compiled Jittor code, {root}, cannot be written ({error.strerror}): "
-                               "set JITTWIN_CACHE to one that can") from error
+        raise JittorSetupError(f"the folder for compiled Jittor code, {root}, cannot be written "
+                               f"({error.strerror}): set JITTWIN_CACHE to one that can") from error
 
 
 jt = _load()

@@ -39,8 +39,8 @@ folders() {
     for base in "${PYENV_ROOT:-}" "${HOME:-}/.pyenv"; do
         ls -d "$base"/versions/3.11*/bin "$base"/versions/3.12*/bin 2>/dev/null || true
     done
-    ls -d "${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-${HOME:-}/.local/share}/uv/python}"/cpython-3.1[12]*/bin \
-        2>/dev/null || true
+    share=${XDG_DATA_HOME:-${HOME:-}/.local/share}
+    ls -d "${UV_PYTHON_INSTALL_DIR:-$share/uv/python}"/cpython-3.1[12]*/bin 2>/dev/null || true
     printf '%s\n' /usr/local/bin /usr/bin /bin
 }
 
@@ -74,7 +74,8 @@ find_python() {
     done
     unset IFS
     [ -z "$missing" ] || fail "$missing"
-    fail "Python 3.11 or 3.12 was not found (3.13 has no numpy<2): install python3.11 with its venv and dev packages, or pass PYTHON=/path/to/python3.11"
+    fail "Python 3.11 or 3.12 was not found (3.13 has no numpy<2): install python3.11 with its venv and dev \
+packages, or pass PYTHON=/path/to/python3.11"
 }
 
 # What an up-to-date .venv was made from; a moved checkout or an edited list makes it differ.
@@ -93,7 +94,7 @@ venv_works() {
 }
 
 command -v "${cc_path:-g++}" >/dev/null 2>&1 ||
-    fail "g++ was not found and Jittor compiles C++ at run time: install it (Debian/Ubuntu: apt-get install g++)"
+    fail "g++ was not found, and Jittor compiles C++: install it (Debian/Ubuntu: apt-get install g++)"
 
 if venv_works; then
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && exit 0

@@ -50,7 +50,7 @@ def state():
         "numpy random state": digest([np.asarray(x).tolist() for x in np.random.get_state()]),
         "recursion limit": sys.getrecursionlimit(),
         "environment": dict(os.environ),
-        "C environment": {k: str(libc.getenv(k.encode())) for k in ("HOME", "cc_flags", "JITTOR_HOME", "nvcc_path")},
+        "C environment": [str(libc.getenv(k)) for k in (b"HOME", b"cc_flags", b"JITTOR_HOME", b"nvcc_path")],
         "sys.exit": digest(sys.exit),
         "sys.excepthook": digest(sys.excepthook),
         "threading.excepthook": digest(threading.excepthook),
@@ -99,8 +99,8 @@ time.sleep(0.1)
 print(json.dumps({
     "before": before, "after": after, "late handlers": state()["signal handlers"],
     "connections": connections, "writes": writes,
-    "numpy denormal": float((np.full(8, 1e-40, dtype="float32") * np.float32(1))[3]), "thread denormal": threads[0],
-    "kernel denormal": float((tiny * 2).numpy()[3]), "killed": ended,
+    "numpy denormal": float((np.full(8, 1e-40, dtype="float32") * np.float32(1))[3]),
+    "thread denormal": threads[0], "kernel denormal": float((tiny * 2).numpy()[3]), "killed": ended,
     "flags": jt.flags.cc_flags, "nvcc": jt.flags.nvcc_path, "cache": jt.flags.cache_path,
 }))
 """
@@ -114,13 +114,14 @@ def run_python(code: str, **environment) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
-    """The probe's report from a process whose environment is set against us; "home" lists what appeared there."""
+    """The probe's report from a process in a hostile environment; "home" lists what appeared there."""
     home, tools = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("tools")
     nvcc = tools / "nvcc"
     nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
     nvcc.chmod(0o755)
-    done = run_python(PROBE, HOME=str(home), JITTOR_HOME=str(home / "elsewhere"), XDG_CACHE_HOME=str(home / "xdg"),
-                      cc_flags="-DSET_BY_THE_USER", debug="1", PATH=f"{tools}:{os.environ['PATH']}")
+    done = run_python(PROBE, HOME=str(home), JITTOR_HOME=str(home / "elsewhere"),
+                      XDG_CACHE_HOME=str(home / "xdg"), cc_flags="-DSET_BY_THE_USER", debug="1",
+                      PATH=f"{tools}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     report["stderr"] = done.stderr
@@ -174,8 +175,8 @@ def test_a_warm_import_is_silent(probe):
 def test_ctrl_c_raises_keyboard_interrupt():
     code = ("import time\nfrom jt_models.boot import jt\njt.ones((2, 2)).sync()\nprint('ready', flush=True)\n"
             "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')\n")
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                             stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT,
+                             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGINT)
     output, _ = child.communicate(timeout=60)
@@ -201,7 +202,8 @@ def test_fast_kernel_compile_is_in_use():
 
 
 def test_jittor_before_boot_is_refused():
-    done = run_python("import sys, types; sys.modules['jittor'] = types.ModuleType('jittor'); import jt_models.boot")
+    done = run_python("import sys, types\nsys.modules['jittor'] = types.ModuleType('jittor')\n"
+                      "import jt_models.boot")
     assert done.returncode == 1
     assert "import jt_models.boot first" in done.stderr.splitlines()[-1]
 
@@ -215,7 +217,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize("break_it, words", [
     (lambda m: m.setattr(shutil, "which", lambda name: None), ["g++", "apt-get install g++"]),
-    (lambda m: m.setattr(sysconfig, "get_paths", lambda: {"include": "nowhere"}), ["Python.h", "python3-dev"]),
+    (lambda m: m.setattr(sysconfig, "get_paths", lambda: {"include": "none"}), ["Python.h", "python3-dev"]),
     (lambda m: m.setattr(boot, "version", lambda name: "2.1.0"), ["2.1.0", "numpy<2"]),
 ])
 def test_a_missing_tool_gives_one_line_with_the_fix(monkeypatch, break_it, words):

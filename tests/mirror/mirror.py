@@ -1,16 +1,17 @@
 """Compares the twins as text: pure functions over source code, so no framework is ever imported.
 
-A twin file is reduced to an `Outline` (public names, signatures, attributes set in constructors), two outlines
-are compared, and every difference is a `Violation` whose `where` names the place: "nn/layers.py",
+A twin file is reduced to an `Outline` (public names, signatures, attributes set in constructors). Two
+outlines are compared, and every difference is a `Violation` whose `where` names the place: "nn/layers.py",
 "nn/layers.py:Linear" or "nn/layers.py:Linear.forward".
 """
 import ast
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-FRAMEWORKS = {"torch", "torchvision", "torchaudio", "transformers", "peft", "accelerate", "timm", "safetensors.torch",
-              "jittor", "jittor_utils", "jtorch"}
+FRAMEWORKS = {"torch", "torchvision", "torchaudio", "transformers", "peft", "accelerate", "timm",
+              "safetensors.torch", "jittor", "jittor_utils", "jtorch"}
 JITTOR_SIDE = {"jittor", "jittor_utils", "jtorch"}
 
 
@@ -29,7 +30,7 @@ class Import(NamedTuple):
 class Class:
     methods: dict[str, str] = field(default_factory=dict)       # public name and __init__ -> signature
     attributes: list[str] = field(default_factory=list)         # in the order __init__ first sets them
-    fields: list[str] = field(default_factory=list)             # class-level "name = default" and "name: type"
+    fields: list[str] = field(default_factory=list)             # class-level "name" or "name = default"
 
 
 @dataclass
@@ -50,7 +51,8 @@ def _imports(node: ast.AST, top_level: bool) -> Iterator[Import]:
         if isinstance(child, ast.Import):
             yield from (Import(alias.name, child.lineno, top_level) for alias in child.names)
         elif isinstance(child, ast.ImportFrom) and not child.level:
-            yield from (Import(f"{child.module}.{alias.name}", child.lineno, top_level) for alias in child.names)
+            yield from (Import(f"{child.module}.{alias.name}", child.lineno, top_level)
+                        for alias in child.names)
         elif isinstance(child, ast.Call) and child.args and isinstance(child.args[0], ast.Constant):
             if ast.unparse(child.func).split(".")[-1] in ("import_module", "__import__"):
                 yield Import(str(child.args[0].value), child.lineno, top_level)
@@ -79,35 +81,39 @@ def forbidden_imports(path: str, source: str) -> list[Violation]:
 
 def signature(function: ast.FunctionDef) -> str:
     """Parameter names, kinds, order and defaults, without annotations."""
-    arguments = function.args
-    bare = ast.arguments(
-        posonlyargs=[ast.arg(a.arg) for a in arguments.posonlyargs], args=[ast.arg(a.arg) for a in arguments.args],
-        vararg=arguments.vararg and ast.arg(arguments.vararg.arg), kwonlyargs=[ast.arg(a.arg) for a in arguments.kwonlyargs],
-        kw_defaults=arguments.kw_defaults, kwarg=arguments.kwarg and ast.arg(arguments.kwarg.arg),
-        defaults=arguments.defaults)
+    bare = copy.deepcopy(function.args)
+    for node in ast.walk(bare):
+        if isinstance(node, ast.arg):
+            node.annotation = None
     return f"({ast.unparse(bare)})"
 
 
 def _targets(node: ast.AST) -> list[ast.expr]:
     """What an assignment assigns to, tuples taken apart."""
-    found = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    if isinstance(node, ast.AnnAssign):
+        return [node.target]
     flat = []
-    for target in found:
+    for target in node.targets if isinstance(node, ast.Assign) else []:
         flat += target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
     return flat
 
 
 def constructor_attributes(function: ast.FunctionDef) -> list[str]:
-    """Names set on self, in order of first appearance: self.x = …, register_buffer("x", …), setattr(self, …)."""
+    """Names set on self, in order of first appearance.
+
+    Set by self.x = …, self.register_buffer("x", …) and its kin, or setattr(self, "x", …).
+    """
     owner = function.args.args[0].arg
     found = []
-    for node in sorted((n for n in ast.walk(function) if hasattr(n, "lineno")), key=lambda n: (n.lineno, n.col_offset)):
+    nodes = [node for node in ast.walk(function) if hasattr(node, "lineno")]
+    for node in sorted(nodes, key=lambda n: (n.lineno, n.col_offset)):
         for target in _targets(node):
             if isinstance(target, ast.Attribute) and ast.unparse(target.value) == owner:
                 found.append(target.attr)
         if isinstance(node, ast.Call) and node.args:
             called = ast.unparse(node.func)
-            named = {f"{owner}.{m}": 0 for m in ("register_buffer", "register_parameter", "add_module")} | {"setattr": 1}
+            named = {"setattr": 1, f"{owner}.register_buffer": 0, f"{owner}.register_parameter": 0,
+                     f"{owner}.add_module": 0}
             if called in named and (called != "setattr" or ast.unparse(node.args[0]) == owner):
                 name = node.args[named[called]]
                 found.append(name.value if isinstance(name, ast.Constant) else ast.unparse(name))
@@ -162,10 +168,12 @@ def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool) -> It
             yield Violation(f"{where}.{name}", f"method only in {side}")
     for name in sorted(jittor.keys() & theirs.methods.keys()):
         if jittor[name] != theirs.methods[name]:
-            yield Violation(f"{where}.{name}", f"jt_models has {jittor[name]}, torch_models {theirs.methods[name]}")
+            yield Violation(f"{where}.{name}",
+                            f"jt_models has {jittor[name]}, torch_models {theirs.methods[name]}")
     both_construct = "__init__" in jittor and "__init__" in theirs.methods
     if ours.attributes != theirs.attributes and (both_construct or not is_layer):
-        yield Violation(where, f"attributes {ours.attributes} in jt_models, {theirs.attributes} in torch_models")
+        yield Violation(where, f"attributes {ours.attributes} in jt_models, "
+                               f"{theirs.attributes} in torch_models")
     if ours.fields != theirs.fields and not is_layer:
         yield Violation(where, f"fields {ours.fields} in jt_models, {theirs.fields} in torch_models")
 
@@ -190,14 +198,14 @@ def compare(path: str, jittor_source: str, torch_source: str) -> list[Violation]
     for name in sorted(ours.classes.keys() & theirs.classes.keys()):
         found += _compare_class(f"{path}:{name}", ours.classes[name], theirs.classes[name], is_layer)
     if not is_layer:
-        kinds = (ours.functions.keys() ^ theirs.functions.keys()) | (ours.classes.keys() ^ theirs.classes.keys())
+        kinds = ours.functions.keys() ^ theirs.functions.keys() | ours.classes.keys() ^ theirs.classes.keys()
         found += [Violation(f"{path}:{name}", "is of another kind in the other twin")
                   for name in sorted(kinds & ours.names & theirs.names)]
     return found
 
 
 def unexplained(violations: list[Violation], allowed: dict[str, str]) -> tuple[list[Violation], list[str]]:
-    """Violations without an entry in `allowed` (where -> reason), and entries that excuse nothing or give no reason."""
+    """Violations that `allowed` (where -> reason) does not excuse; its stale or unexplained entries."""
     seen = {violation.where for violation in violations}
     return ([violation for violation in violations if violation.where not in allowed],
             [where for where, reason in allowed.items() if where not in seen or not reason.strip()])

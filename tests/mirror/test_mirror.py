@@ -1,4 +1,7 @@
-"""The rules of the house that keep the twins alike, checked on source text. The checker itself is checked below."""
+"""The rules of the house that keep the twins alike, checked on source text.
+
+The second half makes the checker fail on each rule.
+"""
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +59,7 @@ def test_importing_all_of_jittwin_loads_no_framework():
     assert done.stdout == "[]\n", done.stderr or done.stdout
 
 
-# ---- the checker can fail -------------------------------------------------------------------------------------
+# ---- the checker can fail ------------------------------------------------------------
 
 JITTOR = '''
 from jt_models.boot import jt, nn
@@ -74,9 +77,9 @@ class Block(nn.Module):
 def scale(x, factor: float = 2.0):
     return x * factor
 '''
-TORCH = (JITTOR.replace("from jt_models.boot import jt, nn", "from torch import nn").replace("execute", "forward")
-         .replace("factor: float", "factor").replace("self._cache = None", "self._other = 1")
-         .replace("_helper(self)", "_another(self, x)"))
+TORCH = (JITTOR.replace("from jt_models.boot import jt, nn", "from torch import nn")
+         .replace("execute", "forward").replace("factor: float", "factor")
+         .replace("self._cache = None", "self._other = 1").replace("_helper(self)", "_another(self, x)"))
 
 
 def where(path, ours, theirs):
@@ -122,7 +125,8 @@ def test_execute_in_the_torch_twin_is_a_violation():
 
 
 def test_layers_may_alias_and_inherit_but_not_change_a_signature():
-    ours = "class Linear(Module):\n    def __init__(self, a, b):\n        self.weight = a\n    def execute(self, x): ...\n"
+    ours = ("class Linear(Module):\n    def __init__(self, a, b):\n        self.weight = a\n"
+            "    def execute(self, x): ...\n")
     assert compare("nn/layers.py", ours, "Linear = nn.Linear\n") == []
     assert compare("nn/layers.py", ours, "from torch.nn import Linear\n") == []
     assert compare("nn/layers.py", ours, "class Linear(nn.Linear):\n    pass\n") == []

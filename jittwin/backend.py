@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
               threads: int | None = None) -> None:
-        """Choose device ("cpu", "cuda"), arithmetic and CPU threads; called once, before anything is built."""
+        """Choose device ("cpu", "cuda"), arithmetic and CPU threads; called once, before any build."""
 
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         """A tensor on the device; dtype "float32", "int32" …, None keeps the array's."""
@@ -73,7 +73,7 @@ class Backend(Protocol):
         """Strict load. UserError lists the first five missing, unexpected and wrongly shaped keys."""
 
     def optimizer_state(self, optimizer: Optimizer) -> Arrays:
-        """Everything needed to go on: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
+        """All it needs to go on: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
 
     def load_optimizer_state(self, optimizer: Optimizer, arrays: Arrays) -> None:
         """Inverse of optimizer_state; UserError when the parameters differ."""

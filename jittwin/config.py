@@ -114,7 +114,7 @@ def _read_yaml(path: str | os.PathLike) -> dict:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): give a YAML file with --config") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}): --config wants a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content or {}, dict):
@@ -132,7 +132,8 @@ def _split(text: str) -> tuple[str, str]:
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     leaves = {}
     for key, value in tree.items():
-        leaves.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        name = f"{prefix}{key}"
+        leaves.update(_flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
     return leaves
 
 
@@ -168,9 +169,7 @@ def _checked(config_class: type, layer: dict, source: str) -> dict[str, Any]:
         if key not in layer:
             continue
         if dataclasses.is_dataclass(kind):
-            preset = _preset(kind, layer[key], f"{source}: {key}")
-            defaults = {k: v for k, v in flat(kind()).items()}
-            chosen = {**defaults, **_flatten(preset)}
+            chosen = {**flat(kind()), **_flatten(_preset(kind, layer[key], f"{source}: {key}"))}
             values.update(_checked(config_class, {f"{key}.{k}": v for k, v in chosen.items()}, source))
         else:
             values[key] = convert(layer[key], kind, f"{source}: {key}")

@@ -28,9 +28,9 @@ class RunConfig:
     save_epochs: int = 1             # epochs between checkpoints (a phase may say otherwise)
     keep_epochs: int = 1             # of those, the multiples of this epoch number are kept for good
 
-    # What may change between a run and its resumption without changing a single number of it.
+    # What may change between a run and its resumption without changing what is learnt.
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
-        "max_steps", "sample_every", "save_every", "save_epochs", "keep_epochs")
+        "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,162 @@
+"""Checkpoints that survive a kill at any moment.
+
+<run>/checkpoints/<name>/   G.safetensors, G.ema.safetensors, ..., optimizer.safetensors, state.json
+<run>/latest                the name of the newest one
+<run>/best.json             {"checkpoint": name, "score": value}, when the task scores itself
+
+A checkpoint is written as `.writing-<name>`, flushed to disk and renamed, then `latest` is replaced:
+at every instant `latest` names a whole checkpoint. `<name>` is the epoch ("12", finished) or
+"12.340" (340 steps into epoch 12).
+"""
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.errors import UserError, did_you_mean
+from jittwin.weights import atomic_write, read_weights, write_weights
+
+Arrays = Mapping[str, np.ndarray]
+
+_WRITING, _REPLACED = ".writing-", ".replaced-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    keep_epochs: finished epochs that are multiples of it are kept, as are the newest and the best.
+    """
+
+    def __init__(self, run: str | os.PathLike, keep_epochs: int = 1):
+        self.run = Path(run)
+        self.folder = self.run / "checkpoints"
+        self.keep_epochs = keep_epochs
+
+    def clean(self) -> None:
+        """Undo what a kill left half done."""
+        for path in self.folder.glob(f"{_WRITING}*"):
+            shutil.rmtree(path)
+        for path in self.folder.glob(f"{_REPLACED}*"):
+            whole = path.with_name(path.name.removeprefix(_REPLACED))
+            if whole.exists():
+                shutil.rmtree(path)
+            else:
+                path.rename(whole)
+
+    def names(self) -> list[str]:
+        """All whole checkpoints, oldest first."""
+        found = (path.name for path in self.folder.glob("*") if re.fullmatch(r"\d+(\.\d+)?", path.name))
+        # A finished epoch comes after every checkpoint inside it.
+        return sorted(found, key=lambda name: [int(part) for part in name.split(".")] + [1 << 62])
+
+    def latest(self) -> str | None:
+        pointer = self.run / "latest"
+        return pointer.read_text().strip() if pointer.exists() else None
+
+    def best(self) -> dict | None:
+        """{"checkpoint": name, "score": value} or None."""
+        record = self.run / "best.json"
+        return json.loads(record.read_text()) if record.exists() else None
+
+    def save(self, name: str, weights: Mapping[str, Arrays], optimizer: Arrays, state: dict,
+             metadata: Mapping) -> None:
+        """Write one checkpoint, point `latest` to it and drop those that retention no longer wants.
+
+        weights: arrays by file stem ("G", "G.ema"). UserError when the disk is full; the checkpoint
+        before is then untouched.
+        """
+        writing, whole = self.folder / f"{_WRITING}{name}", self.folder / name
+        with self._failure_explained():
+            writing.mkdir(parents=True)
+            for stem, arrays in weights.items():
+                write_weights(writing / f"{stem}.safetensors", arrays, {**metadata, "module": stem})
+            write_weights(writing / "optimizer.safetensors", optimizer, metadata)
+            write_text(writing / "state.json", json.dumps(state, indent=1) + "\n")
+            _sync_folder(writing)
+            replaced = self.folder / f"{_REPLACED}{name}"
+            if whole.exists():
+                whole.rename(replaced)
+            writing.rename(whole)
+            _sync_folder(self.folder)
+            self.point_to(name)
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._retain()
+
+    def point_to(self, name: str) -> None:
+        """Make `name` the checkpoint that a resumption starts from."""
+        write_text(self.run / "latest", name + "\n")
+
+    def mark_best(self, name: str, score: float) -> None:
+        """Record `name` as the best checkpoint if its score is lower than that of the best so far."""
+        best = self.best()
+        if best is None or score < best["score"]:
+            with self._failure_explained():
+                write_text(self.run / "best.json", json.dumps({"checkpoint": name, "score": score}) + "\n")
+
+    def state(self, name: str) -> dict:
+        """What `save` was given as state. UserError names the legal checkpoints when there is no such one."""
+        path = self.folder / name / "state.json"
+        if not path.exists():
+            names = self.names()
+            raise UserError(f"{self.folder}: no checkpoint '{name}'{did_you_mean(name, names)}: "
+                            f"there is {', '.join(names) or 'none'}")
+        return json.loads(path.read_text())
+
+    def weights(self, name: str, stem: str) -> dict[str, np.ndarray]:
+        """One weights file of a checkpoint; stem as given to `save`, or "optimizer"."""
+        return read_weights(self.folder / name / f"{stem}.safetensors")
+
+    def has(self, name: str, stem: str) -> bool:
+        return (self.folder / name / f"{stem}.safetensors").exists()
+
+    def _retain(self) -> None:
+        best = self.best() or {}
+        for name in self.names():
+            on_schedule = "." not in name and int(name) % self.keep_epochs == 0
+            if not on_schedule and name not in (self.latest(), best.get("checkpoint")):
+                shutil.rmtree(self.folder / name)
+
+    @contextlib.contextmanager
+    def _failure_explained(self) -> Iterator[None]:
+        """Leave only whole checkpoints behind; a full disk becomes one line."""
+        try:
+            yield
+        except BaseException as error:
+            self.clean()
+            if disk_full(error):
+                kept = self.latest()
+                advice = (f"checkpoint {kept} is intact: free space and continue with --resume" if kept
+                          else "nothing was saved yet: free space and start again")
+                raise UserError(f"{self.run}: the disk is full; {advice}") from error
+            raise
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """True when `error`, or what it was raised from, says that no space is left."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically and durably."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""`jittwin train`: a task, a backend, settings and a run directory, handed to the training engine."""
+import argparse
+from pathlib import Path
+
+from jittwin import config as settings
+from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.engine.trainer import Trainer, config_hash
+from jittwin.errors import UserError
+from jittwin.tasks import TASKS, load_task
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", nargs="?", default="apf_gan", metavar="TASK",
+                        help=f"what to train: {', '.join(TASKS)} (default: apf_gan)")
+    parser.add_argument("--backend", choices=PACKAGES, help="the framework; a resumed run remembers its own")
+    parser.add_argument("--data", metavar="DIR", help="data folder (default: the built-in procedural data)")
+    parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/TASK-BACKEND)")
+    parser.add_argument("--config", metavar="YAML", help="settings (default when resuming: the run's own)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
+                        help="one setting, e.g. preset=tiny, max_steps=100; may be repeated")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    start.add_argument("--continue", dest="continue_epoch", type=int, metavar="EPOCH",
+                       help="go back to the end of EPOCH and train on from there; settings may change")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as the command line asks; returns the exit status."""
+    return train(args.task, backend_name=args.backend, data=args.data, out=args.out, yaml_path=args.config,
+                 overrides=args.set, resume=args.resume, continue_epoch=args.continue_epoch,
+                 device=args.device, threads=args.threads)
+
+
+def train(task_name: str, backend_name: str | None, data: str | None = None, out: str | None = None,
+          yaml_path: str | None = None, overrides: list[str] = (), resume: bool = False,
+          continue_epoch: int | None = None, device: str = "cpu", threads: int | None = None) -> int:
+    """Resolve the settings before any framework is imported, then train. Returns 0, or 130 after SIGINT."""
+    module = load_task(task_name)
+    folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
+    checkpoints = Checkpoints(folder)
+    checkpoints.clean()
+    start = starting_point(checkpoints, resume, continue_epoch)
+    remembered = checkpoints.state(start) if start else {}
+    if remembered and remembered["task"] != task_name:
+        raise UserError(f"{folder} is a run of {remembered['task']}, not of {task_name}: "
+                        "name that task or another --out")
+    backend_name = backend_name or remembered.get("backend")
+    if backend_name is None:
+        raise UserError(f"--backend is missing: choose from {', '.join(PACKAGES)}")
+    data = data or remembered.get("data")
+    own_settings = folder / "config.yaml"
+    config = settings.resolve(module.Config, yaml_path=yaml_path or (own_settings if start else None),
+                              overrides=overrides)
+    if resume and start:
+        check_unchanged(config, remembered, own_settings)
+    if start:
+        checkpoints.point_to(start)
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = load_backend(backend_name)
+    backend.setup(device=device, seed=config.seed, threads=threads)
+    task = module.Task(config, backend, data, folder)
+    info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
+    return Trainer(task, backend, config, folder, info).train(start)
+
+
+def starting_point(checkpoints: Checkpoints, resume: bool, continue_epoch: int | None) -> str | None:
+    """The checkpoint to go on from; None for a new run. UserError: nothing to resume, a run in the way."""
+    run, latest = checkpoints.run, checkpoints.latest()
+    if continue_epoch is not None:
+        return str(continue_epoch)
+    if resume and latest is None and not (run / "config.yaml").exists():
+        raise UserError(f"{run}: there is no run to resume: check --out, or leave out --resume to start one")
+    if latest is not None and not resume:
+        raise UserError(f"{run} already holds a run (checkpoint {latest}): "
+                        "pass --resume, --continue EPOCH or another --out")
+    return latest
+
+
+def check_unchanged(config, remembered: dict, own_settings: Path) -> None:
+    """A resumed run must be the same run: refuse settings that would change what is learnt."""
+    if remembered["config_hash"] == config_hash(config):
+        return
+    before, now = settings.flat(settings.resolve(type(config), yaml_path=own_settings)), settings.flat(config)
+    changed = [f"{key} was {before[key]}, is {now[key]}" for key in now
+               if before[key] != now[key] and key not in config.FREE_TO_CHANGE]
+    raise UserError(f"{own_settings.parent}: --resume keeps the settings of the run, but "
+                    f"{'; '.join(changed) or 'config.yaml was edited since'}: "
+                    "use --continue EPOCH to change them, or another --out")

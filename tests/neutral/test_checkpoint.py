@@ -1,0 +1,108 @@
+"""Checkpoints: whole or absent, whatever happens while one is written."""
+import errno
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError
+
+
+def write(checkpoints, name, value=0.0, **state):
+    arrays = {"w": np.full((2, 3), value, np.float32)}
+    checkpoints.save(name, {"G": arrays, "G.ema": arrays}, {"G/w/step": np.array([4])}, {"epoch": 1, **state},
+                     {"model": "toy", "config": {"width": 3}})
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path)
+
+
+def test_what_is_saved_comes_back(checkpoints):
+    write(checkpoints, "1", 0.5, seed=7)
+    assert checkpoints.latest() == "1" and checkpoints.state("1") == {"epoch": 1, "seed": 7}
+    np.testing.assert_array_equal(checkpoints.weights("1", "G")["w"], np.full((2, 3), 0.5, np.float32))
+    assert checkpoints.weights("1", "optimizer")["G/w/step"] == [4]
+    assert checkpoints.has("1", "G.ema") and not checkpoints.has("1", "E")
+
+
+def test_names_are_in_order_of_training(checkpoints):
+    for name in ("10", "2", "2.7", "2.30", "1"):
+        write(checkpoints, name)
+        (checkpoints.folder / name).rename(checkpoints.folder / (name + "x"))
+    for path in list(checkpoints.folder.iterdir()):
+        path.rename(path.with_name(path.name[:-1]))
+    assert checkpoints.names() == ["1", "2.7", "2.30", "2", "10"]
+
+
+def test_retention_keeps_multiples_the_newest_and_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_epochs=3)
+    for epoch in range(1, 8):
+        write(checkpoints, f"{epoch}.5")
+        write(checkpoints, str(epoch))
+        if epoch in (2, 4):
+            checkpoints.mark_best(str(epoch), score={2: 1.0, 4: 2.0}[epoch])
+    assert checkpoints.names() == ["2", "3", "6", "7"]
+    assert checkpoints.best() == {"checkpoint": "2", "score": 1.0}
+
+
+def test_unknown_checkpoint_names_the_legal_ones(checkpoints):
+    with pytest.raises(UserError, match="no checkpoint '3': there is none"):
+        checkpoints.state("3")
+    write(checkpoints, "20")
+    with pytest.raises(UserError, match="there is 20"):
+        checkpoints.state("3")
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace", "mkdir", "rename"])
+def test_disk_full_at_any_call_leaves_the_previous_checkpoint(checkpoints, monkeypatch, function):
+    """The same name is saved again, so replacing a checkpoint is covered too."""
+    original = getattr(os, function)
+    write(checkpoints, "1", 1.0)
+    for fatal in itertools.count(1):
+        count = itertools.count(1)
+
+        def full(*args, **kwargs):
+            if next(count) == fatal:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full)
+            try:
+                write(checkpoints, "1", 2.0)
+                return
+            except UserError as error:
+                assert "disk is full; checkpoint 1 is intact" in str(error) and "\n" not in str(error)
+        assert_whole(checkpoints)
+
+
+def test_kill_at_any_system_call_leaves_a_whole_checkpoint(checkpoints):
+    """A child process dies, without any clean-up, at the n-th fsync, rename or replace of a save."""
+    write(checkpoints, "1", 1.0)
+    for fatal in itertools.count(1):
+        if (child := os.fork()) == 0:
+            count = itertools.count(1)
+            for name in ("fsync", "rename", "replace"):
+                def dying(*args, original=getattr(os, name), **kwargs):
+                    return os._exit(9) if next(count) == fatal else original(*args, **kwargs)
+                setattr(os, name, dying)
+            write(checkpoints, "1", 2.0)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        checkpoints.clean()
+        assert_whole(checkpoints)
+        if status == 0:
+            assert fatal > 8
+            return
+
+
+def assert_whole(checkpoints):
+    assert checkpoints.latest() == "1"
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
+    assert checkpoints.state("1") == {"epoch": 1}
+    value = checkpoints.weights("1", "G")["w"]
+    assert (value == 1.0).all() or (value == 2.0).all()

@@ -1,0 +1,175 @@
+"""The training loop on a NumPy backend: accumulation, resumption bit for bit, kills, interrupts."""
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def final_state(run):
+    """Every byte that a resumed run must share with an uninterrupted one."""
+    checkpoints = Checkpoints(run)
+    latest = checkpoints.folder / checkpoints.latest()
+    return {path.name: path.read_bytes() for path in [*latest.iterdir(), run / "log.jsonl"]}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: 6 epochs of 5 steps in two phases."""
+    run = tmp_path_factory.mktemp("whole")
+    assert toy.trainer(run).train() == 0
+    return run
+
+
+def test_run_directory(whole):
+    checkpoints = Checkpoints(whole)
+    assert checkpoints.latest() == "6" and checkpoints.names() == ["1", "2", "3", "4", "5", "6"]
+    assert {path.name for path in (checkpoints.folder / "6").iterdir()} == {
+        "W.safetensors", "W.ema.safetensors", "B.safetensors", "optimizer.safetensors", "state.json"}
+    state = checkpoints.state("6")
+    assert (state["epoch"], state["step"], state["global_step"], state["epoch_done"]) == (6, 5, 30, True)
+    assert (state["phase"], state["loader_position"], state["seed"], state["task"]) == ("second", 5, 3, "toy")
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == [f"{e}.png" for e in range(1, 7)]
+    assert (whole / "config.yaml").exists() and list(whole.glob("events.out.tfevents.*"))
+    scores = [np.abs(checkpoints.weights(n, "W")["w"] - [1, -2, 3]).max() for n in checkpoints.names()]
+    best = {"checkpoint": checkpoints.names()[int(np.argmin(scores))], "score": min(scores)}
+    assert checkpoints.best() == best
+
+
+def test_log_has_every_second_step_and_no_times(whole):
+    log = log_of(whole)
+    assert [entry["step"] for entry in log] == list(range(0, 30, 2))
+    assert set(log[0]) == {"phase", "epoch", "step", "mse"}
+    assert log[-1]["mse"] < 0.1 * log[0]["mse"]
+
+
+def test_phases_and_epochs_are_announced_once(tmp_path):
+    trainer = toy.trainer(tmp_path)
+    trainer.train()
+    assert trainer.task.calls == ["first", 1, 2, 3, "second", 4, 5, 6]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5, 13, 15, 17, 20, 29])
+def test_resumed_equals_uninterrupted(whole, tmp_path, stop):
+    """Stops inside epochs, at their ends, at the end of a phase and between log lines."""
+    assert toy.trainer(tmp_path, f"max_steps={stop}").train() == 0
+    start = Checkpoints(tmp_path).latest()
+    trainer = toy.trainer(tmp_path)
+    assert trainer.train(start) == 0
+    assert final_state(tmp_path) == final_state(whole)
+    assert trainer.task.loaders.skipped[0] == stop % 5
+
+
+def test_going_back_to_an_epoch_repeats_it(whole, tmp_path):
+    toy.trainer(tmp_path).train()
+    toy.trainer(tmp_path).train("2")
+    assert final_state(tmp_path) == final_state(whole)
+
+
+def test_a_finished_run_resumes_to_nothing(tmp_path):
+    toy.trainer(tmp_path, "max_steps=7").train()
+    trainer = toy.trainer(tmp_path, "max_steps=7")
+    before = final_state(tmp_path)
+    assert trainer.train(Checkpoints(tmp_path).latest()) == 0
+    assert final_state(tmp_path) == before and trainer.task.loaders.skipped == []
+
+
+def test_accumulated_half_batches_make_the_same_step(tmp_path):
+    """Two batches of 2 give the mean gradient of the four samples."""
+    trainer = toy.trainer(tmp_path, "accumulation=2", "ema=0")
+    trainer.enter(trainer.task.phases[0])
+    trainer.task.begin_epoch(1)
+    batches = list(toy.Loader(3).epoch(1))[:2]
+    terms = trainer.step(iter(batches))
+    gradient = np.mean([2 * b["x"].T @ (-b["y"]) / 2 for b in batches], axis=0)
+    np.testing.assert_allclose(trainer.task.modules["W"]["w"], -0.05 * gradient, atol=5e-3)
+    assert trainer.read(terms)["mse"] == pytest.approx(np.mean([t["mse"] for t in terms]))
+
+
+def test_accumulation_drops_the_incomplete_step_and_resumes(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    toy.trainer(first, "accumulation=2").train()
+    toy.trainer(second, "accumulation=2", "max_steps=3").train()
+    state = Checkpoints(second).state("2.1")
+    assert (state["global_step"], state["loader_position"]) == (3, 2)
+    toy.trainer(second, "accumulation=2").train("2.1")
+    assert Checkpoints(first).state("6")["global_step"] == 12
+    assert final_state(first) == final_state(second)
+
+
+def test_fewer_batches_than_accumulation(tmp_path):
+    with pytest.raises(UserError, match="5 batches, fewer than accumulation=6"):
+        toy.trainer(tmp_path, "accumulation=6").train()
+
+
+def test_losses_are_read_only_when_logged_or_saved(tmp_path):
+    trainer = toy.trainer(tmp_path, "log_every=7", "save_every=0", "save_epochs=6", "ema=0", "max_steps=14")
+    trainer.train()
+    assert trainer.backend.reads == 3     # steps 0 and 7, and the last
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    with pytest.raises(UserError) as error:
+        toy.trainer(tmp_path, "poison_step=7").train()
+    message = str(error.value)
+    assert "loss 'mse' is nan at step 7 (epoch 2)" in message and "checkpoint 2.1 is intact" in message
+    assert Checkpoints(tmp_path).latest() == "2.1"
+
+
+def test_sigint_saves_and_ends_with_130(whole, tmp_path):
+    trainer = toy.trainer(tmp_path)
+    original, count = trainer.task.train_step, itertools.count(1)
+
+    def interrupted_at_eight(batch, clock):
+        if next(count) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(batch, clock)
+
+    trainer.task.train_step = interrupted_at_eight
+    before = signal.getsignal(signal.SIGINT)
+    assert trainer.train() == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Checkpoints(tmp_path).latest() == "2.3"
+    toy.trainer(tmp_path).train("2.3")
+    assert final_state(tmp_path) == final_state(whole)
+
+
+def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
+    """Killed wherever it happens to be, three times, until it has run to its end."""
+    def start(run, *extra):
+        return subprocess.Popen([sys.executable, toy.__file__, run, *extra], stderr=subprocess.DEVNULL,
+                                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+
+    run = tmp_path / "killed"
+    process, seen = start(run), None
+    for _ in range(3):
+        while process.poll() is None and Checkpoints(run).latest() == seen:
+            time.sleep(0.005)
+        seen = Checkpoints(run).latest()
+        process.kill()
+        process.wait()
+        process = start(run, "resume")
+    assert process.wait(60) == 0
+    toy.trainer(tmp_path / "whole").train()
+    assert final_state(run) == final_state(tmp_path / "whole")
+
+
+def test_checkpoint_outside_the_phases(tmp_path, whole):
+    trainer = toy.trainer(whole)
+    trainer.task.phases = trainer.task.phases[:1]
+    with pytest.raises(UserError, match="epoch 5, but these settings train epochs 1 to 3"):
+        trainer.restore("5")

@@ -13,8 +13,8 @@ def leaky_relu(x, slope: float = 0.01):
 
 
 def relu(x):
-    """max(x, 0); NaN stays NaN [G5]."""
-    return jt.ternary(x < 0, jt.zeros_like(x), x)
+    """max(x, 0) with gradient 0 at 0; NaN stays NaN [G5]."""
+    return jt.ternary(x <= 0, jt.zeros_like(x), x)
 
 
 def concat(tensors, dim: int):
@@ -75,15 +75,28 @@ def upsample2(x):
 
 
 def avg_pool2d(x, kernel: int, stride: int, padding: int = 0, count_include_pad: bool = True):
-    """Average pooling; Jittor always divides by the whole window [F4]."""
-    pooled = nn.pool(x, kernel, "mean", padding, stride)
+    """Average pooling; Jittor always divides by the whole window and refuses small inputs [F2, F4]."""
+    pooled = _window_sum(x, kernel, stride, padding)
     if count_include_pad or not padding:
-        return pooled
-    return pooled / nn.pool(jt.ones((1, 1, *x.shape[-2:])), kernel, "mean", padding, stride)
+        return pooled / kernel ** 2
+    return pooled / _window_sum(jt.ones((1, 1, *x.shape[-2:])), kernel, stride, padding)
+
+
+def _window_sum(x, kernel: int, stride: int, padding: int):
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[-2:])
+    windows = x.reindex([*x.shape[:2], height, width, kernel, kernel],
+                        ["i0", "i1", f"i2*{stride}-{padding}+i4", f"i3*{stride}-{padding}+i5"])
+    return windows.sum((4, 5))
 
 
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
-    return nn.pool(x, kernel, "maximum", padding, stride)
+    """Maximum pooling; Jittor refuses inputs no larger than the window [F2]."""
+    height, width = x.shape[-2:]
+    if min(height, width) > kernel:
+        return nn.pool(x, kernel, "maximum", padding, stride)
+    rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    x = nn.pad(x, [0, kernel, 0, kernel], value=-3.4e38)
+    return nn.pool(x, kernel, "maximum", padding, stride)[:, :, :rows, :columns]
 
 
 def mean(x):

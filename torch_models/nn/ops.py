@@ -43,8 +43,12 @@ def randn(shape):
 
 
 def one_hot(labels, classes: int):
-    """(B, H, W) integers to (B, classes, H, W) float32; values outside 0..classes-1 give no class."""
-    return (labels[:, None] == torch.arange(classes, dtype=labels.dtype)[None, :, None, None]).float()
+    """(B, H, W) integers to (B, classes, H, W) float32; values outside 0..classes-1 give no class.
+
+    Float64 where that is the default, so that the parity tests can compute the truth.
+    """
+    match = labels[:, None] == torch.arange(classes, dtype=labels.dtype)[None, :, None, None]
+    return match.to(torch.get_default_dtype())
 
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):

@@ -57,8 +57,7 @@ def test_folders(group: str, root: Path = ROOT) -> list[str]:
 
 def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP_LIMIT) -> Counts:
     """Run one group and return its counts; a process that died or ran nothing counts as one failure."""
-    command = [sys.executable, "-m", "pytest", *folders, "-q", "--durations=5",
-               "-m", "not slow and not gpu", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", *folders, "-q", "--durations=5", f"--junitxml={report}"]
     try:
         status = subprocess.run(command, cwd=ROOT, timeout=limit).returncode
     except subprocess.TimeoutExpired:

@@ -153,3 +153,10 @@ def test_a_missing_docstring_is_found():
     assert missing_docstrings("jittwin/a.py", '"""A."""\nclass B:\n    pass') == ["jittwin/a.py:2 class B"]
     assert not missing_docstrings("jittwin/a.py", '"""A."""\nclass _B:\n    pass')
     assert not missing_docstrings("jittwin/a.py", "")
+
+
+def test_every_source_folder_is_a_package():
+    """setup.py leaves a folder without __init__.py out, and the installed command then misses it."""
+    folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    bare = [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").exists()]
+    assert not bare

@@ -1,0 +1,89 @@
+"""Batches whose content depends on (seed, epoch, index) alone, made ahead by a few threads.
+
+Nothing here knows a framework: both twins, and a resumed run, see the same bytes.
+"""
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.errors import UserError
+
+SHUFFLES = ("reference", "philox", None)
+
+
+class Loader:
+    """Batches of a dataset with `get(index, draws) -> dict`.
+
+    shuffle: 'reference' is Jittor's order, in which epoch `first_epoch` takes the first
+    permutation of default_rng(1), the next epoch the second …; training phases each start the
+    stream anew. 'philox' keys the order by (seed, epoch). None keeps the dataset's order.
+    workers: threads, min(4, cpus) if None; they decode at most `workers + batch_size`
+    samples ahead of the consumer.
+    """
+
+    def __init__(self, dataset, batch_size: int, seed: int = 0, workers: int | None = None,
+                 drop_last: bool = True, shuffle: str | None = "reference", first_epoch: int = 1):
+        if shuffle not in SHUFFLES:
+            raise UserError(f"shuffle={shuffle}: must be one of {', '.join(map(str, SHUFFLES))}")
+        if batch_size < 1 or (drop_last and batch_size > len(dataset)):
+            raise UserError(f"batch_size={batch_size}: must be 1..{len(dataset)}, the number of samples")
+        self.dataset, self.batch_size, self.seed, self.drop_last = dataset, batch_size, seed, drop_last
+        self.shuffle, self.first_epoch = shuffle, first_epoch
+        self.workers = workers or min(4, os.cpu_count() or 1)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + bool(rest and not self.drop_last)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Sample indices of an epoch, in the order they are taken."""
+        count = len(self.dataset)
+        if self.shuffle is None:
+            return np.arange(count)
+        if self.shuffle == "philox":
+            return Draws(self.seed, epoch).permutation("order", count)
+        stream = np.random.default_rng(1)
+        for _ in range(epoch - self.first_epoch):
+            stream.permutation(count)
+        return stream.permutation(count)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
+        """Batches of `epoch` from number `start` on; the skipped ones cost nothing.
+
+        Yields dict(image float32 (B, 3, H, W) where the dataset has pictures, label uint8
+        (B, H, W), name list[str]). Raises what the dataset raised.
+        """
+        order = self.order(epoch)[:len(self) * self.batch_size]
+        waiting = iter(order[start * self.batch_size:])
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
+        ahead: deque[Future] = deque()
+
+        def refill():
+            while len(ahead) < self.workers + self.batch_size and (index := next(waiting, None)) is not None:
+                ahead.append(pool.submit(self.dataset.get, int(index), Draws(self.seed, epoch, int(index))))
+
+        try:
+            refill()
+            while ahead:
+                samples = []
+                while ahead and len(samples) < self.batch_size:
+                    samples.append(ahead.popleft().result())
+                    refill()
+                yield collate(samples)
+        finally:  # also when the consumer stops early
+            pool.shutdown(cancel_futures=True)
+
+
+def collate(samples: list[dict]) -> dict:
+    """Stack the samples' arrays and list their names. Raises UserError when sizes differ."""
+    sizes = {sample["label"].shape[::-1]: sample["name"] for sample in samples}
+    if len(sizes) > 1:
+        seen = " but ".join(f"'{name}' is {width}x{height}" for (width, height), name in sizes.items())
+        raise UserError(f"{seen}; pictures of one batch need one size: use batch_size=1")
+    lists = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return {key: values if key == "name" else np.stack(values) for key, values in lists.items()}

@@ -1,0 +1,192 @@
+"""The pure-colour dictionary of APF-GAN: photographs for label maps of one class.
+
+A map that is all sky says nothing about where to paint what, so the published system
+answers it with a training photograph (doi 10.1007/s41095-023-0357-1, pure_img.npy).
+"""
+import io
+import pickle
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jittwin import imaging
+from jittwin.data.landscape import CLASSES, each, find_pairs
+from jittwin.errors import UserError
+
+PURE_SHARE = 0.98  # of the pixels, exceeded by the most frequent class
+
+
+class PureDictionary:
+    """Photographs by class, uint8 (H, W, 3) each; every one is given out once."""
+
+    def __init__(self, images: dict[int, list[np.ndarray]]):
+        self.images = images
+        self._left = {label: list(pictures) for label, pictures in images.items()}
+
+    @classmethod
+    def build(cls, source, size: tuple[int, int] = (384, 512)) -> "PureDictionary":
+        """From the constant label maps of `source`: the whole photographs, resized to `size` (H, W).
+
+        source: a challenge folder, of which all pairs count, those of a removal list too, in
+        lexicographic order of the label paths; or a dataset with `pair(index) -> (image, label)`.
+        """
+        images = {}
+        for label, image in _one_class_pairs(source):
+            images.setdefault(label, []).append(imaging.resize_image(image, size))
+        return cls(images)
+
+    def apply(self, label: np.ndarray, image: np.ndarray,
+              warn: Callable[[str], None] | None = None) -> np.ndarray:
+        """`image` (H, W, 3), or a copy with the pure class replaced by its last unused photograph.
+
+        label: uint8 of any size, compared at the image's. A class the dictionary lacks, or has used
+        up, keeps the image and tells `warn` why.
+        """
+        label = imaging.resize_label(label, image.shape[:2])
+        counts = np.bincount(label.ravel())
+        winner = int(counts.argmax())
+        if counts[winner] <= PURE_SHARE * label.size:
+            return image
+        if not self._left.get(winner):
+            if warn:
+                reason = "are used up" if winner in self.images else "do not exist"
+                warn(f"photographs of class {winner} {reason} in the pure dictionary; "
+                     "keeping the generated image")
+            return image
+        photograph = imaging.resize_image(self._left[winner].pop(), image.shape[:2])
+        return np.where((label == winner)[..., None], photograph, image)
+
+    def save(self, path) -> None:
+        """Write an .npz of plain uint8 arrays, one (N, H, W, 3) per class."""
+        content = io.BytesIO()
+        np.savez(content, **{str(label): np.stack(found) for label, found in self.images.items()})
+        imaging.write_atomically(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path) -> "PureDictionary":
+        """Read our .npz, or the original pure_img.npy without running any of its pickle."""
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); "
+                            "give the .npz of a training run or the original pure_img.npy") from error
+        try:
+            images = _read_original(content) if content.startswith(b"\x93NUMPY") else _read_npz(content)
+        except Exception as error:  # a damaged or hostile file can fail anywhere on the way
+            raise UserError(f"{path}: not a pure-colour dictionary ({error}); "
+                            "give the .npz of a training run or the original pure_img.npy") from error
+        for label in images:
+            _check_class(path, label)
+        return cls(images)
+
+
+def _one_class_pairs(source):
+    if hasattr(source, "pair"):
+        for image, label in map(source.pair, range(len(source))):
+            if (label == label.flat[0]).all():
+                yield int(label.flat[0]), image
+        return
+    pairs = sorted(find_pairs(source), key=lambda pair: str(pair[1]))
+    with closing(each(_only_class, pairs, "looking for one-class maps")) as found:
+        for (photograph, _), label in zip(pairs, found):
+            if label is not None:
+                yield label, imaging.decode_image(photograph)
+
+
+def _only_class(pair):
+    label = imaging.decode_label(pair[1])
+    if (label != label.flat[0]).any():
+        return None
+    _check_class(pair[1], int(label.flat[0]))
+    return int(label.flat[0])
+
+
+def _check_class(path, label):
+    if not 0 <= label < CLASSES:
+        raise UserError(f"{path}: holds class {label}; legal are 0..{CLASSES - 1}; "
+                        "correct the label maps it comes from")
+
+
+def _read_npz(content):
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        images = {int(name): list(file[name]) for name in file.files}
+    for picture in (picture for found in images.values() for picture in found):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"pictures are {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
+    return images
+
+
+def _read_original(content):
+    """np.save's header, then a pickle of an object array holding one {uint8: [PIL image, ...]}."""
+    file = io.BytesIO(content)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read_header[np.lib.format.read_magic(file)](file)
+    array = _Unpickler(file).load()
+    if not isinstance(array, _Array) or len(array.items) != 1:
+        raise ValueError("not an array of one dictionary")
+    return {int(label): [picture.pixels for picture in found] for label, found in array.items[0].items()}
+
+
+class _Array:
+    """Stands for an object ndarray: remembers its items."""
+
+    def __init__(self, *_):
+        self.items = []
+
+    def __setstate__(self, state):
+        self.items = state[4]  # version, shape, dtype, Fortran order, items
+
+
+class _Dtype:
+    """Stands for a NumPy dtype: remembers its letter and size."""
+
+    def __init__(self, code, *_):
+        self.code = code
+
+    def __setstate__(self, state):
+        """Byte order and flags mean nothing for the single bytes read here."""
+
+
+class _Byte:
+    """Stands for a NumPy uint8 scalar: becomes a plain int."""
+
+    def __new__(cls, dtype, data):
+        if dtype.code not in ("u1", "|u1"):
+            raise ValueError(f"a key of type {dtype.code}")
+        return data[0]
+
+    def __setstate__(self, state):
+        """Present, like the others', so that a pickle cannot set attributes of the class."""
+
+
+class _Picture:
+    """Stands for a Pillow image: [info, mode, size, palette, bytes, ...] becomes pixels."""
+
+    def __setstate__(self, state):
+        mode, size, data = state[1], state[2], state[4]
+        if mode not in ("L", "RGB"):
+            raise ValueError(f"a picture of mode {mode}")
+        self.pixels = np.array(Image.frombytes(mode, size, data).convert("RGB"))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the handful of names such a file needs, each answered by a stand-in above."""
+
+    ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("numpy.core.multiarray", "scalar"): _Byte,
+        ("numpy._core.multiarray", "scalar"): _Byte,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("PIL.Image", "Image"): _Picture,
+        ("PIL.JpegImagePlugin", "JpegImageFile"): _Picture,
+    }
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such dictionary needs")
+        return self.ALLOWED[module, name]

@@ -1,0 +1,167 @@
+"""Pictures and label maps: decoding, resizing, saving, and ways to look at them.
+
+How files become arrays:
+- picture: turned upright by its EXIF tag, then RGB; grey is repeated, palettes are
+  resolved, alpha is dropped, 16-bit samples keep their high byte;
+- label map: grey values, palette *indices*, or RGB with three identical channels.
+  Labels are never rotated and alpha is ignored.
+"""
+import io
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from jittwin.errors import UserError
+
+CLASS_NAMES = (
+    "mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand", "land",
+    "building", "grass", "plant", "person", "boat", "waterfall", "wall", "pier", "path", "lake", "bridge",
+    "field", "road", "railing", "fence", "ship", "house", "other")
+
+PALETTE = np.array([
+    (120, 110, 130), (135, 190, 235), (90, 205, 215), (20, 70, 140), (105, 100, 95), (25, 95, 40),
+    (110, 70, 40), (130, 150, 80), (60, 140, 165), (235, 215, 150), (185, 145, 95), (180, 120, 105),
+    (105, 185, 60), (160, 215, 70), (225, 40, 60), (250, 140, 30), (220, 240, 250), (165, 85, 65),
+    (145, 105, 65), (205, 185, 155), (45, 100, 190), (150, 130, 170), (220, 195, 60), (80, 80, 85),
+    (200, 205, 215), (175, 90, 15), (100, 20, 70), (240, 160, 140), (200, 60, 200)], np.uint8)
+
+_SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+
+
+@contextmanager
+def _opened(path):
+    """The lazily opened Pillow image of `path`; whatever a broken file raises becomes one line."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        reason = getattr(error, "strerror", None) or "not a picture, or damaged"
+        raise UserError(f"{path}: cannot be read ({reason}); replace the file or remove it") from error
+
+
+def image_size(path) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the file's header alone."""
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+    return (width, height) if turned else (height, width)
+
+
+def decode_image(path) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file."""
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise UserError(f"{path}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+        return np.array(image.convert("RGB"))
+
+
+def decode_label(path) -> np.ndarray:
+    """uint8 (H, W) of a grey, palette or three-equal-channel label file. Raises UserError otherwise."""
+    with _opened(path) as image:
+        values, mode = np.asarray(image), image.mode
+    if values.ndim == 3:
+        colours = values[..., :3] if mode.startswith("RGB") else values[..., :1]
+        if mode not in ("RGB", "RGBA", "LA", "PA") or (colours != colours[..., :1]).any():
+            raise UserError(f"{path}: a label map needs one channel or three identical ones, this is {mode} "
+                            "with other content; save class numbers as an 8-bit grey PNG")
+        values = colours[..., 0]
+    if mode == "F" or values.min() < 0 or values.max() > 255:
+        raise UserError(f"{path}: label values {values.min()}..{values.max()} do not fit 8 bits; "
+                        "save class numbers as an 8-bit grey PNG")
+    return values.astype(np.uint8)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) to uint8 (*size, 3), Pillow bicubic (antialiased when shrinking)."""
+    return _resize(image, size, Image.Resampling.BICUBIC)
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W) to uint8 `size`, Pillow nearest."""
+    return _resize(label, size, Image.Resampling.NEAREST)
+
+
+def _resize(array, size, method):
+    if array.shape[:2] == tuple(size):
+        return array
+    return np.array(Image.fromarray(array).resize((size[1], size[0]), method))
+
+
+def to_unit_range(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) to float32 (3, H, W) in [-1, 1]."""
+    scaled = image.astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(((scaled - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1))
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """float (3, H, W) in [-1, 1] to uint8 (H, W, 3), truncated like APF-GAN; NaN becomes black."""
+    unit = (np.asarray(image, np.float32).transpose(1, 2, 0) + np.float32(1)) / np.float32(2)
+    return np.clip(np.nan_to_num(unit * np.float32(255)), 0, 255).astype(np.uint8)
+
+
+def write_atomically(path, content: bytes) -> None:
+    """Write a whole file or nothing: temporary neighbour, fsync, rename. Raises UserError (disk full …)."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); "
+                        "free space or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_image(path, image: np.ndarray, quality: int = 75) -> None:
+    """Save uint8 (H, W, 3) or (H, W) atomically as JPEG (.jpg, .jpeg) or PNG (.png, ignores quality)."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise UserError(f"{path}: cannot save pictures as '{suffix}'; use .jpg, .jpeg or .png")
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, _SUFFIXES[suffix], quality=quality)
+    write_atomically(path, encoded.getvalue())
+
+
+def colour_label(label: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) class numbers to uint8 (H, W, 3) by PALETTE; numbers without a class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[:len(PALETTE)] = PALETTE
+    return table[label]
+
+
+def grid(rows, gap: int = 4, captions=None) -> np.ndarray:
+    """A contact sheet, uint8 (H, W, 3) on white.
+
+    rows: lists of uint8 (h, w, 3) cells, top-left aligned in columns as wide as their widest
+    cell. captions: one text per column, written above it.
+    """
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    columns = max(map(len, rows))
+    widths = [max(row[i].shape[1] for row in rows if i < len(row)) for i in range(columns)]
+    font = ImageFont.load_default(size=14)
+    head = 18 + gap if captions else gap
+    size = sum(widths) + gap * (columns + 1), head + sum(heights) + gap * len(rows)
+    sheet = Image.new("RGB", size, "white")
+    lefts = np.cumsum([gap] + [width + gap for width in widths])
+    tops = np.cumsum([head] + [height + gap for height in heights])
+    for row, top in zip(rows, tops):
+        for cell, left in zip(row, lefts):
+            sheet.paste(Image.fromarray(cell), (int(left), int(top)))
+    for caption, left, width in zip(captions or (), lefts, widths):
+        while caption and font.getlength(caption) > width:
+            caption = caption[:-1]
+        ImageDraw.Draw(sheet).text((int(left), gap // 2), caption, fill="black", font=font)
+    return np.array(sheet)

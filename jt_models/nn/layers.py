@@ -32,7 +32,7 @@ class Linear(Module):
 
 
 class Conv2d(Module):
-    """Convolution with square kernel; weight (out, in, k, k)."""
+    """Convolution; kernel and padding a side or (height, width); weight (out, in, height, width)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
                  bias: bool = True):
@@ -129,6 +129,33 @@ class BatchNorm2d(Module):
         return y
 
 
+class FrozenBatchNorm2d(Module):
+    """Batch normalisation with the same result in training and inference; its statistics never change.
+
+    batch_statistics: normalise by the mean and variance of the input, else by the stored ones.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, batch_statistics: bool = False):
+        super().__init__()
+        self.eps = eps
+        self.batch_statistics = batch_statistics
+        self.weight = jt.ones((channels,))
+        self.bias = jt.zeros((channels,))
+        self.register_buffer("running_mean", jt.zeros((channels,)))
+        self.register_buffer("running_var", jt.ones((channels,)))
+
+    def execute(self, x):
+        batch, channels, height, width = x.shape
+        if self.batch_statistics:
+            if batch * height * width < 2:
+                raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
+            y = Normalize(self.eps)(x.reshape(batch, channels, height * width))[0].reshape(x.shape)
+        else:
+            inverse = 1 / (self.running_var + self.eps).sqrt()
+            y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)
+        return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+
+
 class InstanceNorm2d(Module):
     """Instance normalisation without parameters or running statistics (arXiv 1607.08022) [N3, N6]."""
 
@@ -154,3 +181,19 @@ class LeakyReLU(Module):
 class ReLU(Module):
     def execute(self, x):
         return ops.relu(x)
+
+
+class MaxPool2d(Module):
+    def __init__(self, kernel_size: int, stride: int):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def execute(self, x):
+        return ops.max_pool2d(x, self.kernel_size, self.stride)
+
+
+def freeze(module):
+    """No parameter of the module gets a gradient; gradients still pass through it."""
+    for value in module.state_dict().values():
+        value.stop_grad()

@@ -8,7 +8,7 @@ Module, ModuleList, Sequential, Linear = nn.Module, nn.ModuleList, nn.Sequential
 
 
 class Conv2d(nn.Module):
-    """Convolution with square kernel; weight (out, in, k, k)."""
+    """Convolution; kernel and padding a side or (height, width); weight (out, in, height, width)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
                  bias: bool = True):
@@ -97,6 +97,30 @@ class BatchNorm2d(nn.Module):
         return y
 
 
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with the same result in training and inference; its statistics never change.
+
+    batch_statistics: normalise by the mean and variance of the input, else by the stored ones.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, batch_statistics: bool = False):
+        super().__init__()
+        self.eps = eps
+        self.batch_statistics = batch_statistics
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x):
+        if not self.batch_statistics:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                                            False, 0.0, self.eps)
+        if x.numel() // x.shape[1] < 2:
+            raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
 class InstanceNorm2d(nn.Module):
     """Instance normalisation without parameters or running statistics (arXiv 1607.08022)."""
 
@@ -122,3 +146,18 @@ class LeakyReLU(nn.Module):
 class ReLU(nn.Module):
     def forward(self, x):
         return ops.relu(x)
+
+
+class MaxPool2d(nn.Module):
+    def __init__(self, kernel_size: int, stride: int):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def forward(self, x):
+        return ops.max_pool2d(x, self.kernel_size, self.stride)
+
+
+def freeze(module):
+    """No parameter of the module gets a gradient; gradients still pass through it."""
+    module.requires_grad_(False)

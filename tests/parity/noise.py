@@ -41,8 +41,13 @@ def perturb(arrays: dict, draw: int) -> dict:
     if not draw:
         return dict(arrays)
     coin = np.random.Generator(np.random.Philox(draw))
-    return {name: np.nextafter(a, np.where(coin.integers(0, 2, a.shape, np.uint8), np.inf, -np.inf).astype(a.dtype))
-            if a.dtype.kind == "f" else a for name, a in arrays.items()}
+
+
+    def moved(a):
+        up = coin.integers(0, 2, a.shape, np.uint8)
+        return np.nextafter(a, np.where(up, np.inf, -np.inf).astype(a.dtype))
+
+    return {name: moved(a) if a.dtype.kind == "f" else a for name, a in arrays.items()}
 
 
 def agree(jittor, torch32, torch64, noise: Iterable, gradient: bool = False) -> Agreement:
@@ -51,5 +56,6 @@ def agree(jittor, torch32, torch64, noise: Iterable, gradient: bool = False) -> 
     seen = max((error(values, truth) for values in noise), default=0.0)
     own, theirs = error(jittor, truth), error(torch32, truth)
     times_noise, times_error = FACTORS[gradient]
-    limit = max(times_noise * seen, times_error * theirs, error(np.nextafter(np.float32(truth), np.inf), truth))
+    one_ulp = error(np.nextafter(np.float32(truth), np.float32(np.inf)), truth)
+    limit = max(times_noise * seen, times_error * theirs, one_ulp)
     return Agreement(own, theirs, seen, limit, own <= limit < np.inf)

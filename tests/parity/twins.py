@@ -24,19 +24,21 @@ BACKENDS = ("jittor", "torch", "torch64")
 Arrays = Mapping[str, np.ndarray]
 
 
-def run_twin(backend: str, function: str, arrays: Arrays, timeout: float = 600) -> dict[str, np.ndarray]:
+def run_twin(backend: str, function: str, arrays: Arrays,
+             timeout: float = 600) -> dict[str, np.ndarray]:
     """One probe in a process of its own."""
     return run_probes(backend, [(function, arrays)], timeout)[0]
 
 
-def run_probes(backend: str, probes: Sequence[tuple[str, Arrays]], timeout: float = 600) -> list[dict[str, np.ndarray]]:
+def run_probes(backend: str, probes: Sequence[tuple[str, Arrays]],
+               timeout: float = 600) -> list[dict[str, np.ndarray]]:
     """Several probes, one after another in one process; AssertionError with its last words if it fails."""
     assert backend in BACKENDS, backend
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.safetensors"), Path(folder, "outputs.safetensors")
         functions = [function for function, _ in probes]
         _save([arrays for _, arrays in probes], inputs)
-        command = [sys.executable, str(HERE / "twins.py"), backend, json.dumps(functions), str(inputs), str(outputs)]
+        command = [sys.executable, str(HERE / "twins.py"), backend, json.dumps(functions), inputs, outputs]
         done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, timeout=timeout)
         if done.returncode:
             raise AssertionError(f"{backend}: {', '.join(functions)} ended with {done.returncode}\n"

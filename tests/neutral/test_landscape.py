@@ -16,7 +16,7 @@ def write_pair(folder, name, value=3, size=(HEIGHT, WIDTH), labels="labels", suf
     rng = np.random.default_rng(len(name) + value)
     image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     label = np.full(size, value, np.uint8)
-    label[:size[0] // 2] = 1
+    label[:size[0] // 2, size[1] // 4:] = 1  # neither upside down nor mirrored the same
     Image.fromarray(image).save(folder / "imgs" / (name + suffix))
     Image.fromarray(label).save(folder / labels / (name + ".png"))
     return image, label
@@ -160,7 +160,8 @@ def test_challenge_sizes_and_flip_off(tmp_path):
     sample = LandscapeDataset(tmp_path, flip=False).get(0, draws := Fixed(60, 0, 0.0))
     assert sample["image"].shape == (3, 384, 512) and sample["label"].shape == (384, 512)
     assert draws.asked == {"crop.x": (0, 60), "crop.y": (0, 0)}
-    assert (sample["label"][:214] == 1).all() and (sample["label"][215:] == 3).all()  # half of 429 rows
+    label = sample["label"]  # half of 429 rows; a quarter of 572 columns, less the 60 cut off
+    assert (label[:214, 84:] == 1).all() and (label[215:] == 3).all() and (label[:, :83] == 3).all()
 
 
 def test_real_draws_vary_and_repeat(tmp_path):

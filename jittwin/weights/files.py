@@ -1,0 +1,243 @@
+"""One function to read any weights file, one to write it; the content decides the format, not the name."""
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from jittwin.errors import did_you_mean
+from jittwin.weights import safetensors_file, torch_file
+from jittwin.weights.arrays import WeightsError, canonical, fingerprint
+from jittwin.weights.atomic import atomic_write
+from jittwin.weights.safe_pickle import Array, restricted_load
+
+FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
+           ".pkl": "jittor", ".npz": "npz"}
+JITTOR_TAG = b"HCAJSLHD"
+TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
+# Where training scripts put the weights inside a larger dictionary, most telling name first.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
+
+    Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files,
+    Jittor and plain NumPy pickles, and npz. Raises WeightsError: missing, damaged,
+    truncated, unknown or hostile file. Nothing in a file is ever executed.
+    """
+    where = os.fspath(path)
+    with _reading(where), open(path, "rb") as stream:
+        kind = _kind(stream, where)
+        if kind == "index":
+            return _read_shards(json.load(stream)["weight_map"], where)
+        if kind == "safetensors":
+            return safetensors_file.read(stream)
+        if kind == "npz":
+            return _read_npz(stream)
+        if kind == "torch":
+            with zipfile.ZipFile(stream) as archive:
+                return _arrays(torch_file.read_zip(archive, where), where)
+        if kind == "torch-legacy":
+            return _arrays(torch_file.read_legacy(stream, where), where)
+        return _arrays(_read_pickle(stream, where), where)
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """What write_weights stored beside the arrays: {} for formats that have no place for it.
+
+    Dictionaries and lists come back as such, everything else as text.
+    """
+    where = os.fspath(path)
+    with _reading(where), open(path, "rb") as stream:
+        kind = _kind(stream, where)
+        if kind == "index":
+            return json.load(stream).get("metadata", {})
+        found = safetensors_file.read_header(stream)[1] if kind == "safetensors" else {}
+        return {key: _decoded(value) for key, value in found.items()}
+
+
+def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
+                  metadata: Mapping[str, Any] | None = None, format: str | None = None) -> None:
+    """Writes arrays atomically; the format follows the extension unless given (a value of FORMATS).
+
+    metadata reaches safetensors files only, together with the content's sha256.
+    Raises WeightsError; a previous file stays intact whatever happens.
+    """
+    where = os.fspath(path)
+    suffix = Path(path).suffix
+    if format is None and suffix not in FORMATS:
+        raise WeightsError(f"{where}: unknown extension {suffix!r}{did_you_mean(suffix, FORMATS)}; "
+                           f"legal: {', '.join(FORMATS)}")
+    if format is not None and format not in FORMATS.values():
+        raise WeightsError(f"{where}: unknown format {format!r}{did_you_mean(format, FORMATS.values())}; "
+                           f"legal: {', '.join(dict.fromkeys(FORMATS.values()))}")
+    arrays = canonical(arrays, where)
+    with atomic_write(path) as stream:
+        match format or FORMATS[suffix]:
+            case "safetensors":
+                extra = {key: value if isinstance(value, str) else json.dumps(value)
+                         for key, value in (metadata or {}).items()}
+                safetensors_file.write(stream, arrays, {**extra, "sha256": fingerprint(arrays)})
+            case "torch":
+                torch_file.write_zip(stream, arrays)
+            case "jittor":
+                _write_pickle(stream, arrays)
+            case "npz":
+                _write_npz(stream, arrays, where)
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turns whatever a damaged file raises into one line that names it."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise WeightsError(f"{where}: cannot be read: {error.strerror}") from error
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason}); "
+                           "fetch or write the file again") from error
+
+
+def _kind(stream: BinaryIO, where: str) -> str:
+    """The format by the first bytes; the stream is left at its start."""
+    head = stream.read(64)
+    stream.seek(0)
+    if head.startswith(b"PK"):
+        names = zipfile.ZipFile(stream).namelist()
+        stream.seek(0)
+        if torch_file.folder(names) is not None:
+            return "torch"
+        if names and all(name.endswith(".npy") for name in names):
+            return "npz"
+    elif torch_file.LEGACY_MAGIC in head:
+        return "torch-legacy"
+    elif head[5:9] == b"\0\0\0{":  # a header length below 2^40, then JSON
+        return "safetensors"
+    elif head.lstrip().startswith(b"{"):
+        return "index"
+    elif head[:1] == pickle.PROTO or head[:1] in (b"(", b"}", b"c"):
+        return "pickle"
+    raise WeightsError(f"{where}: {'not a weights file' if head else 'empty file'}; legal content: "
+                       "safetensors (or its index.json), PyTorch .pth/.pt/.bin, Jittor or NumPy .pkl, .npz")
+
+
+def _read_pickle(stream: BinaryIO, where: str) -> Any:
+    """A plain pickle, or Jittor's (pickle, its SHA-1, a tag), whose checksum is verified before parsing."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - TRAILER))
+    trailer = stream.read()
+    stream.seek(0)
+    if trailer.endswith(JITTOR_TAG):
+        digest, left = hashlib.sha1(), size - TRAILER
+        while left > 0:
+            chunk = stream.read(min(left, 1 << 20))
+            digest.update(chunk)
+            left -= len(chunk)
+        if digest.digest() != trailer[:-len(JITTOR_TAG)]:
+            raise WeightsError(f"{where}: the SHA-1 stored in the file does not match its content; "
+                               "the file is damaged: fetch or write it again")
+        stream.seek(0)
+    content = restricted_load(stream, where)
+    if not trailer.endswith(JITTOR_TAG) and stream.tell() != size:
+        raise ValueError(f"{size - stream.tell()} stray bytes after the pickle")
+    return content
+
+
+def _arrays(content: Any, where: str) -> dict[str, np.ndarray]:
+    """The dictionary of arrays inside what a pickle held."""
+    arrays = {}
+    for key, value in _unwrapped(content, where).items():
+        if not _is_array(value):
+            raise WeightsError(f"{where}: {key!r} holds {type(value).__name__}, not an array; "
+                               "save the state dictionary alone")
+        arrays[key] = value.value if isinstance(value, Array) else value.array()
+    return canonical(arrays, where)
+
+
+def _unwrapped(content: Any, where: str) -> dict:
+    """The state dictionary itself: the content, or what a training script wrapped around it."""
+    if not isinstance(content, dict):
+        raise WeightsError(f"{where}: holds {type(content).__name__} instead of a dictionary of arrays")
+    inner = {key: value for key, value in content.items()
+             if isinstance(value, dict) and any(map(_is_array, value.values()))}
+    known = [name for name in WRAPPERS if name in inner]
+    if known or len(inner) == 1:
+        return inner[(known or list(inner))[0]]
+    if inner:
+        raise WeightsError(f"{where}: holds several state dictionaries ({', '.join(map(str, inner))}); "
+                           "save one of them alone")
+    return content
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch_file.Tensor) or (
+        isinstance(value, Array) and isinstance(value.value, np.ndarray))
+
+
+def _read_shards(weight_map: Mapping[str, str], where: str) -> dict[str, np.ndarray]:
+    folder = os.path.dirname(where)
+    shards = {}
+    for name in dict.fromkeys(weight_map.values()):
+        if os.path.basename(name) != name:
+            raise WeightsError(f"{where}: shard {name!r} lies outside the index's folder")
+        shards[name] = read_weights(os.path.join(folder, name))
+    missing = [key for key, name in weight_map.items() if key not in shards[name]]
+    if missing:
+        raise WeightsError(f"{where}: {missing[0]} is not in {weight_map[missing[0]]} "
+                           f"({len(missing)} such keys); fetch the shards again")
+    return {key: shards[name][key] for key, name in weight_map.items()}
+
+
+def _decoded(text: str) -> Any:
+    if text[:1] in ("{", "["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _read_npz(stream: BinaryIO) -> dict[str, np.ndarray]:
+    with np.load(stream, allow_pickle=False) as archive:
+        # NumPy's format has no name for bfloat16, it stores two anonymous bytes.
+        return canonical({key: array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
+                          for key, array in archive.items()}, "npz")
+
+
+def _write_npz(stream: BinaryIO, arrays: Mapping[str, np.ndarray], where: str) -> None:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            if array.dtype.name.startswith("float8"):
+                raise WeightsError(f"{where}: {key} is {array.dtype}, which npz cannot name; "
+                                   "write .safetensors")
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+class _Hashing:
+    """A stream that hashes what passes through."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.sha1 = stream, hashlib.sha1()
+
+    def write(self, data) -> int:
+        self.sha1.update(data)
+        return self.stream.write(data)
+
+
+def _write_pickle(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """What jittor.save wrote before 2023-12: old Jittor, new Jittor and NumPy all read it."""
+    hashing = _Hashing(stream)
+    pickle.Pickler(hashing, 4).dump(arrays)
+    stream.write(hashing.sha1.digest() + JITTOR_TAG)

@@ -1,0 +1,63 @@
+"""safetensors files: 8 bytes of header length, a JSON header, the data.
+
+Written here rather than with the safetensors package because that one sorts the
+keys, and knows bfloat16 only through a framework. Key order is the header's order;
+the data lies wide types first, so that every tensor is aligned.
+"""
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from jittwin.weights.arrays import BY_DTYPE, KINDS, canonical, raw
+
+LONGEST_HEADER = 100_000_000  # the format's own limit
+_DTYPES = {kind.safetensors: kind.dtype for kind in KINDS}
+
+
+def read_header(stream: BinaryIO) -> tuple[dict, dict]:
+    """(tensor entries, metadata) with the stream left at the start of the data. Raises ValueError."""
+    length = int.from_bytes(stream.read(8), "little")
+    available = os.fstat(stream.fileno()).st_size - 8
+    if length > min(LONGEST_HEADER, available):
+        raise ValueError(f"header of {length} bytes in a file of {available + 8}")
+    header = json.loads(stream.read(length))
+    return header, header.pop("__metadata__", {})
+
+
+def read(stream: BinaryIO) -> dict[str, np.ndarray]:
+    entries, _ = read_header(stream)
+    start = stream.tell()
+    end = os.fstat(stream.fileno()).st_size - start
+    arrays = {}
+    for key, entry in entries.items():
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ValueError(f"{key} has the type {entry['dtype']}; legal: {', '.join(_DTYPES)}")
+        (first, last), shape = entry["data_offsets"], entry["shape"]
+        if not 0 <= first <= last <= end or last - first != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{key} of shape {shape} lies at bytes {first} to {last} of {end}")
+        data = np.empty(last - first, np.uint8)
+        stream.seek(start + first)
+        stream.readinto(data.data)
+        arrays[key] = data.view(dtype).reshape(shape)
+    return arrays
+
+
+def write(stream: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    layout = sorted(arrays, key=lambda name: -arrays[name].itemsize)
+    offset, offsets = 0, {}
+    for key in layout:
+        offsets[key] = [offset, offset := offset + arrays[key].nbytes]
+    header = {"__metadata__": dict(metadata)} if metadata else {}
+    for key, array in arrays.items():
+        header[key] = {"dtype": BY_DTYPE[array.dtype].safetensors, "shape": array.shape,
+                       "data_offsets": offsets[key]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    stream.write(len(text).to_bytes(8, "little") + text)
+    for key in layout:
+        stream.write(raw(arrays[key]).data)

@@ -1,0 +1,215 @@
+"""PyTorch's .pth/.pt/.bin files, read and written without PyTorch.
+
+Zip form (torch >= 1.6): <folder>/data.pkl describes the tensors, <folder>/data/<key>
+hold the storages. Legacy form: five pickles in a row, then the storages.
+"""
+import math
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jittwin.weights.arrays import BY_DTYPE, KINDS, raw
+from jittwin.weights.safe_pickle import Refused, StandIn, restricted_load
+
+# The first pickle of a legacy file: an integer that spells the magic number, then STOP.
+LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+FOLDER = "archive"
+ALIGNMENT = 64
+# A tensor may repeat its storage (stride 0); beyond this many elements that is an attack on memory.
+MOST_EXPANDED = 1 << 26
+
+
+class StorageType(StandIn):
+    """torch.FloatStorage and its like, torch.float32 and its like: an element type."""
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: np.dtype):
+        self.dtype = dtype
+
+
+class Storage(StandIn):
+    """A run of elements; its bytes arrive after the pickle that mentions it."""
+    __slots__ = ("dtype", "key", "count", "data", "big")
+
+    def __init__(self, dtype: np.dtype, key: str, count: int):
+        self.dtype, self.key, self.count = dtype, key, count
+
+    def fill(self, stream: BinaryIO, available: int, big: bool) -> None:
+        size = self.count * self.dtype.itemsize
+        if not 0 <= size <= available:
+            raise ValueError(f"storage {self.key} needs {size} bytes, the file has {available}")
+        self.data, self.big = np.empty(size, np.uint8), big
+        if stream.readinto(self.data.data) != size:
+            raise EOFError(f"storage {self.key} ends early")
+
+
+class Tensor(StandIn):
+    """A strided window on a storage."""
+    __slots__ = ("storage", "offset", "size", "stride", "dtype")
+
+    def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple,
+                 dtype: np.dtype | None = None):
+        if type(storage) is not Storage or len(size) != len(stride) \
+                or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+            raise Refused("a malformed tensor")
+        self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
+        self.dtype = dtype or storage.dtype
+
+    def array(self) -> np.ndarray:
+        """The elements: the storage itself when the window covers all of it, else a copy."""
+        data, itemsize, count = self.storage.data, self.dtype.itemsize, math.prod(self.size)
+        if self.storage.big:
+            data = data.reshape(-1, itemsize)[:, ::-1].reshape(-1)
+        flat = data.view(self.dtype)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
+        if count > max(flat.size, MOST_EXPANDED) or count and last >= flat.size:
+            raise ValueError(f"a tensor of shape {self.size} leaves its storage of {flat.size} elements")
+        if count == flat.size and self.stride == row_major(self.size):
+            return flat.reshape(self.size)
+        if not count:
+            return np.empty(self.size, self.dtype)
+        strides = [step * itemsize for step in self.stride]
+        return np.ndarray(self.size, self.dtype, data, self.offset * itemsize, strides).copy()
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in elements, as torch counts them: sizes of 0 count as 1."""
+    return tuple(math.prod(max(n, 1) for n in shape[axis + 1:]) for axis in range(len(shape)))
+
+
+def _rebuild_v2(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> Tensor:
+    if metadata:
+        raise Refused(f"a tensor with the property {metadata!r:.60}")
+    return Tensor(storage, offset, size, stride)
+
+
+def _rebuild_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
+    if metadata or type(dtype) is not StorageType:
+        raise Refused(f"a tensor with the property {metadata!r:.60}")
+    return Tensor(storage, offset, size, stride, dtype.dtype)
+
+
+def _rebuild_parameter(tensor, *ignored) -> Tensor:
+    return tensor
+
+
+def _size(items=()) -> tuple:
+    return tuple(items)
+
+
+GLOBALS = {
+    ("torch._utils", "_rebuild_tensor"): _rebuild_v2,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_v3,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch", "Size"): _size,
+    ("torch.storage", "UntypedStorage"): StorageType(np.dtype(np.uint8)),
+    **{(module, kind.storage): StorageType(kind.dtype)
+       for kind in KINDS if kind.storage for module in ("torch", "torch.cuda")},
+    **{("torch", kind.torch): StorageType(kind.dtype) for kind in KINDS},
+}
+
+
+class _Storages(dict):
+    """Storages by key, as the pickle's persistent ids name them."""
+
+    def __call__(self, saved_id: Any) -> Storage:
+        if type(saved_id) is not tuple or len(saved_id) < 5 or saved_id[0] != "storage":
+            raise Refused("an unknown persistent id")
+        _, kind, key, _, count, *view = saved_id
+        if type(kind) is not StorageType or type(key) is not str or type(count) is not int or any(view):
+            raise Refused("a malformed storage")
+        storage = self.setdefault(key, Storage(kind.dtype, key, count))
+        if (storage.dtype, storage.count) != (kind.dtype, count):
+            raise Refused("one storage under two types")
+        return storage
+
+
+def folder(names: list[str]) -> str | None:
+    """The folder of a zip archive that holds data.pkl, with its slash; None when it is no torch file."""
+    found = (re.fullmatch(r"((?:[^/]+/)?)data\.pkl", name) for name in names)
+    return next((match[1] for match in found if match), None)
+
+
+def read_zip(archive: zipfile.ZipFile, where: str) -> Any:
+    """The object in a zip-form file, with `Tensor` stand-ins whose storages are loaded."""
+    names, storages = archive.namelist(), _Storages()
+    root = folder(names)
+    with archive.open(root + "data.pkl") as stream:
+        content = restricted_load(stream, where, GLOBALS, storages)
+    big = root + "byteorder" in names and archive.read(root + "byteorder") == b"big"
+    for storage in storages.values():
+        entry = archive.getinfo(f"{root}data/{storage.key}")
+        with archive.open(entry) as stream:
+            storage.fill(stream, entry.file_size, big)
+    return content
+
+
+def read_legacy(stream: BinaryIO, where: str) -> Any:
+    """The object in a legacy file, with `Tensor` stand-ins whose storages are loaded."""
+    storages = _Storages()
+    _magic, _version, system = (restricted_load(stream, where) for _ in range(3))
+    content = restricted_load(stream, where, GLOBALS, storages)
+    size = os.fstat(stream.fileno()).st_size
+    for key in restricted_load(stream, where):
+        count, storage = int.from_bytes(stream.read(8), "little"), storages[key]
+        if count != storage.count:
+            raise ValueError(f"storage {key} holds {count} elements instead of {storage.count}")
+        storage.fill(stream, size - stream.tell(), not system["little_endian"])
+    return content
+
+
+def write_zip(stream: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a zip-form file that torch.load(weights_only=True) reads: an OrderedDict of CPU tensors."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        _record(archive, "data.pkl", _describe(arrays))
+        _record(archive, "byteorder", b"little")
+        for number, array in enumerate(arrays.values()):
+            _record(archive, f"data/{number}", raw(array).data)
+        _record(archive, "version", b"3\n")
+
+
+def _record(archive: zipfile.ZipFile, name: str, data) -> None:
+    """One stored entry whose data starts at a multiple of 64 bytes, so that torch can map the file."""
+    info = zipfile.ZipInfo(f"{FOLDER}/{name}")
+    info.file_size = len(data)
+    header = archive.fp.tell() + 30 + len(info.filename) + 4
+    padding = -header % ALIGNMENT
+    info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    with archive.open(info, "w") as entry:
+        entry.write(data)
+
+
+def _describe(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The pickle of data.pkl, opcode by opcode, since torch's own classes are not at hand."""
+    ordered = _name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+    parts = [pickle.PROTO + b"\x02", ordered, pickle.MARK]
+    for number, (key, array) in enumerate(arrays.items()):
+        kind = BY_DTYPE[array.dtype]
+        if kind.storage:
+            rebuild, count, dtype = "_rebuild_tensor_v2", array.size, b""
+            storage = _name("torch", kind.storage)
+        else:
+            rebuild, count, dtype = "_rebuild_tensor_v3", array.nbytes, _name("torch", kind.torch)
+            storage = _name("torch.storage", "UntypedStorage")
+        parts += [_plain(key), _name("torch._utils", rebuild), pickle.MARK,
+                  pickle.MARK, _plain("storage"), storage, _plain(str(number)), _plain("cpu"), _plain(count),
+                  pickle.TUPLE, pickle.BINPERSID,
+                  _plain(0), _plain(array.shape), _plain(row_major(array.shape)),
+                  pickle.NEWFALSE, ordered, dtype, pickle.TUPLE, pickle.REDUCE]
+    return b"".join([*parts, pickle.SETITEMS, pickle.STOP])
+
+
+def _name(module: str, name: str) -> bytes:
+    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+
+def _plain(value) -> bytes:
+    """The opcodes of text, an integer or a tuple of integers: a pickle without its frame."""
+    return pickle.dumps(value, 2)[2:-1]

@@ -1,0 +1,431 @@
+"""Weights files: round trips, bytes on disk, damage, hostility, atomic writes. No framework is imported."""
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jittwin.weights import (WeightsError, atomic_write, fingerprint, read_metadata, read_weights,
+                             restricted_load, write_weights)
+
+EXTENSIONS = (".safetensors", ".pth", ".pkl", ".npz")
+
+
+def sample() -> dict[str, np.ndarray]:
+    """One array per awkward property; the order is not alphabetical on purpose."""
+    rng = np.random.default_rng(0)
+    return {
+        "z.weight": rng.standard_normal((2, 3, 4)).astype(np.float32),
+        "flag": np.array([True, False, True]),
+        "a.bias": rng.standard_normal(5),
+        "scalar": np.array(7, np.int64),
+        "one": np.array([1.5], np.float32),
+        "empty": np.zeros((0, 3), np.float16),
+        "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "strided": np.arange(20, dtype=np.int32)[::3],
+        "big_endian": np.arange(3, dtype=">f8"),
+        "bytes": np.arange(256, dtype=np.uint8),
+        "half": rng.standard_normal(3).astype(ml_dtypes.bfloat16),
+        "special": np.array([np.nan, -0.0, np.inf, 1e-45], np.float32),
+        "large": rng.standard_normal((300, 100)).astype(np.float32),
+        "π/x y": np.array([-1], np.int8),
+    }
+
+
+def same(left, right) -> None:
+    assert list(left) == list(right)
+    for key, value in left.items():
+        other, value = right[key], np.asarray(value)
+        assert other.dtype == value.dtype.newbyteorder("=") and other.shape == value.shape, key
+        assert other.tobytes() == value.astype(other.dtype).tobytes(), key
+
+
+@pytest.mark.parametrize("first, second", list(itertools.product(EXTENSIONS, repeat=2)))
+def test_round_trip_through_every_pair(tmp_path, first, second):
+    arrays = sample()
+    write_weights(tmp_path / f"a{first}", arrays)
+    write_weights(tmp_path / f"b{second}", read_weights(tmp_path / f"a{first}"))
+    write_weights(tmp_path / f"c{first}", read_weights(tmp_path / f"b{second}"))
+    found = read_weights(tmp_path / f"b{second}")
+    same(arrays, found)
+    assert all(array.flags.writeable for array in found.values())
+    assert fingerprint(found) == fingerprint(arrays)
+    assert (tmp_path / f"a{first}").read_bytes() == (tmp_path / f"c{first}").read_bytes()
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_content_decides_not_the_name(tmp_path, extension):
+    write_weights(tmp_path / f"a{extension}", sample())
+    os.rename(tmp_path / f"a{extension}", tmp_path / "a.dat")
+    same(sample(), read_weights(tmp_path / "a.dat"))
+
+
+def test_fingerprint_sees_names_types_shapes_and_bytes():
+    base = {"a": np.zeros(4, np.float32), "b": np.ones(2, np.float32)}
+    assert fingerprint(base) == fingerprint(dict(reversed(base.items())))
+    others = [{**base, "a": np.zeros((2, 2), np.float32)}, {**base, "a": np.zeros(4, np.int32)},
+              {**base, "a": -base["a"]}, {"c": base["a"], "b": base["b"]}]
+    assert len({fingerprint(content) for content in (base, *others)}) == 5
+
+
+# Bytes on disk, written out by hand or by the format's own library.
+
+def test_jittor_pkl_bytes(tmp_path):
+    arrays = {"w": np.arange(70000, dtype=np.float32).reshape(7, -1), "b": np.zeros(2, np.float32)}
+    write_weights(tmp_path / "g.pkl", arrays)
+    body = pickle.dumps(arrays, 4)
+    assert (tmp_path / "g.pkl").read_bytes() == body + hashlib.sha1(body).digest() + b"HCAJSLHD"
+
+
+def test_reads_jittor_var_form(tmp_path):
+    """What newer Jittor writes: Var(ndarray), the class under the name 'jittor_core.Var' of module jittor."""
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    inner = pickle.dumps(array, 4)[11:-1]  # without protocol, frame and stop
+    body = (b"\x80\x04}\x8c\x01w\x8c\x06jittor\x8c\x0fjittor_core.Var\x93" + inner + b"\x85Rs.")
+    (tmp_path / "new.pkl").write_bytes(body + hashlib.sha1(body).digest() + b"HCAJSLHD")
+    same({"w": array}, read_weights(tmp_path / "new.pkl"))
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_reads_plain_pickles_of_every_protocol(tmp_path, protocol):
+    arrays = {"w": np.linspace(0, 1, 20000), "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+              "s": np.float64(3)}
+    (tmp_path / "avg.pkl").write_bytes(pickle.dumps(OrderedDict(arrays), protocol))
+    same(arrays, read_weights(tmp_path / "avg.pkl"))
+
+
+def test_numpy_2_names(tmp_path):
+    body = pickle.dumps({"w": np.ones(3)}, 2).replace(b"numpy.core.", b"numpy._core.")
+    (tmp_path / "n.pkl").write_bytes(body)
+    same({"w": np.ones(3)}, read_weights(tmp_path / "n.pkl"))
+
+
+def test_safetensors_against_its_own_library(tmp_path):
+    arrays = {key: value for key, value in sample().items() if key not in ("half", "big_endian")}
+    arrays = {key: np.array(value, order="C") for key, value in arrays.items()}
+    write_weights(tmp_path / "a.safetensors", arrays, {"model": "m", "config": {"ngf": 8}})
+    with safe_open(tmp_path / "a.safetensors", "np") as stored:
+        assert set(stored.keys()) == set(arrays)
+        for key, array in arrays.items():
+            found = stored.get_tensor(key)
+            assert found.tobytes() == array.tobytes() and found.shape == array.shape
+        assert stored.metadata()["sha256"] == fingerprint(arrays)
+    metadata = read_metadata(tmp_path / "a.safetensors")
+    assert metadata == {"model": "m", "config": {"ngf": 8}, "sha256": fingerprint(arrays)}
+    save_file(arrays, tmp_path / "b.safetensors")
+    found = read_weights(tmp_path / "b.safetensors")
+    same(arrays, {key: found[key] for key in arrays})
+
+
+def test_safetensors_bytes(tmp_path):
+    write_weights(tmp_path / "a.safetensors", {"b": np.array([1, 2], np.uint8), "a": np.array(1, np.float32)})
+    content = (tmp_path / "a.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + length])
+    assert length % 8 == 0 and list(header) == ["__metadata__", "b", "a"]
+    assert header["b"] == {"dtype": "U8", "shape": [2], "data_offsets": [4, 6]}
+    assert content[8 + length:] == struct.pack("<fBB", 1, 1, 2)
+
+
+def test_sharded_index(tmp_path):
+    write_weights(tmp_path / "m-1.safetensors", {"a": np.ones(2), "c": np.zeros(1)})
+    write_weights(tmp_path / "m-2.safetensors", {"b": np.arange(3)})
+    index = {"metadata": {"total_size": 48},
+             "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors", "c": "m-1.safetensors"}}
+    path = tmp_path / "m.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    same({"a": np.ones(2), "b": np.arange(3), "c": np.zeros(1)}, read_weights(path))
+    assert read_metadata(path) == {"total_size": 48}
+    index["weight_map"]["d"] = "m-2.safetensors"
+    path.write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="d is not in m-2.safetensors"):
+        read_weights(path)
+    index["weight_map"]["d"] = "../m-2.safetensors"
+    path.write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="outside"):
+        read_weights(path)
+
+
+STATE = {"w": np.ones(2)}
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3, "model": STATE}, {"G": STATE}, {
+    "epoch": np.float64(1), "optimizer": {"m": np.zeros(1)}, "state_dict": STATE}])
+def test_unwraps_training_checkpoints(tmp_path, content):
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps(content, 4))
+    same(STATE, read_weights(tmp_path / "c.pkl"))
+
+
+@pytest.mark.parametrize("content, words", [
+    ({"G": {"w": np.ones(1)}, "D": {"w": np.ones(1)}}, "several state dictionaries (G, D)"),
+    ({"w": np.ones(1), "epoch": 3}, "'epoch' holds int"),
+    ([np.ones(1)], "holds list"),
+    ({"w": np.array([1, "x"], object)}, "'w' holds Array"),
+    ({"w": np.array(["x"])}, "array type 'U1'"),
+])
+def test_unsuitable_pickles(tmp_path, content, words):
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps(content, 4))
+    with pytest.raises(WeightsError) as caught:
+        read_weights(tmp_path / "c.pkl")
+    assert words in one_line(caught, tmp_path / "c.pkl")
+
+
+def one_line(caught, path) -> str:
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+# Hostile files.
+
+class Calls:
+    """Pickles as a call of `function` with `arguments`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def attacks(target) -> dict[str, bytes]:
+    """Pickles that would create the file `target` if anything in them ran."""
+    shell, code = f"echo x > {target}", f"open({str(target)!r}, 'w').close()"
+    dtype = b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8I00\nI01\ntR"
+    return {
+        "os.system": pickle.dumps({"w": Calls(os.system, shell)}, 4),
+        "posix.system": b"cposix\nsystem\n(V" + shell.encode() + b"\ntR.",
+        "builtins.exec": pickle.dumps({"w": Calls(exec, code)}, 2),
+        "builtins.eval": pickle.dumps({"w": Calls(eval, code)}, 0),
+        "inst": b"(S'" + shell.encode() + b"'\niposix\nsystem\n.",
+        "obj": b"(cos\nsystem\nS'" + shell.encode() + b"'\no.",
+        "dotted name": b"\x80\x04\x8c\x0bcollections\x8c\x18OrderedDict.__subclasses__\x93)R.",
+        "numpy runstring": (b"\x80\x02cnumpy.testing\nrunstring\nX" + struct.pack("<I", len(code))
+                            + code.encode() + b"}\x86R."),
+        "numpy load": b"\x80\x02cnumpy\nload\nX\x01\x00\x00\x00x\x85R.",
+        # A dtype whose state claims that object pointers are plain numbers, then bytes for pointers.
+        "numpy dtype flags": (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+                              b"K\x00\x85U\x01b\x87R(K\x01K\x01\x85" + dtype
+                              + b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+                              + b"\x89U\x08AAAAAAAAtb."),
+        "extension registry": b"\x80\x02\x82\x01.",
+        "patch a stand-in": b"\x80\x02ccollections\nOrderedDict\nN}U\x08__call__U\x01xs\x86b.",
+        "patch the array class": b"\x80\x02cnumpy\nndarray\nN}U\x0c__setstate__U\x01xs\x86b.",
+        "call of data": b"\x80\x02U\x01x)R.",
+        "persistent id": b"\x80\x02U\x01xQ.",
+        "codec": b"\x80\x02c_codecs\nencode\nU\x01xU\x03hex\x86R.",
+    }
+
+
+def torch_zip(path, body: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", body)
+        archive.writestr("archive/version", "3\n")
+
+
+LEGACY_HEAD = b"".join(pickle.dumps(value, 2)
+                       for value in (0x1950a86a20f9469cfc6c, 1001, {"little_endian": True}))
+
+
+@pytest.mark.parametrize("container", ["pkl", "jittor", "pth", "legacy"])
+@pytest.mark.parametrize("name", list(attacks("t")))
+def test_hostile_pickles_run_nothing(tmp_path, container, name):
+    target = tmp_path / "written_by_attack"
+    body, path = attacks(target)[name], tmp_path / "evil.bin"
+    if container == "pth":
+        torch_zip(path, body)
+    else:
+        trailer = hashlib.sha1(body).digest() + b"HCAJSLHD" if container == "jittor" else b""
+        path.write_bytes((LEGACY_HEAD if container == "legacy" else b"") + body + trailer)
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    assert not target.exists()
+    message = one_line(caught, path)
+    if name in ("os.system", "posix.system", "builtins.exec", "builtins.eval"):
+        assert "refused" in message and any(word in message for word in ("system'", "exec'", "eval'"))
+
+
+def test_attacks_are_real(tmp_path):
+    """The control: Python's own unpickler runs the same bytes."""
+    for name in ("os.system", "posix.system", "builtins.exec", "builtins.eval", "inst", "numpy runstring"):
+        target = tmp_path / name.replace(" ", "_")
+        with contextlib.suppress(Exception):
+            pickle.loads(attacks(target)[name])
+        assert target.exists(), name
+
+
+def test_hostile_npz(tmp_path):
+    np.savez(tmp_path / "evil.npz", w=np.array([Calls(os.system, f"echo x > {tmp_path}/t")], object))
+    with pytest.raises(WeightsError) as caught:
+        read_weights(tmp_path / "evil.npz")
+    assert "allow_pickle" in one_line(caught, tmp_path / "evil.npz") and not (tmp_path / "t").exists()
+
+
+def test_extra_stand_ins():
+    """Callers may admit more names, as long as they bring the stand-ins."""
+    class Picture:
+        def __init__(self, *ignored):
+            pass
+    body = b"\x80\x02cPIL.Image\nImage\n)\x81."
+    extra = {("PIL.Image", "Image"): Picture}
+    assert isinstance(restricted_load(io.BytesIO(body), "x", extra), Picture)
+    with pytest.raises(WeightsError, match="PIL.Image.Image"):
+        restricted_load(io.BytesIO(body), "x")
+
+
+def torch_tensor(path, offset, size, stride, data: bytes, byteorder: bytes = b"little") -> None:
+    """A .pth with one tensor "w" on a storage of six float32."""
+    def plain(value):
+        return pickle.dumps(value, 2)[2:-1]
+    torch_zip(path, b"".join([
+        b"\x80\x02}", plain("w"), b"ctorch._utils\n_rebuild_tensor_v2\n((", plain("storage"),
+        b"ctorch\nFloatStorage\n", plain("0"), plain("cpu"), plain(6), b"tQ", plain(offset), plain(size),
+        plain(stride), b"\x89}tRs."]))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/byteorder", byteorder)
+        archive.writestr("archive/data/0", data)
+
+
+@pytest.mark.parametrize("offset, size, stride", [(0, (7,), (1,)), (6, (1,), (1,)), (0, (2, 3), (4, 1)),
+                                                  (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (1 << 40,), (0,))])
+def test_tensors_must_stay_in_their_storage(tmp_path, offset, size, stride):
+    torch_tensor(tmp_path / "w.pth", offset, size, stride, bytes(24))
+    with pytest.raises(WeightsError):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_big_endian_torch_file(tmp_path):
+    numbers = np.arange(6, dtype=">f4")
+    torch_tensor(tmp_path / "w.pth", 1, (2, 2), (1, 2), numbers.tobytes(), b"big")
+    same({"w": np.array([[1, 3], [2, 4]], np.float32)}, read_weights(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("extension", [".safetensors", ".pth", ".pkl"])
+def test_float8(tmp_path, extension):
+    arrays = {name: np.arange(5).astype(getattr(ml_dtypes, f"float8_{name}")) for name in ("e4m3fn", "e5m2")}
+    write_weights(tmp_path / f"a{extension}", arrays)
+    same(arrays, read_weights(tmp_path / f"a{extension}"))
+
+
+# Damage.
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_truncated_anywhere(tmp_path, extension):
+    path = tmp_path / f"a{extension}"
+    write_weights(path, {"w": np.arange(40, dtype=np.float32), "v": np.ones((3, 3))})
+    content = path.read_bytes()
+    for length in {0, 1, 4, 8, 30, len(content) // 2, len(content) - 30, len(content) - 1}:
+        path.write_bytes(content[:length])
+        with pytest.raises(WeightsError) as caught:
+            read_weights(path)
+        one_line(caught, path)
+
+
+def test_jittor_checksum(tmp_path):
+    path = tmp_path / "a.pkl"
+    write_weights(path, {"w": np.arange(40, dtype=np.float32)})
+    content = bytearray(path.read_bytes())
+    content[-60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="SHA-1"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [b"hello, world", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n", b"PK\x03\x04"])
+def test_other_files(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        read_weights(tmp_path / "x.pth")
+    one_line(caught, tmp_path / "x.pth")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(WeightsError, match="No such file"):
+        read_weights(tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="No such file"):
+        write_weights(tmp_path / "none" / "a.pth", {})
+
+
+def test_safetensors_offsets_are_checked(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(WeightsError, match="lies at bytes 0 to 12"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+# Writing.
+
+def test_unknown_names_and_types(tmp_path):
+    with pytest.raises(WeightsError, match="did you mean '.pth'"):
+        write_weights(tmp_path / "a.ptth", {})
+    with pytest.raises(WeightsError, match="legal: safetensors, torch, jittor, npz"):
+        write_weights(tmp_path / "a.pth", {}, format="onnx")
+    with pytest.raises(WeightsError, match="complex128"):
+        write_weights(tmp_path / "a.npz", {"w": np.ones(1, complex)})
+    with pytest.raises(WeightsError, match="npz cannot name"):
+        write_weights(tmp_path / "a.npz", {"w": np.ones(1, ml_dtypes.float8_e5m2)})
+    assert os.listdir(tmp_path) == []
+    write_weights(tmp_path / "a.dat", {"w": np.ones(1)}, format="npz")
+    same({"w": np.ones(1)}, read_weights(tmp_path / "a.dat"))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_full_disk_leaves_the_previous_file(tmp_path, extension):
+    """The kernel refuses to write beyond a limit, as it does on a full disk, in the middle of the data."""
+    path = tmp_path / f"a{extension}"
+    write_weights(path, sample())
+    code = ("import sys, numpy as np\nfrom jittwin.weights import write_weights, WeightsError\n"
+            "try:\n    write_weights(sys.argv[1], {'w': np.ones(100000), 'v': np.ones(100000)})\n"
+            "except WeightsError as error:\n    print(error)\n")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, 1000000))
+    done = subprocess.run([sys.executable, "-c", code, str(path)], preexec_fn=limit,
+                          capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and f"{path}: cannot be written" in done.stdout, done.stderr
+    same(sample(), read_weights(path))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_no_space_is_named(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WeightsError, match="a.npz: cannot be written: No space left on device"):
+        write_weights(tmp_path / "a.npz", sample())
+    assert os.listdir(tmp_path) == []
+
+
+def test_atomic_write_cleans_up_after_any_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with atomic_write(tmp_path / "f") as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with atomic_write(tmp_path / "f") as stream:
+        stream.write(b"whole")
+    (tmp_path / "link").symlink_to("f")
+    with atomic_write(tmp_path / "link") as stream:
+        stream.write(b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "f").read_bytes() == b"new"
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (tmp_path / "f").stat().st_mode == plain.stat().st_mode
+
+
+def test_imports_no_framework():
+    code = ("import sys, jittwin.weights, parity.convert\n"
+            "assert not {'torch', 'jittor', 'safetensors'} & set(sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,9 +1,12 @@
 """`jittwin list`: the models as a table."""
 import argparse
 import importlib.util
+import sys
 
 from jittwin.backend import PACKAGES
 from jittwin.models.catalog import MODELS
+
+WIDTH = 140     # where the output is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table; the backends are those whose framework is installed here."""
+    from rich.box import SIMPLE
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     installed = ", ".join(name for name in PACKAGES if importlib.util.find_spec(name)) or "none installed"
-    table = Table("model", "for", "backends here", "weights", "licence of the weights")
+    table = Table(Column("model", no_wrap=True), "for", "backends here", "weights", "licence of the weights",
+                  box=SIMPLE)
     for model in MODELS:
         table.add_row(model.name, model.summary, installed, model.weights, model.licence)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

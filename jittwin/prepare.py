@@ -1,5 +1,6 @@
 """`jittwin prepare landscape`: check a data folder, or write a procedural one."""
 import argparse
+from pathlib import Path
 
 from jittwin.errors import UserError
 
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> None:
     if args.synthetic is not None:
         if args.synthetic < 1:
             raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
+        if any(Path(args.folder).glob("imgs/*")):
+            raise UserError(f"{args.folder} already holds pictures: name a new folder")
         write_folder(args.folder, args.synthetic, *args.size, args.seed)
     dataset = LandscapeDataset(args.folder)
     print(f"{args.folder}: {len(dataset)} pairs of picture and label map, ready for training")

@@ -52,8 +52,8 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
         raise UserError(f"--backend is missing: choose from {', '.join(PACKAGES)}")
     data = data or remembered.get("data")
     own_settings = folder / "config.yaml"
-    config = settings.resolve(module.Config, yaml_path=yaml_path or (own_settings if start else None),
-                              overrides=overrides)
+    config = settings.resolve(module.Config, overrides=overrides,
+                              yaml_path=yaml_path or (own_settings if start or resume else None))
     if resume and start:
         check_unchanged(config, remembered, own_settings)
     if start:

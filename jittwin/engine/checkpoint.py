@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,19 +65,17 @@ class Checkpoints:
         record = self.run / "best.json"
         return json.loads(record.read_text()) if record.exists() else None
 
-    def save(self, name: str, weights: Mapping[str, Arrays], optimizer: Arrays, state: dict,
-             metadata: Mapping) -> None:
+    def save(self, name: str, files: Iterable[tuple[str, Arrays]], state: dict, metadata: Mapping) -> None:
         """Write one checkpoint, point `latest` to it and drop those that retention no longer wants.
 
-        weights: arrays by file stem ("G", "G.ema"). UserError when the disk is full; the checkpoint
-        before is then untouched.
+        files: (stem, arrays) of each file, for example "G", "G.ema", "optimizer"; may be a generator.
+        UserError when the disk is full; the checkpoint before is then untouched.
         """
         writing, whole = self.folder / f"{_WRITING}{name}", self.folder / name
         with self._failure_explained():
             writing.mkdir(parents=True)
-            for stem, arrays in weights.items():
+            for stem, arrays in files:
                 write_weights(writing / f"{stem}.safetensors", arrays, {**metadata, "module": stem})
-            write_weights(writing / "optimizer.safetensors", optimizer, metadata)
             write_text(writing / "state.json", json.dumps(state, indent=1) + "\n")
             _sync_folder(writing)
             replaced = self.folder / f"{_REPLACED}{name}"
@@ -110,7 +108,7 @@ class Checkpoints:
         return json.loads(path.read_text())
 
     def weights(self, name: str, stem: str) -> dict[str, np.ndarray]:
-        """One weights file of a checkpoint; stem as given to `save`, or "optimizer"."""
+        """One weights file of a checkpoint; stem as given to `save`."""
         return read_weights(self.folder / name / f"{stem}.safetensors")
 
     def has(self, name: str, stem: str) -> bool:

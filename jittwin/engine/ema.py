@@ -14,8 +14,6 @@ class Ema:
     """
 
     def __init__(self, decay: float):
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"ema={decay} must be at least 0 and below 1")
         self.decay = decay
         self.averages: dict[str, dict[str, np.ndarray]] = {}
 

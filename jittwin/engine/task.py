@@ -32,6 +32,17 @@ class RunConfig:
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs")
 
+    def __post_init__(self):
+        """ValueError for numbers that make no sense; a subclass with its own checks calls super()."""
+        for name in ("accumulation", "log_every", "save_epochs", "keep_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("sample_every", "save_every", "max_steps"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"ema={self.ema} must be at least 0 and below 1")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -74,7 +85,10 @@ class Task(Protocol):
     ema_modules: tuple[str, ...]     # names of modules whose weights are averaged when config.ema > 0
 
     def enter_phase(self, phase: Phase) -> None:
-        """Build the modules and optimizers of the phase, carrying weights over from the one before."""
+        """Build the modules and optimizers of the phase, carrying weights over from the one before.
+
+        A restored run enters the phase of its checkpoint first, with no phase before it.
+        """
 
     def loader(self) -> Loader:
         """The loader of the current phase."""

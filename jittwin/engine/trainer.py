@@ -142,19 +142,23 @@ class Trainer:
 
     def save(self, name: str, epoch_done: bool, log_position: int) -> None:
         """Write checkpoint `name` and let the task's score decide whether it is the best."""
-        modules, backend = self.task.modules, self.backend
-        weights = {stem: backend.state_numpy(module) for stem, module in modules.items()}
-        weights.update({f"{stem}.ema": arrays for stem, arrays in self.ema.averages.items()})
-        optimizer = {f"{stem}/{key}": array for stem, one in self.task.optimizers.items()
-                     for key, array in backend.optimizer_state(one).items()}
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
                  "loader_position": self.batches_done(), "log_position": log_position,
                  "seed": self.config.seed, "config_hash": config_hash(self.config),
                  "jittwin": jittwin.__version__, **self.info}
-        self.checkpoints.save(name, weights, optimizer, state, self.task.checkpoint_metadata())
+        self.checkpoints.save(name, self.files(), state, self.task.checkpoint_metadata())
         score = self.task.score(self.clock()) if epoch_done else None
         if score is not None:
             self.checkpoints.mark_best(name, float(score))
+
+    def files(self) -> Iterator[tuple[str, dict]]:
+        """(name, arrays) of every file of a checkpoint, one in memory at a time."""
+        for stem, module in self.task.modules.items():
+            yield stem, self.backend.state_numpy(module)
+        for stem, arrays in self.ema.averages.items():
+            yield f"{stem}.ema", arrays
+        yield "optimizer", {f"{stem}/{key}": array for stem, optimizer in self.task.optimizers.items()
+                            for key, array in self.backend.optimizer_state(optimizer).items()}
 
     def restore(self, name: str) -> int:
         """Put modules, optimizers, averages and position as they were; returns the log's position."""

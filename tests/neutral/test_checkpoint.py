@@ -12,8 +12,8 @@ from jittwin.errors import UserError
 
 def write(checkpoints, name, value=0.0, **state):
     arrays = {"w": np.full((2, 3), value, np.float32)}
-    checkpoints.save(name, {"G": arrays, "G.ema": arrays}, {"G/w/step": np.array([4])}, {"epoch": 1, **state},
-                     {"model": "toy", "config": {"width": 3}})
+    files = [("G", arrays), ("G.ema", arrays), ("optimizer", {"G/w/step": np.array([4])})]
+    checkpoints.save(name, files, {"epoch": 1, **state}, {"model": "toy", "config": {"width": 3}})
 
 
 @pytest.fixture

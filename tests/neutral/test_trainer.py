@@ -168,6 +168,15 @@ def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
     assert final_state(run) == final_state(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("setting, message", [
+    ("log_every=0", "log_every=0 must be at least 1"), ("accumulation=-1", "accumulation=-1 must be at least 1"),
+    ("save_every=-2", "save_every=-2 must not be negative"), ("max_steps=-1", "max_steps=-1 must not be negative"),
+    ("ema=1", "ema=1.0 must be at least 0 and below 1")])
+def test_settings_that_make_no_sense(tmp_path, setting, message):
+    with pytest.raises(UserError, match=message):
+        toy.trainer(tmp_path, setting)
+
+
 def test_checkpoint_outside_the_phases(tmp_path, whole):
     trainer = toy.trainer(whole)
     trainer.task.phases = trainer.task.phases[:1]

@@ -1,0 +1,172 @@
+"""Frozen flags, one-line errors, and commands that explain themselves without importing a framework."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy
+
+from jittwin import cli, tasks, train
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+FLAGS = {
+    "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue", "--device",
+              "--threads"},
+    "generate": {"--weights", "--labels", "--out", "--backend"},
+    "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},
+    "prepare": {"kind", "folder", "--synthetic", "--size", "--seed"},
+    "list": set(),
+}
+
+
+def flags(command):
+    actions = cli.parser_of(command)._actions
+    return {action.option_strings[-1] if action.option_strings else action.dest for action in actions}
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_flags_are_frozen(command):
+    assert flags(command) == FLAGS[command] | {"--help", "--debug"}
+
+
+def test_the_flags_of_every_command_are_pinned():
+    assert set(FLAGS) == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["trian"], "unknown command 'trian' (did you mean 'train'?)"),
+    (["train", "--backnd", "torch"], "unknown option '--backnd' (did you mean '--backend'?)"),
+    (["train", "--res"], "unknown option '--res'"),
+    (["train", "--backend", "torhc"], "(did you mean 'torch'?): choose from jittor, torch"),
+    (["train", "apf_gna", "--backend", "torch"], "unknown task 'apf_gna' (did you mean 'apf_gan'?)"),
+    (["train", "apf_gan", "more"], "unexpected argument 'more'"),
+    (["train", "--threads", "x"], "--threads: invalid int value: 'x'"),
+    (["train", "--resume", "--continue", "3"], "not allowed with argument"),
+    (["prepare", "landscape", "x", "--size", "12"], "'12' is not WIDTHxHEIGHT"),
+    (["prepare", "landscape", "no/such/folder"], "no/such/folder")])
+def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(UserError):
+        cli.main(["train", "apf_gna", "--debug"])
+
+
+def test_interrupt_and_system_errors(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def unreadable():
+        open(ROOT / "none" / "file")
+
+    assert cli.guarded(interrupted, debug=False) == 130
+    assert cli.guarded(unreadable, debug=False) == 2
+    assert "none/file: No such file or directory" in capsys.readouterr().err
+
+
+def python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["--version"], *([command, "--help"] for command in FLAGS), ["list"]])
+def test_help_imports_no_framework(argv):
+    code = ("import sys; from jittwin.cli import main\n"
+            "try: status = main(sys.argv[1:])\n"
+            "except SystemExit as end: status = end.code\n"
+            "found = {'torch', 'jittor', 'transformers', 'jt_models', 'torch_models'} & set(sys.modules)\n"
+            "sys.exit(status or ' '.join(found) or None)")
+    done = python("-c", code, *argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and not done.stderr
+
+
+def test_train_py_and_python_m_jittwin_are_the_same_command():
+    first, second = python("train.py", "--help"), python("-m", "jittwin", "train", "--help")
+    assert first.stdout == second.stdout and first.stdout.startswith("usage: jittwin train")
+
+
+def test_a_reader_that_leaves_is_no_error():
+    script = "import sys; from jittwin.cli import main; sys.exit(main(['--help']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 141 and not done.stderr
+
+
+class ToyBackend(toy.Backend):
+    def setup(self, device, seed, threads):
+        pass
+
+
+@pytest.fixture
+def toy_train(tmp_path, monkeypatch):
+    """train.train on the toy task; keywords as there."""
+    monkeypatch.setitem(tasks.TASKS, "toy", "toy")
+    monkeypatch.setattr(train, "load_backend", lambda name: ToyBackend())
+    usual = ["log_every=2"]
+
+    def call(*overrides, **keywords):
+        return train.train("toy", **{"backend_name": "torch", "out": str(tmp_path / "run"), **keywords,
+                                     "overrides": [*usual, *overrides]})
+    call.run = tmp_path / "run"
+    return call
+
+
+def test_resume_remembers_backend_and_settings(toy_train):
+    assert toy_train("max_steps=7", "lr=0.03") == 0
+    assert toy_train("max_steps=9", resume=True, backend_name=None) == 0
+    checkpoints = Checkpoints(toy_train.run)
+    state = checkpoints.state(checkpoints.latest())
+    assert (state["global_step"], state["backend"], state["task"]) == (9, "torch", "toy")
+    assert "lr: 0.03" in (toy_train.run / "config.yaml").read_text()
+
+
+def test_resume_refuses_other_settings_and_continue_takes_them(toy_train):
+    toy_train("max_steps=12")
+    with pytest.raises(UserError, match="lr was 0.05, is 0.01: use --continue EPOCH"):
+        toy_train("lr=0.01", resume=True)
+    assert toy_train("lr=0.01", continue_epoch=1) == 0
+    assert Checkpoints(toy_train.run).state("2")["global_step"] == 10
+
+
+def test_runs_are_not_overwritten_or_invented(toy_train):
+    with pytest.raises(UserError, match="no run to resume"):
+        toy_train(resume=True)
+    with pytest.raises(UserError, match="--backend is missing: choose from jittor, torch"):
+        toy_train(backend_name=None)
+    toy_train("max_steps=5")
+    with pytest.raises(UserError, match="already holds a run .checkpoint 1.: pass --resume"):
+        toy_train()
+    with pytest.raises(UserError, match="no checkpoint '3': there is 1"):
+        toy_train(continue_epoch=3)
+
+
+def test_a_run_keeps_its_task(toy_train, monkeypatch):
+    toy_train("max_steps=1")
+    monkeypatch.setitem(tasks.TASKS, "other", "toy")
+    with pytest.raises(UserError, match="is a run of toy, not of other"):
+        train.train("other", backend_name="torch", out=str(toy_train.run), resume=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(toy_train):
+    toy_train.run.mkdir()
+    (toy_train.run / "config.yaml").write_text("seed: 11\n")
+    assert toy_train("max_steps=2", resume=True) == 0
+    assert Checkpoints(toy_train.run).state("1.2")["seed"] == 11
+
+
+def test_backend_that_cannot_be_imported(monkeypatch):
+    from jittwin.backend import load_backend
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("torch_models")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="backend 'torch' cannot be imported .*pip install torch"):
+        load_backend("torch")
+

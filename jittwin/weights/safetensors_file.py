@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jittwin.weights.arrays import BY_DTYPE, KINDS, canonical, raw
+from jittwin.weights.arrays import BY_DTYPE, KINDS, raw
 
 LONGEST_HEADER = 100_000_000  # the format's own limit
 _DTYPES = {kind.safetensors: kind.dtype for kind in KINDS}

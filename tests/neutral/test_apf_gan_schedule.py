@@ -52,7 +52,8 @@ def test_short_schedules(pg_niter, num_D, expected):
 
 @pytest.mark.parametrize("epoch, order", [
     (1, [0]), (30, [0]), (31, [1, 0]), (59, [1, 0]), (60, [1, 0]), (90, [1, 0]), (91, [2, 1, 0]),
-    (119, [2, 1, 0]), (120, [2, 1, 0]), (150, [2, 1, 0]), (151, [3, 2, 1, 0]), (179, [3, 2, 1, 0]), (180, [0, 1, 2, 3])])
+    (119, [2, 1, 0]), (120, [2, 1, 0]), (150, [2, 1, 0]), (151, [3, 2, 1, 0]),
+    (179, [3, 2, 1, 0]), (180, [0, 1, 2, 3])])
 def test_discriminators_from_the_largest_image_down(epoch, order):
     assert discriminator_order(at(epoch), NUM_D, RECIPE) == order
 

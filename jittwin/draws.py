@@ -19,6 +19,12 @@ class Draws:
     def __init__(self, seed: int, epoch: int = 0, step: int = 0):
         self.address = (seed, epoch, step)
 
+    def within(self, part: str) -> "Draws":
+        """The draws of one part of the step, independent of those of another part."""
+        draws = Draws(0)
+        draws.address = (*self.address, part)
+        return draws
+
     def generator(self, site: str) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=key(*self.address, site)))
 

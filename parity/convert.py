@@ -9,7 +9,7 @@ import numpy as np
 
 from jittwin.errors import UserError, did_you_mean
 from jittwin.weights import FLOATS, fingerprint, read_metadata, read_weights, write_weights
-from parity.maps import apf_gan
+from jittwin.models import apf_gan_keys as apf_gan
 
 ANY = "any"
 MODELS = (*apf_gan.MODELS, ANY)

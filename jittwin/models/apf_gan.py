@@ -6,7 +6,7 @@ doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,12 @@ class Semantics:
 
     The first value of each is the published behaviour ("reference"), the second the repair.
     """
+    PRESETS: ClassVar[dict[str, dict]] = {"reference": {}, "repaired": {
+        "spectral": "on", "label_resize": "nearest", "pool_padding": "excluded", "scale_order": "aligned",
+        "running_variance": "unbiased", "batchnorm_updates": "once", "vertical_crop": "random",
+        "seg_noise_init": "zero", "warm_start": "copy", "inception_bn": "running", "adam": "torch",
+        "phase2_optimizer": "continue"}}
+
     # Spectral norm computes a normalised weight and then convolves with the raw one.
     spectral: Literal["off", "on"] = "off"
     # Jittor's interpolate defaults to bilinear, so labels reach D softened below full size.
@@ -41,17 +47,13 @@ class Semantics:
     warm_start: Literal["alias", "copy"] = "alias"
     # The perceptual Inception is never put in eval mode.
     inception_bn: Literal["batch", "running"] = "batch"
-    # Epsilon before bias correction, one step count for all parameters, unused ones count as zero gradient.
+    # Epsilon before bias correction, one step count for all, unused parameters count as zero gradient.
     adam: Literal["jittor", "torch"] = "jittor"
     # Adam's moments are never saved, so the second phase starts without them.
     phase2_optimizer: Literal["restart", "continue"] = "restart"
 
 
-REPAIRED = Semantics(
-    spectral="on", label_resize="nearest", image_resize="bilinear", pool_padding="excluded",
-    scale_order="aligned", running_variance="unbiased", batchnorm_updates="once",
-    vertical_crop="random", seg_noise_init="zero", warm_start="copy", inception_bn="running",
-    adam="torch", phase2_optimizer="continue")
+REPAIRED = Semantics(**Semantics.PRESETS["repaired"])
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,8 @@ class ModelConfig:
     def validate(self) -> None:
         height, width = self.size
         if height % 64 or width % 64:
-            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives {height}x{width} "
-                            "pixels (height x width): both must be multiples of 64, for example crop_size=512 or 256 "
-                            "with aspect_ratio=1.3333333333333333")
+            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives {width}x{height} "
+                            "pixels (width x height): both must be multiples of 64, such as 512x384; change them")
         if self.num_D < 2 or self.num_D > 4:
             raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")
         if self.pg_niter < 1 or self.pg_niter % (self.num_D - 1):

@@ -9,7 +9,7 @@ from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.weights import fingerprint, read_metadata, read_weights, write_weights
 from parity.convert import add_arguments, check, convert, run
-from parity.maps.apf_gan import expected_keys, infer_config
+from jittwin.models.apf_gan_keys import expected_keys, infer_config
 
 TINY = ModelConfig(ngf=8, ndf=8, crop_size=256)
 G, E, D = "apf_gan.generator", "apf_gan.encoder", "apf_gan.discriminator"

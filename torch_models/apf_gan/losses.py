@@ -54,6 +54,15 @@ class Objective:
         """Generate at the size of the stage from one-hot labels."""
         return self.generator(Condition(seg, noise), self.encoder(seg), stage)
 
+    def condition(self, label, keep: bool = False):
+        """What many images of the same class ids (B, H, W) share: the condition and the encoding."""
+        seg = ops.one_hot(label, self.config.label_nc)
+        return Condition(seg, keep=keep), self.encoder(seg)
+
+    def generate(self, label, stage: Stage, noise=device_noise):
+        """Generate at the size of the stage from class ids (B, H, W)."""
+        return self.fake(ops.one_hot(label, self.config.label_nc), stage, noise)
+
     def discriminate(self, seg, fake, real, stage: Stage, draws):
         """Features of every discriminator for fake and for real: two lists of lists."""
         semantics, size = self.config.semantics, tuple(fake.shape[-2:])

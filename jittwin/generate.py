@@ -1,0 +1,169 @@
+"""`jittwin generate`: images from a folder of label maps, on either backend.
+
+Noise is keyed by (seed, name of the label map), so neither batch size nor order nor backend
+changes a picture; what depends on the labels alone is computed once for all seeds.
+"""
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jittwin import imaging
+from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.pure import PureDictionary
+from jittwin.draws import Draws
+from jittwin.errors import UserError
+from jittwin.models.apf_gan import ModelConfig, Semantics
+from jittwin.models.apf_gan_keys import infer_config
+from jittwin.networks import read_network
+from jittwin.weights import read_metadata, read_weights
+
+SHEET_ROWS = 16
+EXTENSIONS = {"jpg": ".jpg", "png": ".png"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", required=True, metavar="W",
+                        help="run folder, checkpoint folder, or PREFIX of PREFIX_net_G.pkl and PREFIX_net_E.pkl")
+    parser.add_argument("--labels", required=True, metavar="DIR", help="folder of label maps, classes 0..28")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--width", type=int, default=None, metavar="PIXELS",
+                        help="labels are scaled to this width (default: the one trained at, else 512)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="label maps at a time (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N",
+                        help="images per label map, with seeds SEED, SEED+1, ..., in folders seed_N")
+    parser.add_argument("--noise", metavar="FILE", default=None,
+                        help="inject this noise: 'off', or a file with arrays seg_noise.0 ... (1, 1, h, w)")
+    parser.add_argument("--pure", metavar="DICT",
+                        help="pure-colour dictionary (pure_img.npz, or the original pure_img.npy)")
+    parser.add_argument("--format", choices=EXTENSIONS, default="jpg", help="default: jpg")
+    parser.add_argument("--quality", type=int, default=75, metavar="1..95", help="of JPEG (default: 75)")
+    parser.add_argument("--sheet", metavar="FILE", help=f"contact sheet label | image of the first {SHEET_ROWS}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out `jittwin generate`; raises UserError."""
+    for name, low, high in (("batch", 1, None), ("seeds", 1, None), ("quality", 1, 95)):
+        value = getattr(args, name)
+        if value < low or high is not None and value > high:
+            raise UserError(f"--{name} {value}: must be at least {low}" + (f" and at most {high}" if high else ""))
+    weights, config = read_generator(args.weights)
+    labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
+    pure = PureDictionary.load(args.pure) if args.pure else None
+    noise = injected_noise(args.noise)
+    out = Path(args.out)
+    backend = load_backend(args.backend)
+    backend.setup(device=args.device, seed=args.seed, threads=args.threads)
+    sampler = Sampler(backend, config, weights, noise)
+    seeds = range(args.seed, args.seed + args.seeds)
+    sheet = []
+    with tqdm(total=len(labels) * len(seeds), unit="image", disable=None) as bar:
+        for names, maps in batches(labels, args.batch):
+            for seed, images in sampler(names, maps, seeds):
+                folder = out / f"seed_{seed}" if args.seeds > 1 else out
+                folder.mkdir(parents=True, exist_ok=True)
+                for name, label, image in zip(names, maps, images):
+                    if pure and seed == seeds[0]:
+                        image = pure.apply(label, image, warn=lambda text: print(f"{name}: {text}", file=sys.stderr))
+                    imaging.save_image(folder / (name + EXTENSIONS[args.format]), image, args.quality)
+                    if len(sheet) < SHEET_ROWS and args.sheet:
+                        sheet.append([imaging.colour_label(label), image])
+                bar.update(len(names))
+    if args.sheet:
+        imaging.save_image(args.sheet, imaging.grid(sheet, captions=["label map", "generated"]))
+    print(f"{len(labels) * len(seeds)} images in {out}")
+
+
+def read_generator(where: str) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
+    """Weights of E and G and the sizes they were saved with. UserError: not found, E and G of different widths."""
+    weights, sizes = {}, {}
+    for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
+        weights[name], path = read_network(where, name)
+        sizes[name] = infer_config(model, {key: array.shape for key, array in weights[name].items()}), path
+    (encoder, encoder_path), (config, path) = sizes["E"], sizes["G"]
+    if encoder.ngf != config.ngf or encoder.label_nc != config.label_nc:
+        raise UserError(f"{encoder_path}: has ngf={encoder.ngf} and {encoder.label_nc} classes, but {path} has "
+                        f"ngf={config.ngf} and {config.label_nc}: give networks of one training run")
+    return weights, trained_config(path, config)
+
+
+def trained_config(path: Path, config: ModelConfig) -> ModelConfig:
+    """`config` with what shapes cannot tell, where the file's metadata has it."""
+    stored = read_metadata(path).get("config")
+    stored = json.loads(stored) if isinstance(stored, str) else stored
+    if not isinstance(stored, dict):
+        return config
+    known = {key: stored[key] for key in ("crop_size", "aspect_ratio", "num_D", "pg_niter") if key in stored}
+    if isinstance(stored.get("semantics"), dict):
+        known["semantics"] = Semantics(**stored["semantics"])
+    return replace(config, **known)
+
+
+def injected_noise(source: str | None):
+    """None: keyed by seed and name. Otherwise a function of (index, (B, 1, h, w)) for every image alike."""
+    if source is None:
+        return None
+    if source == "off":
+        return lambda index, shape: np.zeros(shape, np.float32)
+    arrays = read_weights(source)
+
+    def noise(index, shape):
+        name = f"seg_noise.{index}"
+        if name not in arrays or arrays[name].shape[-2:] != tuple(shape[-2:]):
+            seen = arrays[name].shape if name in arrays else "absent"
+            raise UserError(f"{source}: {name} is {seen}, but (1, 1, {shape[-2]}, {shape[-1]}) is needed at this size")
+        return np.broadcast_to(arrays[name].astype(np.float32), shape)
+    return noise
+
+
+def batches(labels: LandscapeDataset, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and label maps (B, H, W) of at most `size` neighbours of equal size."""
+    for _, indices in groupby(range(len(labels)), key=lambda index: labels.shapes[index]):
+        indices = list(indices)
+        for start in range(0, len(indices), size):
+            samples = [labels.get(index) for index in indices[start:start + size]]
+            yield [s["name"] for s in samples], np.stack([s["label"] for s in samples])
+
+
+class Sampler:
+    """E and G in test mode: label maps to uint8 images, several noise seeds at the cost of one condition."""
+
+    def __init__(self, backend, config: ModelConfig, weights: dict[str, dict[str, np.ndarray]], noise=None):
+        self.backend, self.noise = backend, noise
+        self.seg_noise = any(".seg_noise_var." in key for key in weights["G"])
+        ignored = ("inter_conv_img.*", "*.num_batches_tracked")
+        self.encoder = backend.build("apf_gan.encoder", config)
+        self.generator = backend.build("apf_gan.generator", config, seg_noise=self.seg_noise)
+        for module, name in ((self.encoder, "E"), (self.generator, "G")):
+            backend.load_numpy(module, weights[name], allow_unexpected=ignored)
+            backend.train_mode(module, False)
+        self.objective = backend.objective(config, self.encoder, self.generator, None)
+
+    def __call__(self, names: list[str], labels: np.ndarray, seeds) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """For every seed, the images (H, W, 3) of `labels` (B, H, W)."""
+        backend = self.backend
+        with backend.no_grad():
+            condition, z = self.objective.condition(backend.asarray(labels), keep=len(seeds) > 1)
+            for seed in seeds:
+                condition.noise = self.draw(names, seed)
+                pictures = backend.numpy(self.generator(condition, z))
+                yield seed, [imaging.to_uint8(picture) for picture in pictures]
+
+    def draw(self, names: list[str], seed: int):
+        """Noise by (index, shape), each image from its own key."""
+        def keyed(index, shape):
+            draws = [Draws(seed).within(name) for name in names]
+            return np.stack([d.normal(f"seg_noise.{index}", shape[1:]) for d in draws])
+        source = self.noise or keyed
+        return lambda index, shape: self.backend.asarray(source(index, shape))

@@ -1,0 +1,257 @@
+"""Training APF-GAN: progressive pre-training, then augmented fine-tuning, on either twin.
+
+doi 10.1007/s41095-023-0357-1. The defaults are the published recipe: 180 epochs that grow from
+48x64 to 384x512 pixels with a VGG loss, then 130 epochs at full size with noise guided by the
+labels, differentiable augmentation and an Inception loss.
+"""
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.loader import Loader
+from jittwin.data.pure import PureDictionary
+from jittwin.data.synthetic import SyntheticLandscapes
+from jittwin.draws import Draws
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.engine.task import Clock, Phase, RunConfig
+from jittwin.errors import UserError
+from jittwin.models.apf_gan import ModelConfig, Semantics, initial_weights, stage
+from jittwin.networks import read_network
+from jittwin.perceptual import load_perceptual
+
+SEG_NOISE = ("*.seg_noise_var.*",)
+SAMPLES = 4  # label maps in a picture grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Settings of an APF-GAN run; the defaults are the published ones."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "reference": {},
+        # Every stage of the recipe within minutes on two cores.
+        "tiny": {"ngf": 8, "ndf": 8, "spade_hidden": 16, "load_size": 286, "crop_size": 256, "batch_size": 4,
+                 "finetune_batch_size": 4, "pg_niter": 6, "pretrain_epochs": 6, "epochs": 8, "synthetic_images": 64,
+                 "lr": 2e-3, "save_epochs": 1, "noise": "shared", "log_every": 4},
+    }
+
+    phase: Literal["both", "1", "2"] = "both"
+    start_weights: str | None = None      # networks of the end of phase 1, for phase=2
+    # Data. Without a folder, the built-in generator draws `synthetic_images` scenes.
+    synthetic_images: int = 256
+    removal_list: str | None = None
+    load_size: int = 572                  # width after scaling, pixels
+    crop_size: int = 512                  # width of a training sample, pixels
+    aspect_ratio: float = 4 / 3           # width over height
+    flip: bool = True
+    workers: int = 0                      # decoding threads; 0: min(4, cores)
+    # Networks.
+    ngf: int = 64
+    ndf: int = 64
+    num_D: int = 4
+    spade_hidden: int = 128
+    seg_noise_kernel: int = 1
+    # Schedule, in epochs over the whole run.
+    pg_niter: int = 180                   # growing ends here
+    pretrain_epochs: int = 180            # phase 1 ends here
+    epochs: int = 310                     # phase 2 ends here
+    batch_size: int = 10
+    finetune_batch_size: int = 5
+    save_epochs: int = 20                 # phase 2 saves every epoch
+    # Optimization: Adam, two time-scale update rule (arXiv 1706.08500): half the rate for G, double for D.
+    lr: float = 2e-4
+    ttur: bool = True
+    beta1: float = 0.0
+    beta2: float = 0.9
+    lambda_feat: float = 10.0
+    lambda_perceptual: float = 10.0
+    # Phase 1 compares VGG features, phase 2 Inception features, where weights are given.
+    vgg_weights: str | None = None
+    inception_weights: str | None = None
+    random_perceptual: bool = False       # untrained networks instead of no loss; named "(random)" everywhere
+    use_seg_noise: bool = True            # phase 2
+    diff_aug: tuple[str, ...] = ("color", "crop", "translation")   # phase 2, in this order
+    noise: Literal["device", "shared"] = "device"   # shared: both twins see the same seg-noise
+    semantics: Semantics = field(default_factory=Semantics)
+
+    def model(self) -> ModelConfig:
+        return ModelConfig(ngf=self.ngf, ndf=self.ndf, crop_size=self.crop_size, aspect_ratio=self.aspect_ratio,
+                           num_D=self.num_D, pg_niter=self.pg_niter, spade_hidden=self.spade_hidden,
+                           seg_noise_kernel=self.seg_noise_kernel, semantics=self.semantics)
+
+
+def phases(config: Config) -> list[Phase]:
+    """Both, or the one asked for."""
+    first = Phase("pretrain", 1, config.pretrain_epochs)
+    second = Phase("finetune", config.pretrain_epochs + 1, config.epochs, save_epochs=1)
+    return {"both": [first, second] if config.epochs > config.pretrain_epochs else [first],
+            "1": [first], "2": [second]}[config.phase]
+
+
+def check(config: Config) -> None:
+    """UserError for settings that contradict each other."""
+    config.model().validate()
+    if config.pg_niter > config.pretrain_epochs:
+        raise UserError(f"pg_niter={config.pg_niter} is after pretrain_epochs={config.pretrain_epochs}: "
+                        "growing must end within phase 1")
+    if config.phase == "2" and config.epochs <= config.pretrain_epochs:
+        raise UserError(f"epochs={config.epochs} must be above pretrain_epochs={config.pretrain_epochs}: "
+                        "phase 2 would have no epoch")
+    unknown = [name for name in config.diff_aug if name not in ("color", "crop", "translation")]
+    if unknown:
+        raise UserError(f"diff_aug={','.join(config.diff_aug)}: {unknown[0]!r} is unknown; "
+                        "choose among color, crop, translation, or give an empty list")
+
+
+class Task:
+    """See jittwin.engine.task.Task for what the training engine calls."""
+
+    def __init__(self, config: Config, backend, data_dir: str | None, out_dir: Path):
+        check(config)
+        self.config, self.backend, self.model = config, backend, config.model()
+        self.phases = phases(config)
+        self.ema_modules = ("E", "G")
+        self.modules, self.optimizers, self.objective = {}, {}, None
+        if config.phase == "2" and not config.start_weights and not Checkpoints(out_dir).latest():
+            raise UserError("phase=2 starts from the networks of phase 1: give start_weights=FOLDER "
+                            "(a checkpoint folder, or PREFIX of PREFIX_net_G.pkl), or use phase=both")
+        self.dataset = self.open_data(data_dir)
+        self.build_pure_dictionary(data_dir, out_dir)
+        self.loaders = {}
+
+    def open_data(self, data_dir):
+        config = self.config
+        options = dict(crop_size=config.crop_size, aspect_ratio=config.aspect_ratio,
+                       vertical_crop=config.semantics.vertical_crop, flip=config.flip)
+        if data_dir is None:
+            height = round(config.load_size / config.aspect_ratio)
+            return SyntheticLandscapes(config.synthetic_images, config.load_size, height, config.seed, **options)
+        return LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list, **options)
+
+    def build_pure_dictionary(self, data_dir, out_dir) -> None:
+        """Photographs for single-class label maps, which `jittwin generate --pure` uses."""
+        path = Path(out_dir) / "pure_img.npz"
+        if not path.exists():
+            PureDictionary.build(data_dir or self.dataset, self.model.size).save(path)
+
+    def loader(self) -> Loader:
+        phase, config = self.phase, self.config
+        if phase.name not in self.loaders:
+            batch_size = config.batch_size if phase.name == "pretrain" else config.finetune_batch_size
+            self.loaders[phase.name] = Loader(self.dataset, batch_size, config.seed, config.workers or None,
+                                              first_epoch=phase.first_epoch)
+        return self.loaders[phase.name]
+
+    def enter_phase(self, phase: Phase) -> None:
+        """Phase 2 takes the networks over, adds the noise parameters and restarts Adam."""
+        config, backend, before, optimizers = self.config, self.backend, self.modules, self.optimizers
+        self.phase, finetune = phase, phase.name == "finetune"
+        self.modules = {
+            "E": backend.build("apf_gan.encoder", self.model),
+            "G": backend.build("apf_gan.generator", self.model, seg_noise=finetune and config.use_seg_noise,
+                               heads=not finetune),
+            "D": backend.build("apf_gan.discriminator", self.model)}
+        for name, module in self.modules.items():
+            self.initialise(name, module, before.get(name) if finetune else None)
+        parameters = {f"{name}.{key}": value for name in ("E", "G")
+                      for key, value in backend.parameters(self.modules[name]).items()}
+        factors = (0.5, 2.0) if config.ttur else (1.0, 1.0)
+        hyper = dict(betas=(config.beta1, config.beta2), form=config.semantics.adam)
+        self.optimizers = {
+            "G": backend.optimizer("adam", [{"params": parameters, "lr": config.lr * factors[0]}], **hyper),
+            "D": backend.optimizer("adam", [{"params": backend.parameters(self.modules["D"]),
+                                             "lr": config.lr * factors[1]}], **hyper)}
+        if finetune and optimizers and config.semantics.phase2_optimizer == "continue":
+            self.carry_moments(optimizers)
+        self.objective = backend.objective(
+            self.model, *(self.modules[name] for name in "EGD"),
+            perceptual_loss=self.perceptual(finetune), augmentation=config.diff_aug if finetune else (),
+            lambda_feat=config.lambda_feat, lambda_perceptual=config.lambda_perceptual)
+
+    def initialise(self, name: str, module, before) -> None:
+        """Initial weights, overwritten by those of the phase before or of start_weights."""
+        backend, config = self.backend, self.config
+        shapes = {key: value.shape for key, value in backend.state_numpy(module).items()}
+        backend.load_numpy(module, initial_weights(shapes, config.seed, config.semantics))
+        heads = ("inter_conv_img.*",)
+        if before is not None:
+            backend.load_numpy(module, backend.state_numpy(before), SEG_NOISE, heads)
+        elif config.start_weights and self.phase.name == "finetune":
+            arrays, source = read_network(config.start_weights, name)
+            try:
+                backend.load_numpy(module, arrays, SEG_NOISE, heads + ("*.num_batches_tracked",))
+            except UserError as error:
+                raise UserError(f"{source}: {error}") from error
+        backend.train_mode(module, True)
+
+    def carry_moments(self, before: dict) -> None:
+        for name, optimizer in self.optimizers.items():
+            backend = self.backend
+            backend.load_optimizer_state(
+                optimizer, {**backend.optimizer_state(optimizer),
+                            **{key: value for key, value in backend.optimizer_state(before[name]).items()
+                               if not key.startswith("G.inter_conv_img.")}})
+
+    def perceptual(self, finetune: bool):
+        config = self.config
+        kind, path = ("inception", config.inception_weights) if finetune else ("vgg", config.vgg_weights)
+        loaded = load_perceptual(self.backend, kind, path, config.random_perceptual, config.semantics, config.seed)
+        return loaded and (loaded.name, loaded.network, loaded.layer_weights)
+
+    def begin_epoch(self, epoch: int) -> None:
+        if stage(epoch, self.model.pg_niter, self.model.num_D).full:
+            self.modules["G"].drop_heads()
+
+    def noise(self, draws: Draws):
+        """Noise of the generator: shared between the twins, or the device's own."""
+        if self.config.noise == "device":
+            return lambda index, shape: self.backend.randn(shape)
+        return lambda index, shape: self.backend.asarray(draws.normal(f"seg_noise.{index}", shape))
+
+    def train_step(self, batch: dict, clock: Clock) -> dict:
+        """One step of E and G, then one of D on a fresh fake."""
+        backend, config, objective = self.backend, self.config, self.objective
+        label, real = backend.asarray(batch["label"]), backend.asarray(batch["image"])
+        at = stage(clock.epoch, self.model.pg_niter, self.model.num_D)
+        losses = {}
+        for name, compute in (("G", objective.generator_losses), ("D", objective.discriminator_losses)):
+            draws = clock.draws.within(name)
+            terms = compute(label, real, at, draws, self.noise(draws))
+            backend.step(self.optimizers[name], sum(terms.values()) * clock.share, config.clip, clock.accumulate)
+            losses.update(terms)
+        return losses
+
+    def sample(self, clock: Clock) -> np.ndarray:
+        """Rows of label | photograph | generated, at the size that training has grown to."""
+        backend, config = self.backend, self.config
+        at = stage(clock.epoch, self.model.pg_niter, self.model.num_D)
+        fixed = [self.dataset.get(index, Draws(config.seed)) for index in self.sample_indices()]
+        label = backend.asarray(np.stack([one["label"] for one in fixed]))
+        for name in "EG":
+            backend.train_mode(self.modules[name], False)
+        with backend.no_grad():
+            fake = backend.numpy(self.objective.generate(label, at, self.noise(clock.draws)))
+        for name in "EG":
+            backend.train_mode(self.modules[name], True)
+        rows = [[imaging.colour_label(one["label"]), imaging.to_uint8(one["image"]),
+                 imaging.resize_image(imaging.to_uint8(picture), one["label"].shape)]
+                for one, picture in zip(fixed, fake)]
+        return imaging.grid(rows, captions=["label map", "photograph", f"generated, epoch {clock.epoch}"])
+
+    def sample_indices(self) -> list[int]:
+        """A few samples spread over the data set."""
+        count = min(SAMPLES, len(self.dataset))
+        return [i * len(self.dataset) // count for i in range(count)]
+
+    def score(self, clock: Clock) -> None:
+        """Checkpoints are chosen by FID afterwards, not by a loss."""
+        return None
+
+    def checkpoint_metadata(self) -> dict:
+        config = {**asdict(self.model), "phase": self.phase.name}
+        return {"model": "apf_gan", "config": json.dumps(config)}

@@ -1,1 +1,0 @@
-"""What the state dictionaries of each model must contain: one module per model family."""

@@ -2,7 +2,8 @@
 
 A test is named after the entry that it repairs. What is right is a closed form or NumPy in float64;
 where it is cheap, the test also shows that plain Jittor still gives something else, so a repair that
-has become needless is noticed. P1, P2 and P11, and the rest of P5, are in test_boot.py; optimizers in test_catalogue_optimizers.py.
+has become needless is noticed. P1, P2 and P11, and the rest of P5, are in test_boot.py, the optimizers
+in test_catalogue_optimizers.py.
 """
 import random
 import subprocess

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="one setting, e.g. preset=tiny, max_steps=100; may be repeated")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
-    start.add_argument("--continue", dest="continue_epoch", type=int, metavar="EPOCH",
-                       help="go back to the end of EPOCH and train on from there; settings may change")
+    start.add_argument("--continue", dest="continue_from", metavar="EPOCH",
+                       help="go back to the checkpoint of EPOCH and train on; settings may change")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
@@ -30,19 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train as the command line asks; returns the exit status."""
     return train(args.task, backend_name=args.backend, data=args.data, out=args.out, yaml_path=args.config,
-                 overrides=args.set, resume=args.resume, continue_epoch=args.continue_epoch,
+                 overrides=args.set, resume=args.resume, continue_from=args.continue_from,
                  device=args.device, threads=args.threads)
 
 
 def train(task_name: str, backend_name: str | None, data: str | None = None, out: str | None = None,
           yaml_path: str | None = None, overrides: list[str] = (), resume: bool = False,
-          continue_epoch: int | None = None, device: str = "cpu", threads: int | None = None) -> int:
+          continue_from: str | None = None, device: str = "cpu", threads: int | None = None) -> int:
     """Resolve the settings before any framework is imported, then train. Returns 0, or 130 after SIGINT."""
     module = load_task(task_name)
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     checkpoints = Checkpoints(folder)
     checkpoints.clean()
-    start = starting_point(checkpoints, resume, continue_epoch)
+    start = starting_point(checkpoints, resume, continue_from)
     remembered = checkpoints.state(start) if start else {}
     if remembered and remembered["task"] != task_name:
         raise UserError(f"{folder} is a run of {remembered['task']}, not of {task_name}: "
@@ -66,11 +66,11 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     return Trainer(task, backend, config, folder, info).train(start)
 
 
-def starting_point(checkpoints: Checkpoints, resume: bool, continue_epoch: int | None) -> str | None:
+def starting_point(checkpoints: Checkpoints, resume: bool, continue_from: str | None) -> str | None:
     """The checkpoint to go on from; None for a new run. UserError: nothing to resume, a run in the way."""
     run, latest = checkpoints.run, checkpoints.latest()
-    if continue_epoch is not None:
-        return str(continue_epoch)
+    if continue_from is not None:
+        return continue_from
     if resume and latest is None and not (run / "config.yaml").exists():
         raise UserError(f"{run}: there is no run to resume: check --out, or leave out --resume to start one")
     if latest is not None and not resume:

@@ -14,7 +14,7 @@ class Record:
 
 MODELS = (
     Record("apf_gan.encoder", "label map to latent", "official net_E, optional", "CC BY-NC-SA 4.0"),
-    Record("apf_gan.generator", "label map and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0"),
+    Record("apf_gan.generator", "label and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0"),
     Record("apf_gan.discriminator", "multi-scale critic, for training", "none", "-"),
     Record("vgg19", "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause"),
     Record("inception_v3", "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),

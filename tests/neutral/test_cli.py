@@ -13,9 +13,10 @@ from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FLAGS = {
-    "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue", "--device",
-              "--threads"},
-    "generate": {"--weights", "--labels", "--out", "--backend"},
+    "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue",
+              "--device", "--threads"},
+    "generate": {"--weights", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
+                 "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},
     "prepare": {"kind", "folder", "--synthetic", "--size", "--seed"},
     "list": set(),
@@ -74,7 +75,10 @@ def python(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **options)
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["--version"], *([command, "--help"] for command in FLAGS), ["list"]])
+HELP = [[], ["--help"], ["--version"], ["list"], *([command, "--help"] for command in FLAGS)]
+
+
+@pytest.mark.parametrize("argv", HELP)
 def test_help_imports_no_framework(argv):
     code = ("import sys; from jittwin.cli import main\n"
             "try: status = main(sys.argv[1:])\n"
@@ -132,7 +136,7 @@ def test_resume_refuses_other_settings_and_continue_takes_them(toy_train):
     toy_train("max_steps=12")
     with pytest.raises(UserError, match="lr was 0.05, is 0.01: use --continue EPOCH"):
         toy_train("lr=0.01", resume=True)
-    assert toy_train("lr=0.01", continue_epoch=1) == 0
+    assert toy_train("lr=0.01", continue_from="1") == 0
     assert Checkpoints(toy_train.run).state("2")["global_step"] == 10
 
 
@@ -145,7 +149,7 @@ def test_runs_are_not_overwritten_or_invented(toy_train):
     with pytest.raises(UserError, match="already holds a run .checkpoint 1.: pass --resume"):
         toy_train()
     with pytest.raises(UserError, match="no checkpoint '3': there is 1"):
-        toy_train(continue_epoch=3)
+        toy_train(continue_from="3")
 
 
 def test_a_run_keeps_its_task(toy_train, monkeypatch):

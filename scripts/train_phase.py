@@ -1,0 +1,69 @@
+"""The original `train_phase.py`: one phase of APF-GAN training, with the original's flags.
+
+    python scripts/train_phase.py --input_path=DIR --batchSize=10 --niter=180 --pg_niter=180 …
+    python scripts/train_phase.py --input_path=DIR --batchSize=5 --niter=310 … --inception_loss --use_seg_noise \
+        --diff_aug='color,crop,translation' --continue_train --which_epoch=180
+
+The run is kept in CHECKPOINTS_DIR/NAME. Fine-tuning goes on from the first phase's checkpoint there, or
+from the original's files WHICH_EPOCH_net_{E,G,D}.pkl.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import apf_gan_flags as flags
+
+from jittwin import cli, train
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError
+
+CHOICES = {*flags.FOLDERS, "continue_train", "which_epoch", "inception_loss"}
+
+
+def run(argv: list[str]) -> int:
+    given, options = flags.parse(argv, flags.TRAIN, "train_phase.py", "train one phase of APF-GAN")
+    second = bool(given["diff_aug"]) or any(flags.truth(given[name]) for name in ("inception_loss", "use_seg_noise"))
+    given["save_epoch_freq"] = check_phase(given, second)
+    flags.refuse_others(given, flags.TRAIN, CHOICES)
+    folder = Path(given["checkpoints_dir"], given["name"])
+    start, settings = starting_point(given, folder, second)
+    return train.train("apf_gan", options.backend, data=given["input_path"], out=str(folder), continue_from=start,
+                       overrides=flags.overrides(given, second) + settings, device=options.device)
+
+
+def check_phase(given: dict, second: bool) -> str | None:
+    """The flags of fine-tuning belong together; returns what save_epoch_freq is to be."""
+    if not second:
+        return given["save_epoch_freq"]
+    if not flags.truth(given["inception_loss"]):
+        raise UserError("--diff_aug and --use_seg_noise belong to fine-tuning, whose perceptual loss is "
+                        "Inception's: add --inception_loss")
+    if not flags.truth(given["continue_train"]):
+        raise UserError("fine-tuning starts from the first phase: add --continue_train --which_epoch=EPOCH")
+    if given["save_epoch_freq"] not in (None, "1"):
+        raise UserError(f"--save_epoch_freq={given['save_epoch_freq']}: fine-tuning saves every epoch; "
+                        "leave the flag out")
+    return None
+
+
+def starting_point(given: dict, folder: Path, second: bool) -> tuple[str | None, list[str]]:
+    """The checkpoint to go on from, and the settings that say which phases to train."""
+    checkpoints, epoch = Checkpoints(folder), given["which_epoch"]
+    if not flags.truth(given["continue_train"]):
+        if checkpoints.latest():
+            raise UserError(f"{folder} already holds a run: pass --continue_train, or another --name")
+        return None, ["phase=1"]
+    name = checkpoints.latest() if epoch == "latest" else epoch
+    if name in checkpoints.names():
+        # Both, because the checkpoint may be of the phase before the one that is to be trained.
+        return name, ["phase=both"] if second else ["phase=1"]
+    if not second:
+        raise UserError(f"{folder}: no checkpoint '{epoch}' to continue from: there is "
+                        f"{', '.join(checkpoints.names()) or 'none'}")
+    end = [f"pretrain_epochs={epoch}"] if epoch.isdigit() else []
+    return None, ["phase=2", f"start_weights={folder / epoch}", *end]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(lambda: run(sys.argv[1:]), debug="--debug" in sys.argv))

@@ -43,6 +43,9 @@ class Backend(Protocol):
     def build(self, name: str, config: Any, **options) -> Module:
         """A model by its catalogue name, e.g. build("apf_gan.generator", config, seg_noise=True)."""
 
+    def objective(self, *arguments, **options) -> Any:
+        """The twin's apf_gan.losses.Objective: losses build graphs, so they live with the models."""
+
     def no_grad(self) -> AbstractContextManager:
         """Inside, no graph for gradients is recorded."""
 

@@ -1,8 +1,8 @@
 """The original `train_phase.py`: one phase of APF-GAN training, with the original's flags.
 
     python scripts/train_phase.py --input_path=DIR --batchSize=10 --niter=180 --pg_niter=180 …
-    python scripts/train_phase.py --input_path=DIR --batchSize=5 --niter=310 … --inception_loss --use_seg_noise \
-        --diff_aug='color,crop,translation' --continue_train --which_epoch=180
+    python scripts/train_phase.py --input_path=DIR --batchSize=5 --niter=310 … --inception_loss \
+        --diff_aug='color,crop,translation' --use_seg_noise --continue_train --which_epoch=180
 
 The run is kept in CHECKPOINTS_DIR/NAME. Fine-tuning goes on from the first phase's checkpoint there, or
 from the original's files WHICH_EPOCH_net_{E,G,D}.pkl.
@@ -23,13 +23,15 @@ CHOICES = {*flags.FOLDERS, "continue_train", "which_epoch", "inception_loss"}
 
 def run(argv: list[str]) -> int:
     given, options = flags.parse(argv, flags.TRAIN, "train_phase.py", "train one phase of APF-GAN")
-    second = bool(given["diff_aug"]) or any(flags.truth(given[name]) for name in ("inception_loss", "use_seg_noise"))
+    switches = ("inception_loss", "use_seg_noise")
+    second = bool(given["diff_aug"]) or any(flags.truth(given[name]) for name in switches)
     given["save_epoch_freq"] = check_phase(given, second)
     flags.refuse_others(given, flags.TRAIN, CHOICES)
     folder = Path(given["checkpoints_dir"], given["name"])
     start, settings = starting_point(given, folder, second)
-    return train.train("apf_gan", options.backend, data=given["input_path"], out=str(folder), continue_from=start,
-                       overrides=flags.overrides(given, second) + settings, device=options.device)
+    return train.train("apf_gan", options.backend, data=given["input_path"], out=str(folder),
+                       overrides=flags.overrides(given, second) + settings, continue_from=start,
+                       device=options.device)
 
 
 def check_phase(given: dict, second: bool) -> str | None:

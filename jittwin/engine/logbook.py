@@ -20,17 +20,18 @@ from jittwin.imaging import save_image
 class Logbook:
     """The log of one run directory, cut back to where a checkpoint left it.
 
-    position: bytes of log.jsonl to keep. step: optimizer steps already done. total: steps of the
-    whole run, for the bar. Use as a context manager.
+    position: bytes of log.jsonl to keep. step: optimizer steps already done. `bar.total` is the
+    caller's to set. Use as a context manager.
     """
 
-    def __init__(self, run: str | os.PathLike, position: int = 0, step: int = 0, total: int | None = None):
+    def __init__(self, run: str | os.PathLike, position: int = 0, step: int = 0):
         self.run = Path(run)
         (self.run / "samples").mkdir(parents=True, exist_ok=True)
         self._lines = open(self.run / "log.jsonl", "ab")
         self._lines.truncate(min(position, self._lines.tell()))
+        self._lines.seek(0, os.SEEK_END)     # else sync() would go on to tell the old length
         self._events = Events(self.run, step)
-        self.bar = tqdm(initial=step, total=total, unit="step", file=sys.stderr, dynamic_ncols=True,
+        self.bar = tqdm(initial=step, unit="step", file=sys.stderr, dynamic_ncols=True, delay=1,
                         mininterval=0.5 if sys.stderr.isatty() else 10.0)
 
     def __enter__(self) -> "Logbook":

@@ -59,6 +59,8 @@ class Trainer:
         """
         task, at = self.task, self.at
         log_position = self.restore(start) if start else 0
+        if start:
+            self.checkpoints.point_to(start)
         write_text(self.run / "config.yaml", settings.dump(self.config))
         with Logbook(self.run, log_position, at.global_step) as log, interrupts() as interrupted:
             for phase in task.phases:

@@ -44,6 +44,7 @@ def test_resuming_cuts_the_log_where_the_checkpoint_left_it(tmp_path):
         position = log.sync()
         log.losses("first", 1, 1, {"GAN": 0.4})
     with Logbook(tmp_path, position, step=1) as log:
+        assert log.sync() == position
         log.losses("first", 1, 1, {"GAN": 0.3})
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["GAN"] for line in lines] == [0.5, 0.3]

@@ -169,7 +169,7 @@ def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
 
 
 @pytest.mark.parametrize("setting, message", [
-    ("log_every=0", "log_every=0 must be at least 1"), ("accumulation=-1", "accumulation=-1 must be at least"),
+    ("log_every=0", "log_every=0 must be at least 1"), ("accumulation=-1", "accumulation=-1 must be"),
     ("save_every=-2", "save_every=-2 must not be negative"), ("max_steps=-1", "max_steps=-1 must not be"),
     ("ema=1", "ema=1.0 must be at least 0 and below 1")])
 def test_settings_that_make_no_sense(tmp_path, setting, message):

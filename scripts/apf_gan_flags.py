@@ -100,7 +100,8 @@ TRAIN = {
 TEST = {
     **FOLDERS, **RECIPE,
     "which_epoch": Flag("latest"), "out_path": Flag("./results/"), "use_pure": Flag("True"),
-    "seed": Flag("-1"), "batchSize": Flag(None), "how_many": Flag("inf"), "load_size": Flag("512"), "crop_size": Flag("512"),
+    "seed": Flag("-1"), "batchSize": Flag(None), "how_many": Flag("inf"),
+    "load_size": Flag("512"), "crop_size": Flag("512"),
     "use_seg_noise": Flag("True"), "use_seg_noise_kernel": Flag("1"),
 }
 

@@ -119,7 +119,8 @@ class Checkpoints:
         for name in self.names():
             on_schedule = "." not in name and int(name) % self.keep_epochs == 0
             if not on_schedule and name not in (self.latest(), best.get("checkpoint")):
-                shutil.rmtree(self.folder / name)
+                # Renamed first: half a folder must not pass for a checkpoint if a kill comes now.
+                shutil.rmtree((self.folder / name).rename(self.folder / f"{_WRITING}{name}"))
 
     @contextlib.contextmanager
     def _failure_explained(self) -> Iterator[None]:

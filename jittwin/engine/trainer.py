@@ -173,7 +173,10 @@ class Trainer:
         self.enter(phase)
         self.task.begin_epoch(epoch)
         for stem, module in self.task.modules.items():
-            self.backend.load_numpy(module, self.checkpoints.weights(name, stem))
+            try:
+                self.backend.load_numpy(module, self.checkpoints.weights(name, stem))
+            except UserError as error:
+                raise UserError(f"{self.checkpoints.folder / name}, {stem}: {error}") from error
             averaged = self.config.ema and stem in self.task.ema_modules
             if averaged and self.checkpoints.has(name, f"{stem}.ema"):
                 self.ema.averages[stem] = self.checkpoints.weights(name, f"{stem}.ema")

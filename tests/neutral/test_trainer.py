@@ -177,6 +177,14 @@ def test_settings_that_make_no_sense(tmp_path, setting, message):
         toy.trainer(tmp_path, setting)
 
 
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
+    toy.trainer(tmp_path, "max_steps=5").train()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("2", [("W", {"v": np.zeros(3)})], checkpoints.state("1"), {})
+    with pytest.raises(UserError, match="checkpoints/2, W: the weights do not fit: v"):
+        toy.trainer(tmp_path).train("2")
+
+
 def test_checkpoint_outside_the_phases(tmp_path, whole):
     trainer = toy.trainer(whole)
     trainer.task.phases = trainer.task.phases[:1]

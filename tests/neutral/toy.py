@@ -16,6 +16,7 @@ from jittwin.engine import schedule
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.task import Phase, RunConfig
 from jittwin.engine.trainer import Trainer
+from jittwin.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,8 @@ class Backend:
         return {name: value.copy() for name, value in module.items()}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
-        assert module.keys() == arrays.keys()
+        if module.keys() != arrays.keys():
+            raise UserError(f"the weights do not fit: {', '.join(arrays)}")
         for name, value in arrays.items():
             module[name][:] = value
 

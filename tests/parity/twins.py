@@ -9,6 +9,7 @@ the same arrays. "torch64" is PyTorch in double precision: float32 inputs arrive
 """
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,11 +40,35 @@ def run_probes(backend: str, probes: Sequence[tuple[str, Arrays]],
         functions = [function for function, _ in probes]
         _save([arrays for _, arrays in probes], inputs)
         command = [sys.executable, str(HERE / "twins.py"), backend, json.dumps(functions), inputs, outputs]
-        done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, timeout=timeout)
+        # Threads that spin while they wait take minutes for seconds of work on a busy machine.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True,
+                              timeout=timeout)
         if done.returncode:
             raise AssertionError(f"{backend}: {', '.join(functions)} ended with {done.returncode}\n"
                                  + (done.stdout + done.stderr)[-4000:])
         return _load(outputs, len(probes))
+
+
+def gradients(backend, function, arrays: Arrays) -> tuple[dict, dict[str, np.ndarray]]:
+    """For use in a probe: `function(tensors) -> (loss, results)` on tensors made of `arrays`.
+
+    Returns the results and the gradient of the scalar loss with respect to every one of the arrays.
+    """
+    tensors = {name: backend.asarray(value) for name, value in arrays.items()}
+    if backend.name == "torch":
+        import torch
+        for tensor in tensors.values():
+            tensor.requires_grad_(True)
+        loss, results = function(tensors)
+        found = torch.autograd.grad(loss, list(tensors.values()))
+    else:
+        from jt_models.boot import jt
+        for tensor in tensors.values():
+            tensor.start_grad()
+        loss, results = function(tensors)
+        found = jt.grad(loss, list(tensors.values()))
+    return results, {name: backend.numpy(g) for name, g in zip(tensors, found, strict=True)}
 
 
 def _save(groups: Sequence[Arrays], path: Path) -> None:

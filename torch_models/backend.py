@@ -52,7 +52,7 @@ class Backend:
         return tensor.detach().cpu().numpy()
 
     def scalar(self, tensor):
-        return float(tensor)
+        return float(tensor.detach())
 
     def build(self, name, config, **options):
         module, kind = MODELS[name]

@@ -83,8 +83,9 @@ class ModelConfig:
     def validate(self) -> None:
         height, width = self.size
         if height % 64 or width % 64:
-            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives {width}x{height} "
-                            "pixels (width x height): both must be multiples of 64, such as 512x384; change them")
+            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives "
+                            f"{width}x{height} pixels (width x height): both must be multiples of 64, such as "
+                            "512x384; change them")
         if self.num_D < 2 or self.num_D > 4:
             raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")
         if self.pg_niter < 1 or self.pg_niter % (self.num_D - 1):

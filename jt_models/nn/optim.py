@@ -26,8 +26,8 @@ class Optimizer:
         self.gradients = {}
 
     def accumulate(self, loss) -> None:
-        reached = [name for name in self.names if has_consumer(self.parameters[name])]
-        gradients = jt.grad(loss, [self.parameters[name] for name in reached])
+        reached = [name for name in self.names if _has_consumer(self.parameters[name])]
+        gradients = jt.grad(loss, [self.parameters[name] for name in reached], retain_graph=False)
         for name, gradient in zip(reached, gradients):
             before = self.gradients.get(name)
             self.gradients[name] = gradient if before is None else before + gradient
@@ -83,7 +83,7 @@ class Optimizer:
                     self.moments[name][quantity] = jt.array(arrays[f"{name}/{quantity}"]).stop_grad()
 
 
-def has_consumer(parameter) -> bool:
+def _has_consumer(parameter) -> bool:
     """Whether a pending graph uses the parameter; jt.grad gives zeros, not None, when none does [S14, O5].
 
     Jittor tells it in the debug line only: "Var(id:liveness:...:i<inputs>:o<outputs>:...)".

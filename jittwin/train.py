@@ -56,7 +56,6 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
                               yaml_path=yaml_path or (own_settings if start or resume else None))
     if resume and start:
         check_unchanged(config, remembered, own_settings)
-    folder.mkdir(parents=True, exist_ok=True)
     backend = load_backend(backend_name)
     backend.setup(device=device, seed=config.seed, threads=threads)
     task = module.Task(config, backend, data, folder)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import jittwin
 from jittwin import config as settings
+from jittwin.atomic import write_file
 from jittwin.backend import Backend
 from jittwin.draws import Draws
-from jittwin.engine.checkpoint import Checkpoints, write_text
+from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.ema import Ema
 from jittwin.engine.logbook import Logbook
 from jittwin.engine.task import Clock, Loader, Phase, RunConfig, Task
@@ -61,7 +62,8 @@ class Trainer:
         log_position = self.restore(start) if start else 0
         if start:
             self.checkpoints.point_to(start)
-        write_text(self.run / "config.yaml", settings.dump(self.config))
+        self.run.mkdir(parents=True, exist_ok=True)
+        write_file(self.run / "config.yaml", settings.dump(self.config))
         with Logbook(self.run, log_position, at.global_step) as log, interrupts() as interrupted:
             for phase in task.phases:
                 if at.epoch > phase.last_epoch or self.at_limit():

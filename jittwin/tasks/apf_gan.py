@@ -138,7 +138,9 @@ class Task:
         """Photographs for single-class label maps, which `jittwin generate --pure` uses."""
         path = Path(out_dir) / "pure_img.npz"
         if not path.exists():
-            PureDictionary.build(data_dir or self.dataset, self.model.size).save(path)
+            dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dictionary.save(path)
 
     def loader(self) -> Loader:
         phase, config = self.phase, self.config

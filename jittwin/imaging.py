@@ -7,13 +7,13 @@ How files become arrays:
   Labels are never rotated and alpha is ignored.
 """
 import io
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from jittwin.atomic import write_file
 from jittwin.errors import UserError
 
 CLASS_NAMES = (
@@ -108,23 +108,6 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(unit * np.float32(255)), 0, 255).astype(np.uint8)
 
 
-def write_atomically(path, content: bytes) -> None:
-    """Write a whole file or nothing: temporary neighbour, fsync, rename. Raises UserError (disk full …)."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "free space or choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_image(path, image: np.ndarray, quality: int = 75) -> None:
     """Save uint8 (H, W, 3) or (H, W) atomically as JPEG (.jpg, .jpeg) or PNG (.png, ignores quality)."""
     suffix = Path(path).suffix.lower()
@@ -132,7 +115,7 @@ def save_image(path, image: np.ndarray, quality: int = 75) -> None:
         raise UserError(f"{path}: cannot save pictures as '{suffix}'; use .jpg, .jpeg or .png")
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, _SUFFIXES[suffix], quality=quality)
-    write_atomically(path, encoded.getvalue())
+    write_file(path, encoded.getvalue())
 
 
 def colour_label(label: np.ndarray) -> np.ndarray:

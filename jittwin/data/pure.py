@@ -4,7 +4,6 @@ A map that is all sky says nothing about where to paint what, so the published s
 answers it with a training photograph (doi 10.1007/s41095-023-0357-1, pure_img.npy).
 """
 import io
-import pickle
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from jittwin import imaging
 from jittwin.data.landscape import CLASSES, each, find_pairs
 from jittwin.errors import UserError
+from jittwin.weights import Array, Refused, StandIn, restricted_load, write_weights
 
 PURE_SHARE = 0.98  # of the pixels, exceeded by the most frequent class
 
@@ -61,9 +61,7 @@ class PureDictionary:
 
     def save(self, path) -> None:
         """Write an .npz of plain uint8 arrays, one (N, H, W, 3) per class."""
-        content = io.BytesIO()
-        np.savez(content, **{str(label): np.stack(found) for label, found in self.images.items()})
-        imaging.write_atomically(path, content.getvalue())
+        write_weights(path, {str(label): np.stack(found) for label, found in self.images.items()}, format="npz")
 
     @classmethod
     def load(cls, path) -> "PureDictionary":
@@ -124,69 +122,21 @@ def _read_original(content):
     file = io.BytesIO(content)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     read_header[np.lib.format.read_magic(file)](file)
-    array = _Unpickler(file).load()
-    if not isinstance(array, _Array) or len(array.items) != 1:
+    array = restricted_load(file, "object array", PICTURES)
+    if not isinstance(array, Array) or len(array.value) != 1:
         raise ValueError("not an array of one dictionary")
-    return {int(label): [picture.pixels for picture in found] for label, found in array.items[0].items()}
+    return {int(label.value): [picture.pixels for picture in found] for label, found in array.value[0].items()}
 
 
-class _Array:
-    """Stands for an object ndarray: remembers its items."""
-
-    def __init__(self, *_):
-        self.items = []
-
-    def __setstate__(self, state):
-        self.items = state[4]  # version, shape, dtype, Fortran order, items
-
-
-class _Dtype:
-    """Stands for a NumPy dtype: remembers its letter and size."""
-
-    def __init__(self, code, *_):
-        self.code = code
-
-    def __setstate__(self, state):
-        """Byte order and flags mean nothing for the single bytes read here."""
-
-
-class _Byte:
-    """Stands for a NumPy uint8 scalar: becomes a plain int."""
-
-    def __new__(cls, dtype, data):
-        if dtype.code not in ("u1", "|u1"):
-            raise ValueError(f"a key of type {dtype.code}")
-        return data[0]
-
-    def __setstate__(self, state):
-        """Present, like the others', so that a pickle cannot set attributes of the class."""
-
-
-class _Picture:
+class Picture(StandIn):
     """Stands for a Pillow image: [info, mode, size, palette, bytes, ...] becomes pixels."""
+    __slots__ = ("pixels",)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state) -> None:
         mode, size, data = state[1], state[2], state[4]
         if mode not in ("L", "RGB"):
-            raise ValueError(f"a picture of mode {mode}")
+            raise Refused(f"a picture of mode {mode!r:.60}")
         self.pixels = np.array(Image.frombytes(mode, size, data).convert("RGB"))
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the handful of names such a file needs, each answered by a stand-in above."""
-
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy.core.multiarray", "scalar"): _Byte,
-        ("numpy._core.multiarray", "scalar"): _Byte,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("PIL.Image", "Image"): _Picture,
-        ("PIL.JpegImagePlugin", "JpegImageFile"): _Picture,
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such dictionary needs")
-        return self.ALLOWED[module, name]
+PICTURES = {("PIL.Image", "Image"): Picture, ("PIL.JpegImagePlugin", "JpegImageFile"): Picture}

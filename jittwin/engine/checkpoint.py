@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jittwin.atomic import sync_folder, write_file
 from jittwin.errors import UserError, did_you_mean
-from jittwin.weights import atomic_write, read_weights, write_weights
+from jittwin.weights import read_weights, write_weights
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -76,27 +77,27 @@ class Checkpoints:
             writing.mkdir(parents=True)
             for stem, arrays in files:
                 write_weights(writing / f"{stem}.safetensors", arrays, {**metadata, "module": stem})
-            write_text(writing / "state.json", json.dumps(state, indent=1) + "\n")
-            _sync_folder(writing)
+            write_file(writing / "state.json", json.dumps(state, indent=1) + "\n")
+            sync_folder(writing)
             replaced = self.folder / f"{_REPLACED}{name}"
             if whole.exists():
                 whole.rename(replaced)
             writing.rename(whole)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self.point_to(name)
         shutil.rmtree(replaced, ignore_errors=True)
         self._retain()
 
     def point_to(self, name: str) -> None:
         """Make `name` the checkpoint that a resumption starts from."""
-        write_text(self.run / "latest", name + "\n")
+        write_file(self.run / "latest", name + "\n")
 
     def mark_best(self, name: str, score: float) -> None:
         """Record `name` as the best checkpoint if its score is lower than that of the best so far."""
         best = self.best()
         if best is None or score < best["score"]:
             with self._failure_explained():
-                write_text(self.run / "best.json", json.dumps({"checkpoint": name, "score": score}) + "\n")
+                write_file(self.run / "best.json", json.dumps({"checkpoint": name, "score": score}) + "\n")
 
     def state(self, name: str) -> dict:
         """What `save` was given as state. UserError names the legal checkpoints when there is no such one."""
@@ -144,18 +145,3 @@ def disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically and durably."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames inside a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

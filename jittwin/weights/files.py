@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from jittwin.atomic import atomic_write
 from jittwin.errors import did_you_mean
 from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, fingerprint
-from jittwin.weights.atomic import atomic_write
 from jittwin.weights.safe_pickle import Array, restricted_load
 
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
@@ -80,7 +80,7 @@ def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
         raise WeightsError(f"{where}: unknown format {format!r}{did_you_mean(format, FORMATS.values())}; "
                            f"legal: {', '.join(dict.fromkeys(FORMATS.values()))}")
     arrays = canonical(arrays, where)
-    with atomic_write(path) as stream:
+    with atomic_write(path, WeightsError) as stream:
         match format or FORMATS[suffix]:
             case "safetensors":
                 extra = {key: value if isinstance(value, str) else json.dumps(value)

@@ -201,7 +201,7 @@ def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
         return _Unpickler(stream, extra or {}, persistent).load()
     except Refused as error:
         raise WeightsError(f"{where}: refused: the pickle contains {error}; only arrays, numbers, text and "
-                           "dictionaries are read; ask for the file as .safetensors") from None
+                           "dictionaries are read; ask for the data as .safetensors or .npz") from None
     except Exception as error:  # damaged bytes make an unpickler fail in any way there is
         raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {error}); "
                            "fetch or write the file again") from None

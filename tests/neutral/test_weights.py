@@ -16,7 +16,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jittwin.weights import (WeightsError, atomic_write, fingerprint, read_metadata, read_weights,
+from jittwin.atomic import atomic_write
+from jittwin.weights import (WeightsError, fingerprint, read_metadata, read_weights,
                              write_weights)
 
 EXTENSIONS = (".safetensors", ".pth", ".pkl", ".npz")

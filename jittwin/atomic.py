@@ -5,15 +5,15 @@ import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from jittwin.weights.arrays import WeightsError
+from jittwin.errors import UserError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike, error: type[UserError] = UserError) -> Iterator[BinaryIO]:
     """A binary stream that becomes `path` when the block ends, and vanishes when it fails.
 
     The data goes to a temporary file beside `path`, reaches the disk (fsync), and is
-    renamed. Raises WeightsError (disk full, no permission …); the previous file stays.
+    renamed. Raises `error` (disk full, no permission …); the previous file stays.
     """
     final = os.path.realpath(path)
     folder, name = os.path.split(final)
@@ -29,14 +29,20 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(folder)
-    except OSError as error:
-        raise WeightsError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; "
-                           "any previous file is intact; free space or choose another place") from error
+        sync_folder(folder)
+    except OSError as cause:
+        raise error(f"{os.fspath(path)}: cannot be written: {cause.strerror or cause}; "
+                    "any previous file is intact; free space or choose another place") from cause
 
 
-def _sync_folder(folder: str) -> None:
-    """Makes the rename itself durable, where the file system knows how."""
+def write_file(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, atomically."""
+    with atomic_write(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Makes renames inside a folder durable, where the file system knows how."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

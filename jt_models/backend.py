@@ -1,6 +1,6 @@
 """The Jittor side of jittwin.backend.Backend."""
+import ctypes
 import importlib
-import os
 import resource
 
 import numpy as np
@@ -34,7 +34,8 @@ class Backend:
         if device != "cpu":
             raise UserError(f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch")
         if threads:
-            os.environ["OMP_NUM_THREADS"] = str(threads)
+            # The environment variable is read when libgomp is loaded, which was before this.
+            ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
         if jt.in_mpi:
             self.rank, self.world_size = jt.rank, jt.world_size
         self.seed(seed)
@@ -69,7 +70,8 @@ class Backend:
         if trainable_only:
             for path, part in module.named_modules():
                 buffers |= {f"{path}.{name}" if path else name for name in getattr(part, "buffer_names", ())}
-        return {name: value for name, value in module.state_dict().items() if name not in buffers}
+        return {name: value for name, value in module.state_dict().items()
+                if name not in buffers and (value.requires_grad or not trainable_only)}
 
     def optimizer(self, kind, groups, **hyper):
         return OPTIMIZERS[kind](groups, **hyper)
@@ -99,6 +101,7 @@ class Backend:
             # Cast first: a file's dtype would replace the parameter's [S4].
             state[name].update(jt.array(np.asarray(arrays[name]).astype(str(state[name].dtype))))
         jt.sync_all()
+        jt.gc()  # the values that were replaced, which Jittor's allocator would keep
 
     def optimizer_state(self, optimizer):
         return optimizer.state()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from jittwin import imaging
 from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.classes import CLASSES
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
@@ -32,7 +33,8 @@ EXTENSIONS = {"jpg": ".jpg", "png": ".png"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="W",
                         help="run folder, checkpoint folder, or PREFIX of PREFIX_net_G.pkl and PREFIX_net_E.pkl")
-    parser.add_argument("--labels", required=True, metavar="DIR", help="folder of label maps, classes 0..28")
+    parser.add_argument("--labels", required=True, metavar="DIR",
+                        help=f"folder of label maps, classes 0..{CLASSES - 1}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")

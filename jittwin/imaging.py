@@ -14,19 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jittwin.atomic import write_file
+from jittwin.classes import PALETTE
 from jittwin.errors import UserError
-
-CLASS_NAMES = (
-    "mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand", "land",
-    "building", "grass", "plant", "person", "boat", "waterfall", "wall", "pier", "path", "lake", "bridge",
-    "field", "road", "railing", "fence", "ship", "house", "other")
-
-PALETTE = np.array([
-    (120, 110, 130), (135, 190, 235), (90, 205, 215), (20, 70, 140), (105, 100, 95), (25, 95, 40),
-    (110, 70, 40), (130, 150, 80), (60, 140, 165), (235, 215, 150), (185, 145, 95), (180, 120, 105),
-    (105, 185, 60), (160, 215, 70), (225, 40, 60), (250, 140, 30), (220, 240, 250), (165, 85, 65),
-    (145, 105, 65), (205, 185, 155), (45, 100, 190), (150, 130, 170), (220, 195, 60), (80, 80, 85),
-    (200, 205, 215), (175, 90, 15), (100, 20, 70), (240, 160, 140), (200, 60, 200)], np.uint8)
 
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)

@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from jittwin import imaging
+from jittwin.classes import CLASSES
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.models.apf_gan import check_sides
 
-CLASSES = len(imaging.CLASS_NAMES)
-MULTIPLE = 64  # the encoder halves six times and the generator doubles back
 LABEL_FOLDERS = ("labels", "lables")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -116,8 +116,7 @@ class Transform:
             raise UserError(f"vertical_crop={self.vertical_crop}: must be 'top' (reference) or 'random'")
         if self.load_size < self.crop_size:
             raise UserError(f"load_size={self.load_size}: must be at least crop_size={self.crop_size}")
-        made_by = f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:.4g}"
-        check_multiple("crop", self.crop_shape, made_by)
+        check_sides("crop", self.crop_shape, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
 
     @property
     def crop_shape(self) -> tuple[int, int]:
@@ -148,13 +147,6 @@ class Transform:
 def scale_width(shape: tuple[int, int], width: int) -> tuple[int, int]:
     """(H, W) scaled to `width`, the height truncated as the reference does."""
     return (shape[0] if shape[1] == width else int(width * shape[0] / shape[1])), width
-
-
-def check_multiple(what, shape: tuple[int, int], made_by: str) -> None:
-    """Refuse sizes the networks cannot halve and double back."""
-    if any(side < MULTIPLE or side % MULTIPLE for side in shape):
-        raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
-                        f"be multiples of {MULTIPLE}, such as 512x384; change crop_size or the proportions")
 
 
 class LandscapeDataset:
@@ -208,7 +200,7 @@ class LandscapeDataset:
         label = imaging.decode_label(path)
         if not self.train:
             shape = scale_width(label.shape, self.crop_size)
-            check_multiple(path, shape, f"crop_size={self.crop_size}")
+            check_sides(path, shape, f"crop_size={self.crop_size}")
             return shape, int(label.max())
         size = imaging.image_size(image)
         if size != label.shape:

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from jittwin import imaging
-from jittwin.data.landscape import CLASSES, each, find_pairs
+from jittwin.classes import CLASSES
+from jittwin.data.landscape import each, find_pairs
 from jittwin.errors import UserError
 from jittwin.weights import Array, Refused, StandIn, restricted_load, write_weights
 

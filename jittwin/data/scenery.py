@@ -3,11 +3,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from jittwin.classes import CLASS_NUMBER
 from jittwin.data import textures
 from jittwin.data.textures import Fields, mix, step, value_noise
-from jittwin.imaging import CLASS_NAMES
-
-CLASS = {name: number for number, name in enumerate(CLASS_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Canvas:
 
     def paint(self, mask, name: str, colour) -> None:
         """Set class `name` and a colour (3,) or (h, w, 3) where `mask`."""
-        np.copyto(self.label, CLASS[name], where=mask)
+        np.copyto(self.label, CLASS_NUMBER[name], where=mask)
         np.copyto(self.picture, np.asarray(colour, np.float32), where=mask[..., None])
 
     def cover(self, mask, name: str) -> None:

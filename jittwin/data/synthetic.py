@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jittwin import imaging
+from jittwin.classes import CLASS_NUMBER
 from jittwin.data.landscape import Transform
 from jittwin.data.scenery import (
     Canvas, balloon, boat, boulder, bridge, broadleaf, building, bush, conifer, fence, forest, house,
@@ -143,7 +144,7 @@ def render(index: int, width: int, height: int, seed: int = 0) -> tuple[np.ndarr
     else:
         c.cover(everywhere, "sky")
         SCENES[place](c)
-    ground = (c.label != imaging.CLASS_NAMES.index("sky"))[..., None]
+    ground = (c.label != CLASS_NUMBER["sky"])[..., None]
     lit = np.where(ground, c.picture * np.float32(c.mood.light), c.picture)
     soft = 0.7 * lit + 0.3 * _neighbours(lit)  # a lens is never as sharp as a mask
     soft += (c.field.grain[..., None] - 0.5) * 0.03

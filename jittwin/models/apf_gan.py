@@ -6,12 +6,19 @@ doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
+from jittwin.classes import CLASSES
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+
+MULTIPLE = 64  # the encoder halves six times and the generator doubles back
+
+# Differentiable augmentations, in the order of the published command.
+Augmentation = Literal["color", "crop", "translation"]
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class ModelConfig:
     """Sizes of encoder, generator and discriminator.
 
     `crop_size` is the width in pixels and `aspect_ratio` width over height; both
-    sides must be multiples of 64, because the encoder halves six times.
+    sides must be multiples of MULTIPLE.
     """
-    label_nc: int = 29
+    label_nc: int = CLASSES
     ngf: int = 64
     ndf: int = 64
     crop_size: int = 512
@@ -81,11 +88,7 @@ class ModelConfig:
         return round(self.crop_size / self.aspect_ratio), self.crop_size
 
     def validate(self) -> None:
-        height, width = self.size
-        if height % 64 or width % 64:
-            raise UserError(f"crop_size={self.crop_size} with aspect_ratio={self.aspect_ratio:g} gives "
-                            f"{width}x{height} pixels (width x height): both must be multiples of 64, such as "
-                            "512x384; change them")
+        check_sides("image", self.size, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
         if self.num_D < 2 or self.num_D > 4:
             raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")
         if self.pg_niter < 1 or self.pg_niter % (self.num_D - 1):
@@ -95,6 +98,13 @@ class ModelConfig:
             raise UserError(f"seg_noise_kernel={self.seg_noise_kernel}: the kernel must be odd")
         if self.ndf % 2 ** (self.num_D - 1):
             raise UserError(f"ndf={self.ndf} must be divisible by {2 ** (self.num_D - 1)} (2^(num_D-1))")
+
+
+def check_sides(what, shape: tuple[int, int], made_by: str) -> None:
+    """Refuse sizes (H, W) that the networks cannot halve and double back."""
+    if any(side < MULTIPLE or side % MULTIPLE for side in shape):
+        raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
+                        f"be multiples of {MULTIPLE}, such as 512x384; change crop_size or the proportions")
 
 
 @dataclass(frozen=True)

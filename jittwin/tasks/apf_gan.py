@@ -20,7 +20,8 @@ from jittwin.draws import Draws
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.task import Clock, Phase, RunConfig
 from jittwin.errors import UserError
-from jittwin.models.apf_gan import ModelConfig, Semantics, initial_weights, stage
+from jittwin.models.apf_gan import (
+    AUGMENTATIONS, Augmentation, ModelConfig, Semantics, initial_weights, stage)
 from jittwin.networks import read_network
 from jittwin.perceptual import load_perceptual
 
@@ -76,7 +77,7 @@ class Config(RunConfig):
     inception_weights: str | None = None
     random_perceptual: bool = False       # untrained networks instead of no loss; named "(random)" everywhere
     use_seg_noise: bool = True            # phase 2
-    diff_aug: tuple[str, ...] = ("color", "crop", "translation")   # phase 2, in this order
+    diff_aug: tuple[Augmentation, ...] = AUGMENTATIONS              # phase 2, in this order
     noise: Literal["device", "shared"] = "device"   # shared: both twins see the same seg-noise
     semantics: Semantics = field(default_factory=Semantics)
 
@@ -103,10 +104,6 @@ def check(config: Config) -> None:
     if config.phase == "2" and config.epochs <= config.pretrain_epochs:
         raise UserError(f"epochs={config.epochs} must be above pretrain_epochs={config.pretrain_epochs}: "
                         "phase 2 would have no epoch")
-    unknown = [name for name in config.diff_aug if name not in ("color", "crop", "translation")]
-    if unknown:
-        raise UserError(f"diff_aug={','.join(config.diff_aug)}: {unknown[0]!r} is unknown; "
-                        "choose among color, crop, translation, or give an empty list")
 
 
 class Task:

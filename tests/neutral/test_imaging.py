@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from jittwin import imaging
+from jittwin.classes import CLASS_NAMES, PALETTE
 from jittwin.errors import UserError
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -140,9 +141,9 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_crumbs(tmp_path):
 
 
 def test_class_colours():
-    assert len(imaging.CLASS_NAMES) == len(set(imaging.CLASS_NAMES)) == len(imaging.PALETTE) == 29
-    assert [imaging.CLASS_NAMES[i] for i in (0, 1, 14, 20, 28)] == "mountain sky person lake other".split()
-    distances = np.abs(imaging.PALETTE[:, None].astype(int) - imaging.PALETTE).sum(-1) + 1000 * np.eye(29)
+    assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == len(PALETTE) == 29
+    assert [CLASS_NAMES[i] for i in (0, 1, 14, 20, 28)] == "mountain sky person lake other".split()
+    distances = np.abs(PALETTE[:, None].astype(int) - PALETTE).sum(-1) + 1000 * np.eye(29)
     assert distances.min() >= 40
     sky, grass = imaging.colour_label(np.array([[1, 12, 255]], np.uint8))[0, :2].astype(int)
     assert sky.argmax() == 2 and grass.argmax() == 1

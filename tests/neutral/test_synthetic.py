@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jittwin import imaging
+from jittwin.classes import CLASS_NAMES
 from jittwin.data import synthetic
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pure import PureDictionary
@@ -23,7 +24,7 @@ def test_every_class_occurs(scenes):
         assert image.shape == (214, 286, 3) and image.dtype == label.dtype == np.uint8
         pictures_with += np.bincount(label.ravel(), minlength=29)[:29] > 20
         assert label.max() <= 28
-    assert (pictures_with >= 5).all(), dict(zip(imaging.CLASS_NAMES, pictures_with))
+    assert (pictures_with >= 5).all(), dict(zip(CLASS_NAMES, pictures_with))
 
 
 def test_classes_look_different(scenes):

@@ -6,9 +6,8 @@ The host draws (`jittwin.draws.Draws`), so both twins augment alike.
 """
 import numpy as np
 
+from jittwin.models.apf_gan import AUGMENTATIONS
 from torch_models.nn import ops
-
-POLICIES = ("color", "crop", "translation")
 
 
 def per_sample(values):
@@ -60,5 +59,5 @@ def diff_augment(real, fake, label, policy, draws):
         elif name == "translation":
             real, fake, label = translation(real, fake, label, draws)
         else:
-            raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(POLICIES)}")
+            raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
     return real, fake, label

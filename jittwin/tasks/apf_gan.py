@@ -26,6 +26,7 @@ from jittwin.networks import read_network
 from jittwin.perceptual import load_perceptual
 
 SEG_NOISE = ("*.seg_noise_var.*",)
+PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
 SAMPLES = 4  # label maps in a picture grid
 
 
@@ -36,7 +37,7 @@ class Config(RunConfig):
     PRESETS: ClassVar[dict[str, dict]] = {
         "reference": {},
         # Every stage of the recipe within minutes on two cores.
-        "tiny": {"ngf": 8, "ndf": 8, "spade_hidden": 16, "load_size": 144, "crop_size": 128, "aspect_ratio": 1.0,
+        "tiny": {"ngf": 8, "ndf": 8, "spade_hidden": 16, "load_size": 176, "crop_size": 128, "aspect_ratio": 1.0,
                  "batch_size": 4, "finetune_batch_size": 4, "pg_niter": 12, "pretrain_epochs": 18, "epochs": 22,
                  "synthetic_images": 64, "lr": 2e-3, "save_epochs": 6, "noise": "shared", "log_every": 8},
     }
@@ -127,7 +128,7 @@ class Task:
         options = dict(crop_size=config.crop_size, aspect_ratio=config.aspect_ratio,
                        vertical_crop=config.semantics.vertical_crop, flip=config.flip)
         if data_dir is None:
-            height = round(config.load_size / config.aspect_ratio)
+            height = max(round(config.load_size / PHOTOGRAPH), self.model.size[0])
             return SyntheticLandscapes(config.synthetic_images, config.load_size, height, config.seed, **options)
         return LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list, **options)
 

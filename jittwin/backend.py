@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jittwin.errors import UserError, did_you_mean
+from jittwin.errors import UserError, choose_from
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 DEVICES = ("cpu", "cuda")
@@ -106,8 +106,7 @@ class Backend(Protocol):
 def load_backend(name: str) -> Backend:
     """Import a twin and return its Backend, not yet set up. UserError: unknown name, framework unusable."""
     if name not in PACKAGES:
-        legal = ", ".join(PACKAGES)
-        raise UserError(f"unknown backend {name!r}{did_you_mean(name, PACKAGES)}: choose from {legal}")
+        raise UserError(f"unknown backend {name!r}{choose_from(name, PACKAGES)}")
     try:
         module = importlib.import_module(f"{PACKAGES[name]}.backend")
     except ImportError as error:

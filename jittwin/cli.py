@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import jittwin
-from jittwin.errors import UserError, did_you_mean
+from jittwin.errors import UserError, choose_from, did_you_mean
 
 COMMANDS = {
     "train": ("jittwin.train", "train a model"),
@@ -44,8 +44,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
             legal = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"'{value}' is not legal{did_you_mean(str(value), legal)}: "
-                                                 f"choose from {', '.join(legal)}")
+            raise argparse.ArgumentError(action, f"'{value}' is not legal{choose_from(value, legal)}")
 
     def error(self, message: str):
         raise UserError(message)
@@ -80,8 +79,7 @@ def dispatch(argv: list[str]) -> int:
         print(jittwin.__version__)
         return 0
     if argv[0] not in COMMANDS:
-        raise UserError(f"unknown command '{argv[0]}'{did_you_mean(argv[0], COMMANDS)}: "
-                        f"choose from {', '.join(COMMANDS)}")
+        raise UserError(f"unknown command '{argv[0]}'{choose_from(argv[0], COMMANDS)}")
     args = parser_of(argv[0]).parse_args(argv[1:])
     return importlib.import_module(COMMANDS[argv[0]][0]).run(args) or 0
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from jittwin.errors import UserError, did_you_mean
+from jittwin.errors import UserError, choose_from, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -76,8 +76,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if origin is typing.Literal:
         legal = {str(argument): argument for argument in arguments}
         if str(value) not in legal:
-            raise UserError(f"{where}: {value!r} is not legal{did_you_mean(str(value), legal)}: "
-                            f"choose from {', '.join(legal)}")
+            raise UserError(f"{where}: {value!r} is not legal{choose_from(value, legal)}")
         return legal[str(value)]
     if origin is tuple:
         return _tuple(value, arguments, where)
@@ -141,8 +140,7 @@ def _preset(config_class: type, name: Any, where: str) -> dict:
     """The values of a preset, given as a dict or as an instance of the class."""
     presets = getattr(config_class, "PRESETS", {})
     if name not in presets:
-        raise UserError(f"{where}: unknown preset {name!r}{did_you_mean(str(name), presets)}: "
-                        f"choose from {', '.join(presets) or 'none'}")
+        raise UserError(f"{where}: unknown preset {name!r}{choose_from(name, presets)}")
     values = presets[name]
     return to_dict(values) if dataclasses.is_dataclass(values) else values
 

@@ -16,3 +16,9 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """" (did you mean 'x'?)" for the nearest option, "" when nothing comes close."""
     match = nearest(name, options)
     return f" (did you mean '{match}'?)" if match else ""
+
+
+def choose_from(value, options: Iterable[str]) -> str:
+    """How a message about an illegal value ends: the nearest option and all legal ones."""
+    options = list(options)
+    return f"{did_you_mean(str(value), options)}: choose from {', '.join(options) or 'none'}"

@@ -5,9 +5,7 @@ import numpy as np
 
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
-from jittwin.weights import read_weights
-
-SUFFIXES = (".safetensors", ".pkl", ".pth", ".pt", ".bin", ".npz")
+from jittwin.weights import FORMATS, read_weights
 
 
 def find_network(where: str, name: str) -> Path:
@@ -19,12 +17,13 @@ def find_network(where: str, name: str) -> Path:
     """
     path = Path(where)
     if path.is_dir():
-        latest = Checkpoints(path).latest()
-        folder = path / "checkpoints" / latest if latest else path
-        candidates = [folder / (name + suffix) for suffix in SUFFIXES]
-        candidates += [f for s in SUFFIXES for f in sorted(folder.glob(f"*_net_{name}{s}"))]
+        checkpoints = Checkpoints(path)
+        latest = checkpoints.latest()
+        folder = checkpoints.folder / latest if latest else path
+        candidates = [folder / (name + suffix) for suffix in FORMATS]
+        candidates += [f for suffix in FORMATS for f in sorted(folder.glob(f"*_net_{name}{suffix}"))]
     else:
-        candidates = [path.with_name(f"{path.name}_net_{name}{suffix}") for suffix in SUFFIXES]
+        candidates = [path.with_name(f"{path.name}_net_{name}{suffix}") for suffix in FORMATS]
     found = [candidate for candidate in candidates if candidate.is_file()]
     if not found:
         raise UserError(f"{where}: no network {name} found; give a run folder, a checkpoint folder with "

@@ -12,7 +12,7 @@ import numpy as np
 
 from jittwin.backend import Backend
 from jittwin.draws import Draws
-from jittwin.errors import UserError, did_you_mean
+from jittwin.errors import UserError, choose_from
 from jittwin.models.apf_gan import Semantics
 from jittwin.weights import fingerprint, read_weights
 
@@ -58,8 +58,7 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
     cannot be read or belongs to another network.
     """
     if kind not in NETWORKS:
-        raise UserError(f"perceptual network {kind!r}{did_you_mean(kind, NETWORKS)}: "
-                        f"choose from {', '.join(NETWORKS)}")
+        raise UserError(f"unknown perceptual network {kind!r}{choose_from(kind, NETWORKS)}")
     if weights is None and not random:
         return None
     record = NETWORKS[kind]

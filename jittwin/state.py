@@ -1,35 +1,42 @@
-"""Strict comparison of a state dict with the file that shall fill it."""
+"""Strict comparison of the arrays a model has with those a file has."""
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 
 from jittwin.errors import UserError, did_you_mean
 
+Shapes = Mapping[str, tuple[int, ...]]
+SHOWN = 5   # names of each kind in a message
 
-def check_state(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping, allow_missing: Iterable[str] = (),
+
+def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = (),
                 allow_unexpected: Iterable[str] = ()) -> list[str]:
     """The names to copy. UserError lists the first five missing, unexpected and wrongly shaped ones.
 
     shapes: what the module has; arrays: what the file has; the allowances are shell patterns.
     """
-    def allowed(name, patterns):
-        return any(fnmatch(name, pattern) for pattern in patterns)
-
-    missing = [n for n in shapes if n not in arrays and not allowed(n, allow_missing)]
-    unexpected = [n for n in arrays if n not in shapes and not allowed(n, allow_unexpected)]
-    wrong = [n for n in shapes if n in arrays and tuple(arrays[n].shape) != shapes[n]]
-    complaints = []
-    if missing:
-        complaints.append(_listed("missing", missing, lambda n: n + did_you_mean(n, unexpected)))
-    if unexpected:
-        complaints.append(_listed("unexpected", unexpected, str))
-    if wrong:
-        complaints.append(_listed("of another shape", wrong, lambda n: (
-            f"{n} is {tuple(arrays[n].shape)} in the file and {shapes[n]} in the model")))
-    if complaints:
-        raise UserError("the weights do not fit the model: " + "; ".join(complaints))
+    problems = differences(shapes, {n: tuple(array.shape) for n, array in arrays.items()},
+                           allow_missing, allow_unexpected)
+    if problems:
+        raise UserError(f"the weights do not fit the model: {problems}")
     return [n for n in shapes if n in arrays]
 
 
+def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = (),
+                allow_unexpected: Iterable[str] = ()) -> str:
+    """What is missing, unexpected and of another shape, a few names of each; "" when nothing is."""
+    missing = [n for n in expected if n not in found and not _matches(n, allow_missing)]
+    unexpected = [n for n in found if n not in expected and not _matches(n, allow_unexpected)]
+    wrong = [n for n in expected if n in found and found[n] != expected[n]]
+    return "; ".join(filter(None, (
+        _listed("missing", missing, str),
+        _listed("unexpected", unexpected, lambda n: n + did_you_mean(n, missing)),
+        _listed("of another shape", wrong, lambda n: f"{n} {found[n]} instead of {expected[n]}"))))
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def _listed(kind: str, names: list[str], describe) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} {kind}: " + ", ".join(map(describe, names[:5])) + more
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {kind}: " + ", ".join(map(describe, names[:SHOWN])) + more if names else ""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jittwin.errors import UserError, did_you_mean
-from jittwin.weights import FLOATS, fingerprint, read_metadata, read_weights, write_weights
+from jittwin.errors import UserError, choose_from
 from jittwin.models import apf_gan_keys as apf_gan
+from jittwin.state import differences
+from jittwin.weights import FLOATS, FORMATS, fingerprint, read_metadata, read_weights, write_weights
 
 ANY = "any"
 MODELS = (*apf_gan.MODELS, ANY)
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="weights file of any supported kind, or a *.index.json")
-    parser.add_argument("dst", metavar="DST", help="file to write: .safetensors .pth .pt .bin .pkl .npz")
+    parser.add_argument("dst", metavar="DST", help=f"file to write: {' '.join(FORMATS)}")
     parser.add_argument("--model", required=True, metavar="NAME", help=f"one of {', '.join(MODELS)}; "
                         f"'{ANY}' copies without checking names")
     parser.add_argument("--verify", action="store_true", help="read the written file again and compare")
@@ -94,18 +94,10 @@ def check(model: str, arrays: Mapping[str, np.ndarray], where: str) -> apf_gan.M
     """
     shapes = {key: array.shape for key, array in arrays.items()}
     config = apf_gan.infer_config(model, shapes)
-    expected = apf_gan.expected_keys(model, config,
-                                     seg_noise=any(".seg_noise_var." in key for key in shapes),
-                                     heads=any(key.startswith("inter_conv_img.") for key in shapes))
-    missing = [key for key in expected if key not in shapes]
-    unexpected = [key + did_you_mean(key, missing) for key in shapes if key not in expected]
-    wrong = [f"{key} {shapes[key]} instead of {shape}" for key, shape in expected.items()
-             if key in shapes and shapes[key] != shape]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-    problems = [f"{len(found)} {kind}: {', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''}"
-                for kind, found in kinds.items() if found]
-    if problems:
-        raise UserError(f"{where}: not an {model}: {'; '.join(problems)}; legal: its {len(expected)} keys "
+    expected = apf_gan.expected_keys(model, config, seg_noise=apf_gan.holds(apf_gan.SEG_NOISE, shapes),
+                                     heads=apf_gan.holds(apf_gan.HEADS, shapes))
+    if problems := differences(expected, shapes):
+        raise UserError(f"{where}: not an {model}: {problems}; legal: its {len(expected)} keys "
                         f"at this width; choose another --model, or --model {ANY} to copy unchecked")
     return config
 
@@ -120,8 +112,7 @@ def _sizes(model: str, config: apf_gan.ModelConfig) -> dict[str, int]:
 
 def _legal(option: str, value: str, choices) -> None:
     if value not in choices:
-        raise UserError(f"--{option} {value!r}: unknown{did_you_mean(value, choices)}; "
-                        f"legal: {', '.join(choices)}")
+        raise UserError(f"unknown --{option} {value!r}{choose_from(value, choices)}")
 
 
 def _without_counters(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

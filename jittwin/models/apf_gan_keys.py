@@ -3,8 +3,9 @@
 The names are those of the authors' Jittor checkpoints; both twins and every
 upstream format share them.
 """
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 
 from jittwin.models.apf_gan import ModelConfig
 
@@ -19,6 +20,8 @@ ENCODER = (1, 2, 4, 8, 8, 16)
 WIDEST_D = 512
 # BatchNorm's counter, which Jittor does not keep and the official PyTorch tree does.
 COUNTER = "num_batches_tracked"
+# Shell patterns of the keys that only some files have: phase 2's noise branch, phase 1's growing heads.
+SEG_NOISE, HEADS, COUNTERS = "*.seg_noise_var.*", "inter_conv_img.*", f"*.{COUNTER}"
 
 
 def _spectral(prefix: str, out: int, into: int, kernel: int, bias: bool = False) -> Entries:
@@ -87,6 +90,11 @@ def discriminator(config: ModelConfig) -> Entries:
             yield from _spectral(f"{prefix}.model{n}.0.0", out, into, 4)
             into = out
         yield from _conv(f"{prefix}.model{config.n_layers_D}.0", 1, into, 4)
+
+
+def holds(pattern: str, keys: Iterable[str]) -> bool:
+    """Whether any key matches, for example SEG_NOISE."""
+    return any(fnmatch(key, pattern) for key in keys)
 
 
 def infer_config(model: str, shapes: Shapes) -> ModelConfig:

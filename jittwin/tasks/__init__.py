@@ -2,7 +2,7 @@
 import importlib
 from types import ModuleType
 
-from jittwin.errors import UserError, did_you_mean
+from jittwin.errors import UserError, choose_from
 
 TASKS = {"apf_gan": "jittwin.tasks.apf_gan"}
 
@@ -10,5 +10,5 @@ TASKS = {"apf_gan": "jittwin.tasks.apf_gan"}
 def load_task(name: str) -> ModuleType:
     """The module of a task: `Config` (dataclass with PRESETS) and `Task`. UserError: unknown name."""
     if name not in TASKS:
-        raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}: choose from {', '.join(TASKS)}")
+        raise UserError(f"unknown task {name!r}{choose_from(name, TASKS)}")
     return importlib.import_module(TASKS[name])

@@ -18,6 +18,7 @@ from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, fingerprint
 from jittwin.weights.safe_pickle import Array, restricted_load
 
+# Where a folder holds one network in several formats, the first of these is read.
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
 JITTOR_TAG = b"HCAJSLHD"

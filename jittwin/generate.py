@@ -4,7 +4,7 @@ Noise is keyed by (seed, name of the label map), so neither batch size nor order
 changes a picture; what depends on the labels alone is computed once for all seeds.
 """
 import argparse
-import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig, Semantics
-from jittwin.models.apf_gan_keys import infer_config
+from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, holds, infer_config
 from jittwin.networks import read_network
 from jittwin.weights import read_metadata, read_weights
 
@@ -39,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument("--width", type=int, default=None, metavar="PIXELS",
+    parser.add_argument("--width", type=int, metavar="PIXELS",
                         help="labels are scaled to this width (default: the one trained at, else 512)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="label maps at a time (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",
                         help="images per label map, with seeds SEED, SEED+1, ..., in folders seed_N")
-    parser.add_argument("--noise", metavar="FILE", default=None,
+    parser.add_argument("--noise", metavar="FILE",
                         help="inject this noise: 'off', or a file with arrays seg_noise.0 ... (1, 1, h, w)")
     parser.add_argument("--pure", metavar="DICT",
                         help="pure-colour dictionary (pure_img.npz, or the original pure_img.npy)")
@@ -56,30 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carries out `jittwin generate`; raises UserError."""
-    for name, low, high in (("batch", 1, None), ("seeds", 1, None), ("quality", 1, 95)):
-        value = getattr(args, name)
-        if value < low or high is not None and value > high:
-            raise UserError(f"--{name} {value}: must be at least {low}" + (f" and at most {high}" if high else ""))
+    check_numbers(args)
     weights, config = read_generator(args.weights)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
     pure = PureDictionary.load(args.pure) if args.pure else None
     noise = injected_noise(args.noise)
-    out = Path(args.out)
     backend = load_backend(args.backend)
     backend.setup(device=args.device, seed=args.seed, threads=args.threads)
     sampler = Sampler(backend, config, weights, noise)
-    seeds = range(args.seed, args.seed + args.seeds)
-    sheet = []
+    out, seeds, sheet = Path(args.out), range(args.seed, args.seed + args.seeds), []
     with tqdm(total=len(labels) * len(seeds), unit="image", disable=None) as bar:
         for names, maps in batches(labels, args.batch):
             for seed, images in sampler(names, maps, seeds):
+                if pure and seed == args.seed:     # the dictionary gives each photograph out once
+                    images = [apply_pure(pure, *each) for each in zip(names, maps, images)]
                 folder = out / f"seed_{seed}" if args.seeds > 1 else out
                 folder.mkdir(parents=True, exist_ok=True)
                 for name, label, image in zip(names, maps, images):
-                    if pure and seed == seeds[0]:
-                        image = pure.apply(label, image, warn=lambda text: print(f"{name}: {text}", file=sys.stderr))
                     imaging.save_image(folder / (name + EXTENSIONS[args.format]), image, args.quality)
-                    if len(sheet) < SHEET_ROWS and args.sheet:
+                    if args.sheet and len(sheet) < SHEET_ROWS:
                         sheet.append([imaging.colour_label(label), image])
                 bar.update(len(names))
     if args.sheet:
@@ -87,8 +82,21 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(labels) * len(seeds)} images in {out}")
 
 
+def check_numbers(args: argparse.Namespace) -> None:
+    for name, high in (("batch", math.inf), ("seeds", math.inf), ("quality", 95)):
+        value = getattr(args, name)
+        if not 1 <= value <= high:
+            limit = f" and at most {high}" if high < math.inf else ""
+            raise UserError(f"--{name} {value}: must be at least 1{limit}")
+
+
+def apply_pure(pure: PureDictionary, name: str, label: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The image, or for a label map of one class a photograph; a line on stderr where there is none."""
+    return pure.apply(label, image, warn=lambda text: print(f"{name}: {text}", file=sys.stderr))
+
+
 def read_generator(where: str) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
-    """Weights of E and G and the sizes they were saved with. UserError: not found, E and G of different widths."""
+    """Weights of E and G and the sizes they were saved with. UserError: not found, or E and G differ in width."""
     weights, sizes = {}, {}
     for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
         weights[name], path = read_network(where, name)
@@ -103,7 +111,6 @@ def read_generator(where: str) -> tuple[dict[str, dict[str, np.ndarray]], ModelC
 def trained_config(path: Path, config: ModelConfig) -> ModelConfig:
     """`config` with what shapes cannot tell, where the file's metadata has it."""
     stored = read_metadata(path).get("config")
-    stored = json.loads(stored) if isinstance(stored, str) else stored
     if not isinstance(stored, dict):
         return config
     known = {key: stored[key] for key in ("crop_size", "aspect_ratio", "num_D", "pg_niter") if key in stored}
@@ -143,12 +150,11 @@ class Sampler:
 
     def __init__(self, backend, config: ModelConfig, weights: dict[str, dict[str, np.ndarray]], noise=None):
         self.backend, self.noise = backend, noise
-        self.seg_noise = any(".seg_noise_var." in key for key in weights["G"])
-        ignored = ("inter_conv_img.*", "*.num_batches_tracked")
         self.encoder = backend.build("apf_gan.encoder", config)
-        self.generator = backend.build("apf_gan.generator", config, seg_noise=self.seg_noise)
+        self.generator = backend.build("apf_gan.generator", config,
+                                       seg_noise=holds(SEG_NOISE, weights["G"]))
         for module, name in ((self.encoder, "E"), (self.generator, "G")):
-            backend.load_numpy(module, weights[name], allow_unexpected=ignored)
+            backend.load_numpy(module, weights[name], allow_unexpected=(HEADS, COUNTERS))
             backend.train_mode(module, False)
         self.objective = backend.objective(config, self.encoder, self.generator, None)
 

@@ -21,11 +21,11 @@ class Loader:
     shuffle: 'reference' is Jittor's order, in which epoch `first_epoch` takes the first
     permutation of default_rng(1), the next epoch the second …; training phases each start the
     stream anew. 'philox' keys the order by (seed, epoch). None keeps the dataset's order.
-    workers: threads, min(4, cpus) if None; they decode at most `workers + batch_size`
+    workers: threads, min(4, cpus) if 0; they decode at most `workers + batch_size`
     samples ahead of the consumer.
     """
 
-    def __init__(self, dataset, batch_size: int, seed: int = 0, workers: int | None = None,
+    def __init__(self, dataset, batch_size: int, seed: int = 0, workers: int = 0,
                  drop_last: bool = True, shuffle: str | None = "reference", first_epoch: int = 1):
         if shuffle not in SHUFFLES:
             raise UserError(f"shuffle={shuffle}: must be one of {', '.join(map(str, SHUFFLES))}")

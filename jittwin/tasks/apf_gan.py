@@ -4,8 +4,8 @@ doi 10.1007/s41095-023-0357-1. The defaults are the published recipe: 180 epochs
 48x64 to 384x512 pixels with a VGG loss, then 130 epochs at full size with noise guided by the
 labels, differentiable augmentation and an Inception loss.
 """
-import json
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -21,11 +21,11 @@ from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.task import Clock, Phase, RunConfig
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import (
-    AUGMENTATIONS, Augmentation, ModelConfig, Semantics, initial_weights, stage)
+    AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage)
+from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
 from jittwin.networks import read_network
 from jittwin.perceptual import load_perceptual
 
-SEG_NOISE = ("*.seg_noise_var.*",)
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
 SAMPLES = 4  # label maps in a picture grid
 
@@ -121,7 +121,6 @@ class Task:
                             "(a checkpoint folder, or PREFIX of PREFIX_net_G.pkl), or use phase=both")
         self.dataset = self.open_data(data_dir)
         self.build_pure_dictionary(data_dir, out_dir)
-        self.loaders = {}
 
     def open_data(self, data_dir):
         config = self.config
@@ -141,72 +140,83 @@ class Task:
             dictionary.save(path)
 
     def loader(self) -> Loader:
-        phase, config = self.phase, self.config
-        if phase.name not in self.loaders:
-            batch_size = config.batch_size if phase.name == "pretrain" else config.finetune_batch_size
-            self.loaders[phase.name] = Loader(self.dataset, batch_size, config.seed, config.workers or None,
-                                              first_epoch=phase.first_epoch)
-        return self.loaders[phase.name]
+        config = self.config
+        batch_size = config.finetune_batch_size if self.finetuning else config.batch_size
+        return Loader(self.dataset, batch_size, config.seed, config.workers, first_epoch=self.phase.first_epoch)
+
+    @property
+    def finetuning(self) -> bool:
+        return self.phase.name == "finetune"
 
     def enter_phase(self, phase: Phase) -> None:
         """Phase 2 takes the networks over, adds the noise parameters and restarts Adam."""
-        config, backend, before, optimizers = self.config, self.backend, self.modules, self.optimizers
-        self.phase, finetune = phase, phase.name == "finetune"
-        self.modules = {
-            "E": backend.build("apf_gan.encoder", self.model),
-            "G": backend.build("apf_gan.generator", self.model, seg_noise=finetune and config.use_seg_noise,
-                               heads=not finetune),
-            "D": backend.build("apf_gan.discriminator", self.model)}
+        modules, optimizers, config = self.modules, self.optimizers, self.config
+        self.phase = phase
+        self.modules = self.build_modules()
         for name, module in self.modules.items():
-            self.initialise(name, module, before.get(name) if finetune else None)
-        parameters = {f"{name}.{key}": value for name in ("E", "G")
-                      for key, value in backend.parameters(self.modules[name]).items()}
-        factors = (0.5, 2.0) if config.ttur else (1.0, 1.0)
-        hyper = dict(betas=(config.beta1, config.beta2), form=config.semantics.adam)
-        self.optimizers = {
-            "G": backend.optimizer("adam", [{"params": parameters, "lr": config.lr * factors[0]}], **hyper),
-            "D": backend.optimizer("adam", [{"params": backend.parameters(self.modules["D"]),
-                                             "lr": config.lr * factors[1]}], **hyper)}
-        if finetune and optimizers and config.semantics.phase2_optimizer == "continue":
+            self.initialise(name, module, modules.get(name))
+        self.optimizers = self.build_optimizers()
+        if optimizers and config.semantics.phase2_optimizer == "continue":
             self.carry_moments(optimizers)
-        self.objective = backend.objective(
+        self.objective = self.backend.objective(
             self.model, *(self.modules[name] for name in "EGD"),
-            perceptual_loss=self.perceptual(finetune), augmentation=config.diff_aug if finetune else (),
+            perceptual_loss=self.perceptual(), augmentation=config.diff_aug if self.finetuning else (),
             lambda_feat=config.lambda_feat, lambda_perceptual=config.lambda_perceptual)
+
+    def build_modules(self) -> dict:
+        build, finetuning = self.backend.build, self.finetuning
+        return {"E": build("apf_gan.encoder", self.model),
+                "G": build("apf_gan.generator", self.model, seg_noise=finetuning and self.config.use_seg_noise,
+                           heads=not finetuning),
+                "D": build("apf_gan.discriminator", self.model)}
+
+    def build_optimizers(self) -> dict:
+        """One for encoder and generator together, one for the discriminators."""
+        config, backend = self.config, self.backend
+        parameters = {"G": {f"{name}.{key}": value for name in "EG"
+                            for key, value in backend.parameters(self.modules[name]).items()},
+                      "D": backend.parameters(self.modules["D"])}
+        factors = {"G": 0.5, "D": 2.0} if config.ttur else {"G": 1.0, "D": 1.0}
+        return {name: backend.optimizer("adam", [{"params": parameters[name], "lr": config.lr * factors[name]}],
+                                        betas=(config.beta1, config.beta2), form=config.semantics.adam)
+                for name in parameters}
 
     def initialise(self, name: str, module, before) -> None:
         """Initial weights, overwritten by those of the phase before or of start_weights."""
         backend, config = self.backend, self.config
         shapes = {key: value.shape for key, value in backend.state_numpy(module).items()}
         backend.load_numpy(module, initial_weights(shapes, config.seed, config.semantics))
-        heads = ("inter_conv_img.*",)
         if before is not None:
-            backend.load_numpy(module, backend.state_numpy(before), SEG_NOISE, heads)
-        elif config.start_weights and self.phase.name == "finetune":
+            backend.load_numpy(module, backend.state_numpy(before), (SEG_NOISE,), (HEADS,))
+        elif config.start_weights and self.finetuning:
             arrays, source = read_network(config.start_weights, name)
             try:
-                backend.load_numpy(module, arrays, SEG_NOISE, heads + ("*.num_batches_tracked",))
+                backend.load_numpy(module, arrays, (SEG_NOISE,), (HEADS, COUNTERS))
             except UserError as error:
                 raise UserError(f"{source}: {error}") from error
         backend.train_mode(module, True)
 
     def carry_moments(self, before: dict) -> None:
+        """Adam's moments of the phase before, for the parameters that are still there."""
+        backend = self.backend
         for name, optimizer in self.optimizers.items():
-            backend = self.backend
-            backend.load_optimizer_state(
-                optimizer, {**backend.optimizer_state(optimizer),
-                            **{key: value for key, value in backend.optimizer_state(before[name]).items()
-                               if not key.startswith("G.inter_conv_img.")}})
+            carried = {key: value for key, value in backend.optimizer_state(before[name]).items()
+                       if not fnmatch(key, f"G.{HEADS}")}
+            backend.load_optimizer_state(optimizer, backend.optimizer_state(optimizer) | carried)
 
-    def perceptual(self, finetune: bool):
+    def perceptual(self):
+        """(name, network, layer weights) for the objective, or None."""
         config = self.config
-        kind, path = ("inception", config.inception_weights) if finetune else ("vgg", config.vgg_weights)
+        kind, path = ("inception", config.inception_weights) if self.finetuning else ("vgg", config.vgg_weights)
         loaded = load_perceptual(self.backend, kind, path, config.random_perceptual, config.semantics, config.seed)
         return loaded and (loaded.name, loaded.network, loaded.layer_weights)
 
     def begin_epoch(self, epoch: int) -> None:
-        if stage(epoch, self.model.pg_niter, self.model.num_D).full:
+        if self.stage(epoch).full:
             self.modules["G"].drop_heads()
+
+    def stage(self, epoch: int) -> Stage:
+        return stage(epoch, self.model.pg_niter, self.model.num_D)
 
     def noise(self, draws: Draws):
         """Noise of the generator: shared between the twins, or the device's own."""
@@ -218,7 +228,7 @@ class Task:
         """One step of E and G, then one of D on a fresh fake."""
         backend, config, objective = self.backend, self.config, self.objective
         label, real = backend.asarray(batch["label"]), backend.asarray(batch["image"])
-        at = stage(clock.epoch, self.model.pg_niter, self.model.num_D)
+        at = self.stage(clock.epoch)
         losses = {}
         for name, compute in (("G", objective.generator_losses), ("D", objective.discriminator_losses)):
             draws = clock.draws.within(name)
@@ -229,14 +239,13 @@ class Task:
 
     def sample(self, clock: Clock) -> np.ndarray:
         """Rows of label | photograph | generated, at the size that training has grown to."""
-        backend, config = self.backend, self.config
-        at = stage(clock.epoch, self.model.pg_niter, self.model.num_D)
-        fixed = [self.dataset.get(index, Draws(config.seed)) for index in self.sample_indices()]
+        backend = self.backend
+        fixed = [self.dataset.get(index, Draws(self.config.seed)) for index in self.sample_indices()]
         label = backend.asarray(np.stack([one["label"] for one in fixed]))
         for name in "EG":
             backend.train_mode(self.modules[name], False)
         with backend.no_grad():
-            fake = backend.numpy(self.objective.generate(label, at, self.noise(clock.draws)))
+            fake = backend.numpy(self.objective.generate(label, self.stage(clock.epoch), self.noise(clock.draws)))
         for name in "EG":
             backend.train_mode(self.modules[name], True)
         rows = [[imaging.colour_label(one["label"]), imaging.to_uint8(one["image"]),
@@ -257,5 +266,4 @@ class Task:
         return None
 
     def checkpoint_metadata(self) -> dict:
-        config = {**asdict(self.model), "phase": self.phase.name}
-        return {"model": "apf_gan", "config": json.dumps(config)}
+        return {"model": "apf_gan", "config": {**asdict(self.model), "phase": self.phase.name}}

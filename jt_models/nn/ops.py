@@ -29,7 +29,9 @@ def detach(x):
 
 def assign(target, source):
     """Give the parameter or buffer `target` the value of `source`, outside any graph."""
-    target.update(source.detach().copy())
+    value = source.detach().copy()
+    value.sync()    # or the copy, still to be made, would count as a use of `source` in the next gradient
+    target.update(value)
 
 
 def from_host(array):

@@ -7,7 +7,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -33,6 +33,7 @@ EXTENSIONS = {"jpg": ".jpg", "png": ".png"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, metavar="W",
                         help="run folder, checkpoint folder, or PREFIX of PREFIX_net_G.pkl and PREFIX_net_E.pkl")
+    parser.add_argument("--ema", action="store_true", help="use the averaged weights of a run with ema > 0")
     parser.add_argument("--labels", required=True, metavar="DIR",
                         help=f"folder of label maps, classes 0..{CLASSES - 1}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images")
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carries out `jittwin generate`; raises UserError."""
     check_numbers(args)
-    weights, config = read_generator(args.weights)
+    weights, config = read_generator(args.weights, args.ema)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
     pure = PureDictionary.load(args.pure) if args.pure else None
     noise = injected_noise(args.noise)
@@ -95,11 +96,14 @@ def apply_pure(pure: PureDictionary, name: str, label: np.ndarray, image: np.nda
     return pure.apply(label, image, warn=lambda text: print(f"{name}: {text}", file=sys.stderr))
 
 
-def read_generator(where: str) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
-    """Weights of E and G and the sizes they were saved with. UserError: not found, or E and G differ in width."""
+def read_generator(where: str, ema: bool = False) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
+    """Weights of E and G, or their averages over training, and the sizes they were saved with.
+
+    UserError: not found, or E and G differ in width.
+    """
     weights, sizes = {}, {}
     for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
-        weights[name], path = read_network(where, name)
+        weights[name], path = read_network(where, name + ".ema" * ema)
         sizes[name] = infer_config(model, {key: array.shape for key, array in weights[name].items()}), path
     (encoder, encoder_path), (config, path) = sizes["E"], sizes["G"]
     if encoder.ngf != config.ngf or encoder.label_nc != config.label_nc:
@@ -114,8 +118,10 @@ def trained_config(path: Path, config: ModelConfig) -> ModelConfig:
     if not isinstance(stored, dict):
         return config
     known = {key: stored[key] for key in ("crop_size", "aspect_ratio", "num_D", "pg_niter") if key in stored}
-    if isinstance(stored.get("semantics"), dict):
-        known["semantics"] = Semantics(**stored["semantics"])
+    semantics = stored.get("semantics")
+    if isinstance(semantics, dict):
+        names = {field.name for field in fields(Semantics)}
+        known["semantics"] = Semantics(**{key: value for key, value in semantics.items() if key in names})
     return replace(config, **known)
 
 

@@ -209,7 +209,8 @@ class Task:
         config = self.config
         kind, path = ("inception", config.inception_weights) if self.finetuning else ("vgg", config.vgg_weights)
         loaded = load_perceptual(self.backend, kind, path, config.random_perceptual, config.semantics, config.seed)
-        return loaded and (loaded.name, loaded.network, loaded.layer_weights)
+        self.provenance = f"{loaded.name}: {loaded.provenance}" if loaded else "none"
+        return loaded and loaded[:3]
 
     def begin_epoch(self, epoch: int) -> None:
         if self.stage(epoch).full:
@@ -266,4 +267,5 @@ class Task:
         return None
 
     def checkpoint_metadata(self) -> dict:
-        return {"model": "apf_gan", "config": {**asdict(self.model), "phase": self.phase.name}}
+        return {"model": "apf_gan", "perceptual": self.provenance,
+                "config": {**asdict(self.model), "phase": self.phase.name}}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FLAGS = {
     "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue",
               "--device", "--threads"},
-    "generate": {"--weights", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
+    "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},
     "prepare": {"kind", "folder", "--synthetic", "--size", "--seed"},

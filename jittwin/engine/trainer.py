@@ -68,6 +68,7 @@ class Trainer:
             for phase in task.phases:
                 if at.epoch > phase.last_epoch or self.at_limit():
                     continue
+                at.epoch = max(at.epoch, phase.first_epoch)    # a run may consist of a later phase alone
                 self.enter(phase)
                 loader = task.loader()
                 log.bar.total = self.total_steps(self.steps_per_epoch(loader))

@@ -28,6 +28,7 @@ from jittwin.perceptual import load_perceptual
 
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
 SAMPLES = 4  # label maps in a picture grid
+VGG_PIXELS, INCEPTION_PIXELS = 16, 75  # the least height and width that leave something after all poolings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,21 @@ def check(config: Config) -> None:
     if config.phase == "2" and config.epochs <= config.pretrain_epochs:
         raise UserError(f"epochs={config.epochs} must be above pretrain_epochs={config.pretrain_epochs}: "
                         "phase 2 would have no epoch")
+    check_perceptual_size(config)
+
+
+def check_perceptual_size(config: Config) -> None:
+    """UserError when a perceptual network would be shown pictures that its poolings reduce to nothing."""
+    model, second = config.model(), phases(config)[-1].name == "finetune"
+    halvings = model.num_D - 1 - stage(1, model.pg_niter, model.num_D).level
+    losses = [("VGG", "vgg_weights", config.vgg_weights, config.phase != "2", VGG_PIXELS, halvings),
+              ("Inception", "inception_weights", config.inception_weights, second, INCEPTION_PIXELS, 0)]
+    for name, key, weights, used, needed, halvings in losses:
+        height, width = (side >> halvings for side in model.size)
+        if used and (weights or config.random_perceptual) and min(height, width) < needed:
+            raise UserError(f"the {name} loss needs {needed} pixels a side, but its smallest pictures have "
+                            f"{width}x{height} with crop_size={config.crop_size}: raise crop_size, or leave out "
+                            + (key if weights else "random_perceptual"))
 
 
 class Task:

@@ -87,7 +87,7 @@ _ADAM = """
     const float keep = s_p[0], l2 = s_p[1], c1 = s_p[2], b2 = s_p[3], c2 = s_p[4];
     const float rate = s_p[5], root = s_p[6], eps = s_p[7];
     const int64_t n = p->num;
-    #pragma omp parallel for
+    #pragma omp parallel for if (n > 32768)
     for (int64_t i = 0; i < n; i++) {
         const float grad = g_p[i] + l2 * p_p[i];
         const float first = m_p[i] + c1 * (grad - m_p[i]);

@@ -26,6 +26,7 @@ class Optimizer:
         self.gradients = {}
 
     def accumulate(self, loss) -> None:
+        """Add the gradients of `loss`, and free its graph: each intermediate as soon as it has served."""
         reached = [name for name in self.names if _has_consumer(self.parameters[name])]
         gradients = jt.grad(loss, [self.parameters[name] for name in reached], retain_graph=False)
         for name, gradient in zip(reached, gradients):
@@ -119,7 +120,8 @@ class Adam(Optimizer):
     form="torch": steps are counted per parameter, epsilon is added after bias correction,
     parameters without a gradient stay as they are. form="jittor", the rule APF-GAN was trained
     with: one count for all, epsilon added before bias correction, and a parameter that the
-    loss does not reach has a zero gradient.
+    loss does not reach has a zero gradient. With beta1 = 0 the first moment is the gradient,
+    so none is stored.
     """
 
     quantities = ("exp_avg", "exp_avg_sq")
@@ -142,9 +144,11 @@ class Adam(Optimizer):
         scalars = np.array([1 - group["lr"] * decay if self.decoupled else 1.0, 0.0 if self.decoupled else decay,
                             1 - beta1, beta2, 1 - beta2, group["lr"] / (1 - beta1 ** step), root,
                             self.eps / root if self.form == "jittor" else self.eps], np.float32)
-        updated, first, second = kernels.adam(parameter, gradient, self.moment(name, "exp_avg"),
-                                              self.moment(name, "exp_avg_sq"), jt.array(scalars))
-        self.moments[name] = {"exp_avg": first.stop_grad(), "exp_avg_sq": second.stop_grad()}
+        before = self.moment(name, "exp_avg") if beta1 else gradient
+        updated, first, second = kernels.adam(parameter, gradient, before, self.moment(name, "exp_avg_sq"),
+                                              jt.array(scalars))
+        self.moments[name] = {"exp_avg": first.stop_grad()} if beta1 else {}
+        self.moments[name]["exp_avg_sq"] = second.stop_grad()
         parameter.update(updated)
 
 

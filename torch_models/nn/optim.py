@@ -23,6 +23,7 @@ class Optimizer:
         self.gradients = {}
 
     def accumulate(self, loss) -> None:
+        """Add the gradients of `loss`, and free its graph: each intermediate as soon as it has served."""
         gradients = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
         for name, gradient in zip(self.names, gradients):
             if gradient is not None:
@@ -108,7 +109,8 @@ class Adam(Optimizer):
     form="torch": steps are counted per parameter, epsilon is added after bias correction,
     parameters without a gradient stay as they are. form="jittor", the rule APF-GAN was trained
     with: one count for all, epsilon added before bias correction, and a parameter that the
-    loss does not reach has a zero gradient.
+    loss does not reach has a zero gradient. With beta1 = 0 the first moment is the gradient,
+    so none is stored.
     """
 
     quantities = ("exp_avg", "exp_avg_sq")
@@ -130,7 +132,7 @@ class Adam(Optimizer):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         elif group["weight_decay"]:
             gradient = gradient + group["weight_decay"] * parameter
-        first = self.moment(name, "exp_avg").lerp_(gradient, 1 - beta1)
+        first = self.moment(name, "exp_avg").lerp_(gradient, 1 - beta1) if beta1 else gradient
         second = self.moment(name, "exp_avg_sq").mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (1 - beta2 ** step) ** 0.5
         eps = self.eps / root if self.form == "jittor" else self.eps

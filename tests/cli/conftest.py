@@ -24,7 +24,7 @@ def data(tmp_path_factory) -> Path:
     """Three scenes and a photograph of nothing but sky."""
     folder = tmp_path_factory.mktemp("data")
     for name, index in (("1", 0), ("2", 1), ("10", 2), ("sky", 7)):
-        write_pair(folder, name, *render(index, 96, 96))
+        write_pair(folder, name, *render(index, 288, 96))
     return folder
 
 
@@ -32,9 +32,9 @@ def data(tmp_path_factory) -> Path:
 def labels(tmp_path_factory) -> Path:
     """Label maps to generate from: two scenes, sky twice, and trees alone."""
     folder = tmp_path_factory.mktemp("labels")
-    for name, label in (("scene_2", render(3, 64, 64)[1]), ("scene_10", render(4, 64, 64)[1]),
-                        ("sky_1", np.full((64, 64), SKY, np.uint8)), ("sky_2", np.full((64, 64), SKY, np.uint8)),
-                        ("tree", np.full((64, 64), TREE, np.uint8))):
+    for name, label in (("scene_2", render(3, 192, 64)[1]), ("scene_10", render(4, 192, 64)[1]),
+                        ("sky_1", np.full((64, 192), SKY, np.uint8)), ("sky_2", np.full((64, 192), SKY, np.uint8)),
+                        ("tree", np.full((64, 192), TREE, np.uint8))):
         imaging.save_image(folder / f"{name}.png", label)
     return folder
 

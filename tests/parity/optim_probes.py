@@ -102,7 +102,8 @@ def torch_optim(backend, arrays):
             continue
         parameters = tensors(backend, start())
         a, b, c = parameters.values()
-        optimizer = kinds[kind]([{"params": [a, b]}, {"params": [c], "weight_decay": 0.3}], lr=RATES["a"], **hyper)
+        groups = [{"params": [a, b]}, {"params": [c], "weight_decay": 0.3}]
+        optimizer = kinds[kind](groups, lr=RATES["a"], **hyper)
         for step in range(STEPS):
             for group, rate in zip(optimizer.param_groups, rates(step)):
                 group["lr"] = rate

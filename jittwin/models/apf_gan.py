@@ -88,6 +88,11 @@ class ModelConfig:
         return round(self.crop_size / self.aspect_ratio), self.crop_size
 
     def validate(self) -> None:
+        """UserError for sizes that no network can be built from."""
+        if self.aspect_ratio <= 0:
+            raise UserError(f"aspect_ratio={self.aspect_ratio:g}: width over height must be positive")
+        if self.ngf < 2 or self.ngf % 2:
+            raise UserError(f"ngf={self.ngf} must be a positive even number: the last block has half of it")
         check_sides("image", self.size, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
         if self.num_D < 2 or self.num_D > 4:
             raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")

@@ -1,0 +1,207 @@
+"""Time and memory of both twins, side by side in one run.
+
+    python scripts/bench.py [generate|train|seeds|import|all] [--size full|tiny] [--repeat N] [--json F]
+
+Every figure comes from a process of its own, jittor and torch in turn, and is the median over
+`--repeat` such pairs; a process warms up before it is timed. Wall seconds suffer from whatever
+else the machine does, CPU seconds (of all threads) much less, ratios least.
+  generate  one image from one label map
+  train     one training iteration (G and D step) at batch 1 and full size, without a perceptual loss
+  seeds     20 noise seeds of one label map, as a multiple of one
+  import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from jittwin.backend import PACKAGES, load_backend  # noqa: E402
+from jittwin.data.synthetic import SyntheticLandscapes  # noqa: E402
+from jittwin.draws import Draws  # noqa: E402
+from jittwin.generate import Sampler  # noqa: E402
+from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
+from jittwin.tasks.apf_gan import Config  # noqa: E402
+from jittwin.weights import read_weights, write_weights  # noqa: E402
+
+MEASURES = ("generate", "train", "seeds", "import")
+SEEDS = 20
+MODELS = {"E": "apf_gan.encoder", "G": "apf_gan.generator", "D": "apf_gan.discriminator"}
+
+
+def model_config(size: str) -> ModelConfig:
+    return Config(**(Config.PRESETS["tiny"] if size == "tiny" else {})).model()
+
+
+def ready(name: str):
+    backend = load_backend(name)
+    backend.setup()
+    return backend
+
+
+def scene(config: ModelConfig) -> dict:
+    """One built-in landscape: image (3, H, W) and label (H, W)."""
+    height, width = config.size
+    return SyntheticLandscapes(1, width, height, aspect_ratio=config.aspect_ratio).get(0, Draws(0))
+
+
+def timed(action, warm: int, times: int) -> dict[str, float]:
+    """Median seconds and CPU seconds of `action`, which must wait for its own results."""
+    for _ in range(warm):
+        action()
+    walls, cpus = [], []
+    for _ in range(times):
+        wall, cpu = time.perf_counter(), time.process_time()
+        action()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return {"seconds": median(walls), "cpu": median(cpus)}
+
+
+def weights(name: str, size: str, folder: Path) -> dict:
+    """Write initial weights of all networks, for the processes that are timed."""
+    backend, config = ready(name), model_config(size)
+    for key, model in MODELS.items():
+        module = backend.build(model, config)
+        shapes = {k: value.shape for k, value in backend.state_numpy(module).items()}
+        write_weights(folder / f"{key}.safetensors", initial_weights(shapes, 0, config.semantics), {})
+    return {}
+
+
+def sampler(name: str, size: str, folder: Path):
+    backend, config = ready(name), model_config(size)
+    made = Sampler(backend, config, {key: read_weights(folder / f"{key}.safetensors") for key in "EG"})
+    label = scene(config)["label"][None]
+    return backend, lambda seeds: [images for _, images in made(["scene"], label, range(seeds))]
+
+
+def generate(name: str, size: str, folder: Path) -> dict:
+    backend, sample = sampler(name, size, folder)
+    return timed(lambda: sample(1), warm=1, times=3) | {"memory": backend.memory()}
+
+
+def seeds(name: str, size: str, folder: Path) -> dict:
+    backend, sample = sampler(name, size, folder)
+    one = timed(lambda: sample(1), warm=1, times=2)
+    sample(2)  # compiles what only several seeds need
+    many = timed(lambda: sample(SEEDS), warm=0, times=1)
+    return many | {"memory": backend.memory(), "one": one["seconds"], "one_cpu": one["cpu"]}
+
+
+def train(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), model_config(size)
+    at, modules = stage(config.pg_niter, config.pg_niter, config.num_D), {}
+    for key, model in MODELS.items():
+        modules[key] = backend.build(model, config)
+        backend.load_numpy(modules[key], read_weights(folder / f"{key}.safetensors"))
+        backend.train_mode(modules[key], True)
+    generators = {f"{key}.{name}": value for key in "EG"
+                  for name, value in backend.parameters(modules[key]).items()}
+    optimizers = [backend.optimizer("adam", [{"params": parameters, "lr": rate}], betas=(0.0, 0.9),
+                                    form=config.semantics.adam)
+                  for parameters, rate in ((generators, 1e-4), (backend.parameters(modules["D"]), 4e-4))]
+    objective = backend.objective(config, modules["E"], modules["G"], modules["D"])
+    sides = objective.generator_losses, objective.discriminator_losses
+    sample = scene(config)
+    label, real = backend.asarray(sample["label"][None]), backend.asarray(sample["image"][None])
+
+    def iteration():
+        for optimizer, losses in zip(optimizers, sides):
+            backend.step(optimizer, sum(losses(label, real, at, Draws(0)).values()))
+        backend.synchronize()
+
+    return timed(iteration, warm=2, times=1 if size == "full" else 5) | {"memory": backend.memory()}
+
+
+def imported(name: str, size: str, folder: Path) -> dict:
+    return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
+
+
+WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "import": imported}
+
+
+def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
+    """Run a measurement in a process of its own."""
+    command = [sys.executable, __file__, measure, "--size", size, "--worker", name, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        sys.exit(f"{measure} on {name} ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(measure: str, size: str, repeat: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Medians by backend, A B A B."""
+    runs = {name: [] for name in PACKAGES}
+    for _ in range(repeat):
+        for name in PACKAGES:
+            runs[name].append(in_process(measure, name, size, folder))
+    return {name: {key: median(run[key] for run in done) for key in done[0]} for name, done in runs.items()}
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo") as info:
+        model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return (f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GB, "
+            f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
+
+
+def show(measure: str, results: dict[str, dict[str, float]]) -> None:
+    title = f"{SEEDS} seeds" if measure == "seeds" else measure
+    for name, result in results.items():
+        seconds, cpu, memory = result["seconds"], result["cpu"], result["memory"] / 1e6
+        line = f"{title:<12}{name:<8}{seconds:>9.2f} s{cpu:>9.2f} s{memory:>8.0f} MB"
+        if measure == "seeds":
+            line += f"   {seconds / result['one']:.1f}x one seed, CPU {cpu / result['one_cpu']:.1f}x"
+        print(line)
+    seconds, cpu, memory = (results["jittor"][key] / results["torch"][key] for key in ("seconds", "cpu", "memory"))
+    print(f"{'':<12}{'ratio':<8}{seconds:>9.2f}  {cpu:>9.2f}  {memory:>8.2f}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measure", nargs="?", default="all", choices=(*MEASURES, "all", "weights"),
+                        metavar="generate|train|seeds|import|all")
+    parser.add_argument("--size", choices=("full", "tiny"), default="full",
+                        help="default: full, the published sizes")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="pairs of processes (default: 1)")
+    parser.add_argument("--cold", action="store_true",
+                        help="also time Jittor's first import (2 to 5 minutes)")
+    parser.add_argument("--json", metavar="F", help="write the figures to this file too")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    if args.worker:
+        name, folder = args.worker
+        print(json.dumps(WORKERS[args.measure](name, args.size, Path(folder))))
+        return
+    report = {"machine": machine(), "size": args.size, "repeat": args.repeat}
+    print(f"{report['machine']}\n{args.size} size; wall, CPU, peak resident memory; ratio = jittor / torch")
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = MEASURES if args.measure == "all" else [args.measure]
+        if set(chosen) - {"import"}:
+            in_process("weights", "torch", args.size, Path(folder))
+        for measure in chosen:
+            report[measure] = compare(measure, args.size, args.repeat, Path(folder))
+            show(measure, report[measure])
+        if args.cold:
+            report["cold"] = in_process("import", "jittor", args.size, Path(folder), JITTWIN_CACHE=folder)
+            print(f"{'cold import':<12}{'jittor':<8}{report['cold']['seconds']:>9.2f} s")
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -163,12 +163,14 @@ def show(measure: str, results: dict[str, dict[str, float]]) -> None:
         if measure == "seeds":
             line += f"   {seconds / result['one']:.1f}x one seed, CPU {cpu / result['one_cpu']:.1f}x"
         print(line)
-    seconds, cpu, memory = (results["jittor"][key] / results["torch"][key] for key in ("seconds", "cpu", "memory"))
+    jittor, torch = (results[name] for name in PACKAGES)
+    seconds, cpu, memory = (jittor[key] / torch[key] for key in ("seconds", "cpu", "memory"))
     print(f"{'':<12}{'ratio':<8}{seconds:>9.2f}  {cpu:>9.2f}  {memory:>8.2f}", flush=True)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measure", nargs="?", default="all", choices=(*MEASURES, "all", "weights"),
                         metavar="generate|train|seeds|import|all")
     parser.add_argument("--size", choices=("full", "tiny"), default="full",

@@ -22,11 +22,13 @@ from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig, Semantics
-from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, holds, infer_config
+from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
 from jittwin.networks import read_network
+from jittwin.state import differences
 from jittwin.weights import read_metadata, read_weights
 
 SHEET_ROWS = 16
+UNUSED = (HEADS, COUNTERS)     # keys that weights may have and generation does not need
 EXTENSIONS = {"jpg": ".jpg", "png": ".png"}
 
 
@@ -58,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carries out `jittwin generate`; raises UserError."""
     check_numbers(args)
+    if args.sheet:
+        imaging.format_of(args.sheet)      # not after hours of generating
     weights, config = read_generator(args.weights, args.ema)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
     pure = PureDictionary.load(args.pure) if args.pure else None
@@ -79,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
                         sheet.append([imaging.colour_label(label), image])
                 bar.update(len(names))
     if args.sheet:
+        Path(args.sheet).parent.mkdir(parents=True, exist_ok=True)
         imaging.save_image(args.sheet, imaging.grid(sheet, captions=["label map", "generated"]))
     print(f"{len(labels) * len(seeds)} images in {out}")
 
@@ -99,12 +104,16 @@ def apply_pure(pure: PureDictionary, name: str, label: np.ndarray, image: np.nda
 def read_generator(where: str, ema: bool = False) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
     """Weights of E and G, or their averages over training, and the sizes they were saved with.
 
-    UserError: not found, or E and G differ in width.
+    UserError: not found, of another network, or E and G differ in width.
     """
     weights, sizes = {}, {}
     for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
         weights[name], path = read_network(where, name + ".ema" * ema)
-        sizes[name] = infer_config(model, {key: array.shape for key, array in weights[name].items()}), path
+        shapes = {key: array.shape for key, array in weights[name].items()}
+        sizes[name] = infer_config(model, shapes), path
+        expected = expected_keys(model, sizes[name][0], seg_noise=holds(SEG_NOISE, shapes))
+        if problems := differences(expected, shapes, allow_unexpected=UNUSED):
+            raise UserError(f"{path}: not an {model}: {problems}")
     (encoder, encoder_path), (config, path) = sizes["E"], sizes["G"]
     if encoder.ngf != config.ngf or encoder.label_nc != config.label_nc:
         raise UserError(f"{encoder_path}: has ngf={encoder.ngf} and {encoder.label_nc} classes, but {path} has "
@@ -160,7 +169,7 @@ class Sampler:
         self.generator = backend.build("apf_gan.generator", config,
                                        seg_noise=holds(SEG_NOISE, weights["G"]))
         for module, name in ((self.encoder, "E"), (self.generator, "G")):
-            backend.load_numpy(module, weights[name], allow_unexpected=(HEADS, COUNTERS))
+            backend.load_numpy(module, weights[name], allow_unexpected=UNUSED)
             backend.train_mode(module, False)
         self.objective = backend.objective(config, self.encoder, self.generator, None)
 

@@ -97,13 +97,18 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(unit * np.float32(255)), 0, 255).astype(np.uint8)
 
 
-def save_image(path, image: np.ndarray, quality: int = 75) -> None:
-    """Save uint8 (H, W, 3) or (H, W) atomically as JPEG (.jpg, .jpeg) or PNG (.png, ignores quality)."""
+def format_of(path) -> str:
+    """Pillow's name of the format that a file of this name is saved in; UserError for any other suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise UserError(f"{path}: cannot save pictures as '{suffix}'; use .jpg, .jpeg or .png")
+    return _SUFFIXES[suffix]
+
+
+def save_image(path, image: np.ndarray, quality: int = 75) -> None:
+    """Save uint8 (H, W, 3) or (H, W) atomically as JPEG (.jpg, .jpeg) or PNG (.png, ignores quality)."""
     encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, _SUFFIXES[suffix], quality=quality)
+    Image.fromarray(image).save(encoded, format_of(path), quality=quality)
     write_file(path, encoded.getvalue())
 
 

@@ -200,7 +200,7 @@ class LandscapeDataset:
         label = imaging.decode_label(path)
         if not self.train:
             shape = scale_width(label.shape, self.crop_size)
-            check_sides(path, shape, f"crop_size={self.crop_size}")
+            check_sides(path, shape, f"a width of {self.crop_size}")
             return shape, int(label.max())
         size = imaging.image_size(image)
         if size != label.shape:

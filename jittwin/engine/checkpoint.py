@@ -73,7 +73,7 @@ class Checkpoints:
         UserError when the disk is full; the checkpoint before is then untouched.
         """
         writing, whole = self.folder / f"{_WRITING}{name}", self.folder / name
-        with self._failure_explained():
+        with self.failure_explained():
             writing.mkdir(parents=True)
             for stem, arrays in files:
                 write_weights(writing / f"{stem}.safetensors", arrays, {**metadata, "module": stem})
@@ -96,7 +96,7 @@ class Checkpoints:
         """Record `name` as the best checkpoint if its score is lower than that of the best so far."""
         best = self.best()
         if best is None or score < best["score"]:
-            with self._failure_explained():
+            with self.failure_explained():
                 write_file(self.run / "best.json", json.dumps({"checkpoint": name, "score": score}) + "\n")
 
     def state(self, name: str) -> dict:
@@ -124,7 +124,7 @@ class Checkpoints:
                 shutil.rmtree((self.folder / name).rename(self.folder / f"{_WRITING}{name}"))
 
     @contextlib.contextmanager
-    def _failure_explained(self) -> Iterator[None]:
+    def failure_explained(self) -> Iterator[None]:
         """Leave only whole checkpoints behind; a full disk becomes one line."""
         try:
             yield

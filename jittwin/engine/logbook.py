@@ -37,10 +37,13 @@ class Logbook:
     def __enter__(self) -> "Logbook":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.bar.close()
-        self._lines.close()
-        self._events.close()
+        # On a full disk closing fails like the write before it, whose error says more.
+        with contextlib.suppress(*[OSError] if error else []):
+            self._lines.close()
+        with contextlib.suppress(*[OSError] if error else []):
+            self._events.close()
 
     def losses(self, phase: str, epoch: int, step: int, terms: dict[str, float]) -> None:
         """One line of log.jsonl. step: optimizer steps completed in the run before this one."""
@@ -60,7 +63,11 @@ class Logbook:
 
     def note(self, text: str) -> None:
         """A line on stderr that does not break the bar."""
-        self.bar.write(text, file=sys.stderr)
+        if self.bar.last_print_t < self.bar.start_t + self.bar.delay:
+            # Not shown yet; bar.write would show it after all, and close() would not end its line.
+            print(text, file=sys.stderr)
+        else:
+            self.bar.write(text, file=sys.stderr)
 
     def sync(self) -> int:
         """Bring everything to disk; returns the position a checkpoint should remember."""

@@ -60,23 +60,32 @@ class Trainer:
         """
         task, at = self.task, self.at
         log_position = self.restore(start) if start else 0
-        if start:
-            self.checkpoints.point_to(start)
+        if not start:
+            self.enter(task.phases[0])
+        self.steps_per_epoch(task.loader())    # what is wrong with the settings shows before anything is written
         self.run.mkdir(parents=True, exist_ok=True)
-        write_file(self.run / "config.yaml", settings.dump(self.config))
-        with Logbook(self.run, log_position, at.global_step) as log, interrupts() as interrupted:
-            for phase in task.phases:
-                if at.epoch > phase.last_epoch or self.at_limit():
-                    continue
-                at.epoch = max(at.epoch, phase.first_epoch)    # a run may consist of a later phase alone
-                self.enter(phase)
-                loader = task.loader()
-                log.bar.total = self.total_steps(self.steps_per_epoch(loader))
-                while at.epoch <= phase.last_epoch and not self.at_limit():
-                    if self.train_epoch(loader, log, interrupted):
-                        log.note(self.farewell("interrupted") + "; go on with --resume")
-                        return INTERRUPTED
-            log.note(self.farewell("finished"))
+        with self.checkpoints.failure_explained():
+            if start:
+                self.checkpoints.point_to(start)
+            write_file(self.run / "config.yaml", settings.dump(self.config))
+            with Logbook(self.run, log_position, at.global_step) as log, interrupts() as interrupted:
+                return self.train_phases(log, interrupted)
+
+    def train_phases(self, log: Logbook, interrupted: list) -> int:
+        """Every phase from where training stands; returns the exit status."""
+        task, at = self.task, self.at
+        for phase in task.phases:
+            if at.epoch > phase.last_epoch or self.at_limit():
+                continue
+            at.epoch = max(at.epoch, phase.first_epoch)    # a run may consist of a later phase alone
+            self.enter(phase)
+            loader = task.loader()
+            log.bar.total = self.total_steps(self.steps_per_epoch(loader))
+            while at.epoch <= phase.last_epoch and not self.at_limit():
+                if self.train_epoch(loader, log, interrupted):
+                    log.note(self.farewell("interrupted") + "; go on with --resume")
+                    return INTERRUPTED
+        log.note(self.farewell("finished"))
         return 0
 
     def train_epoch(self, loader: Loader, log: Logbook, interrupted: list) -> bool:

@@ -109,7 +109,7 @@ def check_sides(what, shape: tuple[int, int], made_by: str) -> None:
     """Refuse sizes (H, W) that the networks cannot halve and double back."""
     if any(side < MULTIPLE or side % MULTIPLE for side in shape):
         raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
-                        f"be multiples of {MULTIPLE}, such as 512x384; change crop_size or the proportions")
+                        f"be multiples of {MULTIPLE}, such as 512x384; change the width or the proportions")
 
 
 @dataclass(frozen=True)

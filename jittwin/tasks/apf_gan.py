@@ -27,6 +27,7 @@ from jittwin.networks import read_network
 from jittwin.perceptual import load_perceptual
 
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
+BATCH_SIZES = {"pretrain": "batch_size", "finetune": "finetune_batch_size"}   # setting by phase
 SAMPLES = 4  # label maps in a picture grid
 VGG_PIXELS, INCEPTION_PIXELS = 16, 75  # the least height and width that leave something after all poolings
 
@@ -137,6 +138,7 @@ class Task:
             raise UserError("phase=2 starts from the networks of phase 1: give start_weights=FOLDER "
                             "(a checkpoint folder, or PREFIX of PREFIX_net_G.pkl), or use phase=both")
         self.dataset = self.open_data(data_dir)
+        self.look_ahead()
         self.build_pure_dictionary(data_dir, out_dir)
 
     def open_data(self, data_dir):
@@ -148,18 +150,29 @@ class Task:
             return SyntheticLandscapes(config.synthetic_images, config.load_size, height, config.seed, **options)
         return LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list, **options)
 
+    def look_ahead(self) -> None:
+        """Find now what would otherwise stop the second phase: a batch too large, a file that does not fit."""
+        config = self.config
+        for phase in self.phases:
+            key = BATCH_SIZES[phase.name]
+            if not 1 <= getattr(config, key) <= len(self.dataset):
+                raise UserError(f"{key}={getattr(config, key)}: must be 1..{len(self.dataset)}, the number of samples")
+        if len(self.phases) > 1 and config.inception_weights:
+            load_perceptual(self.backend, "inception", config.inception_weights)
+
     def build_pure_dictionary(self, data_dir, out_dir) -> None:
         """Photographs for single-class label maps, which `jittwin generate --pure` uses."""
         path = Path(out_dir) / "pure_img.npz"
-        if not path.exists():
-            dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            dictionary.save(path)
+        if path.exists() and Checkpoints(out_dir).latest():
+            return
+        dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dictionary.save(path)
 
     def loader(self) -> Loader:
-        config = self.config
-        batch_size = config.finetune_batch_size if self.finetuning else config.batch_size
-        return Loader(self.dataset, batch_size, config.seed, config.workers, first_epoch=self.phase.first_epoch)
+        config, phase = self.config, self.phase
+        return Loader(self.dataset, getattr(config, BATCH_SIZES[phase.name]), config.seed, config.workers,
+                      first_epoch=phase.first_epoch)
 
     @property
     def finetuning(self) -> bool:

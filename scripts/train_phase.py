@@ -14,9 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli, train
+from jittwin import cli
+from jittwin import config as settings
+from jittwin import train
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
+from jittwin.tasks.apf_gan import Config
 
 CHOICES = {*flags.FOLDERS, "continue_train", "which_epoch", "inception_loss"}
 
@@ -28,9 +31,9 @@ def run(argv: list[str]) -> int:
     given["save_epoch_freq"] = check_phase(given, second)
     flags.refuse_others(given, flags.TRAIN, CHOICES)
     folder = Path(given["checkpoints_dir"], given["name"])
-    start, settings = starting_point(given, folder, second)
+    start, phases = starting_point(given, folder, second)
     return train.train("apf_gan", options.backend, data=given["input_path"], out=str(folder),
-                       overrides=flags.overrides(given, second) + settings, continue_from=start,
+                       overrides=flags.overrides(given, second) + phases, continue_from=start,
                        device=options.device)
 
 
@@ -59,12 +62,19 @@ def starting_point(given: dict, folder: Path, second: bool) -> tuple[str | None,
     name = checkpoints.latest() if epoch == "latest" else epoch
     if name in checkpoints.names():
         # Both, because the checkpoint may be of the phase before the one that is to be trained.
-        return name, ["phase=both"] if second else ["phase=1"]
+        return name, ["phase=both", f"pretrain_epochs={end_of_first(checkpoints, name)}"] if second else ["phase=1"]
     if not second:
         raise UserError(f"{folder}: no checkpoint '{epoch}' to continue from: there is "
                         f"{', '.join(checkpoints.names()) or 'none'}")
     end = [f"pretrain_epochs={epoch}"] if epoch.isdigit() else []
     return None, ["phase=2", f"start_weights={folder / epoch}", *end]
+
+
+def end_of_first(checkpoints: Checkpoints, name: str) -> int:
+    """The last epoch of the first phase: that of a checkpoint in it, or what the run of a later one says."""
+    if checkpoints.state(name).get("phase") == "finetune":
+        return settings.resolve(Config, yaml_path=checkpoints.run / "config.yaml").pretrain_epochs
+    return int(name.split(".")[0])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""The original projects' commands on a small run: the first phase, fine-tuning from either kind of files, testing."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import BACKENDS, run
+from PIL import Image
+
+from jittwin.weights import read_weights, write_weights
+
+# The published command lines, at a size that takes seconds.
+SIZES = ["--ngf=8", "--ndf=8", "--load_size=216", "--crop_size=192", "--aspect_ratio=3", "--batchSize=2",
+         "--pg_niter=3", "--pg_strategy=1", "--num_D=4", "--print_freq=2", "--remove_hard_imgs=False"]
+TUNING = ["--diff_aug=color,crop,translation", "--inception_loss", "--use_seg_noise", "--continue_train"]
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def phases(backend, data, tmp_path_factory):
+    """The folder in which both phases were trained, with the original's defaults for names."""
+    folder, common = tmp_path_factory.mktemp("scripts"), [f"--input_path={data}", "--backend", backend, *SIZES]
+    for done in run(["train_phase.py", *common, "--niter=3", "--save_epoch_freq=1"],
+                    ["train_phase.py", *common, *TUNING, "--niter=4", "--which_epoch=3"], cwd=folder):
+        done.ok()
+    return folder
+
+
+def test_both_phases(phases):
+    lines = log(phases / "checkpoints/label2img")
+    assert [(line["phase"], line["epoch"]) for line in lines] == [
+        *(("pretrain", epoch) for epoch in (1, 1, 2, 2, 3, 3)), ("finetune", 4), ("finetune", 4)]
+    start = json.loads((phases / "checkpoints/label2img/checkpoints/3/state.json").read_text())
+    assert (start["phase"], start["epoch_done"]) == ("pretrain", True)
+
+
+def test_fine_tuning_from_the_original_files_is_the_same(phases, backend, data):
+    """WHICH_EPOCH_net_{E,G,D}.pkl in the folder of that name."""
+    run_folder, other = phases / "checkpoints/label2img", phases / "checkpoints/other"
+    other.mkdir()
+    for name in "EGD":
+        write_weights(other / f"3_net_{name}.pkl", read_weights(run_folder / f"checkpoints/3/{name}.safetensors"))
+    run(["train_phase.py", f"--input_path={data}", "--name=other", "--backend", backend, *SIZES, *TUNING,
+         "--niter=4", "--which_epoch=3"], cwd=phases)[0].ok()
+    assert [line | {"step": 0} for line in log(other)] == [line | {"step": 0} for line in log(run_folder)[6:]]
+
+
+def test_fine_tuning_goes_on(phases, backend, data):
+    """From its own newest checkpoint, which no longer says where the first phase ended."""
+    run(["train_phase.py", f"--input_path={data}", "--backend", backend, *SIZES, *TUNING, "--niter=5"],
+        cwd=phases)[0].ok()
+    assert [(line["phase"], line["epoch"]) for line in log(phases / "checkpoints/label2img")][6:] == [
+        ("finetune", 4), ("finetune", 4), ("finetune", 5), ("finetune", 5)]
+
+
+def test_generating(phases, backend, labels):
+    """With and without the dictionary; --batchSize changes nothing; a seed is drawn and told."""
+    common = [f"--input_path={labels}", "--backend", backend, "--which_epoch=4"]
+    fixed, batched, drawn = run(
+        ["test_phase.py", *common, "--seed=7", "--out_path=a"],
+        ["test_phase.py", *common, "--seed=7", "--out_path=b", "--batchSize=3", "--use_pure=False"],
+        ["test_phase.py", *common, "--out_path=c"], cwd=phases)
+    assert "seed 7\n" in fixed.ok().err and "used up" in fixed.err
+    assert "used up" not in batched.ok().err and "seed " in drawn.ok().err
+    a, b, c = ({path.name: np.asarray(Image.open(path)).astype(int) for path in (phases / name).iterdir()}
+               for name in "abc")
+    assert set(a) == set(b) == set(c) == {f"{path.stem}.jpg" for path in labels.iterdir()}
+    assert np.abs(a["scene_2.jpg"] - b["scene_2.jpg"]).max() <= 2
+    assert np.abs(a["sky_1.jpg"] - b["sky_1.jpg"]).max() > 20      # a photograph
+
+
+def test_both_phases_in_one_command_need_the_published_sizes(data, tmp_path):
+    done, = run(["train.py", f"--input_path={data}", "--remove_hard_imgs=False"], cwd=tmp_path)
+    assert "too low for a crop 384 high" in done.one_line()
+    assert not list(tmp_path.iterdir())

@@ -40,8 +40,8 @@ class Config(RunConfig):
         "reference": {},
         # Every stage of the recipe within minutes on two cores.
         "tiny": {"ngf": 8, "ndf": 8, "spade_hidden": 16, "load_size": 176, "crop_size": 128, "aspect_ratio": 1.0,
-                 "batch_size": 4, "finetune_batch_size": 4, "pg_niter": 12, "pretrain_epochs": 26, "epochs": 30,
-                 "synthetic_images": 64, "lr": 1e-3, "ttur": False, "save_epochs": 6,
+                 "batch_size": 4, "finetune_batch_size": 4, "pg_niter": 12, "pretrain_epochs": 20, "epochs": 22,
+                 "synthetic_images": 64, "lr": 1e-3, "ttur": False, "save_epochs": 10,
                  "noise": "shared", "log_every": 8},
     }
 

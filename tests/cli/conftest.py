@@ -41,7 +41,7 @@ def labels(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(data, tmp_path_factory):
-    """finished(backend): a run of both phases on the data folder, checkpoints within epochs too; never write to it."""
+    """finished(backend): a run of both phases on the data folder. Never write to it."""
     @functools.cache
     def train_once(backend: str) -> Path:
         folder = tmp_path_factory.mktemp(backend) / "run"

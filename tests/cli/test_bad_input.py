@@ -186,7 +186,8 @@ BAD_WEIGHTS = {
     "text": (lambda d: (d / "G.safetensors").write_text("hello"), ["G.safetensors: "]),
     "other widths": (encoder_of_another_width, ["E.safetensors: has ngf=16", "ngf=8", "one training run"]),
     "missing key": (generator_without("out_conv_img.bias"), ["G.safetensors: not", "1 missing: out_conv_img.bias"]),
-    "discriminator": (lambda d: shutil.copy(d / "D.safetensors", d / "G.safetensors"), ["G.safetensors: not an apf_gan.generator", "94 unexpected"]),
+    "discriminator": (lambda d: shutil.copy(d / "D.safetensors", d / "G.safetensors"),
+                      ["G.safetensors: not an apf_gan.generator", "94 unexpected"]),
 }
 
 
@@ -266,7 +267,8 @@ def test_conversion_is_refused(finished, tmp_path):
     (tmp_path / "text.pkl").write_text("hello")
     cases = {
         "not an apf_gan.encoder": [source, tmp_path / "old.pth", "--model", "apf_gan.encoder"],
-        "'apf_gan.genrator' (did you mean 'apf_gan.generator'?)": [source, tmp_path / "old.pth", "--model", "apf_gan.genrator"],
+        "'apf_gan.genrator' (did you mean 'apf_gan.generator'?)": [
+            source, tmp_path / "old.pth", "--model", "apf_gan.genrator"],
         "unknown extension '.pht'": [source, tmp_path / "new.pht", "--model", "any"],
         "none.pkl: cannot be read": [tmp_path / "none.pkl", tmp_path / "old.pth", "--model", "any"],
         "text.pkl": [tmp_path / "text.pkl", tmp_path / "old.pth", "--model", "any"],

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     backend = load_backend(args.backend)
     backend.setup(device=args.device, seed=args.seed, threads=args.threads)
     sampler = Sampler(backend, config, weights, noise)
+    del weights     # the networks hold them now
     out, seeds, sheet = Path(args.out), range(args.seed, args.seed + args.seeds), []
     with tqdm(total=len(labels) * len(seeds), unit="image", disable=None) as bar:
         for names, maps in batches(labels, args.batch):

@@ -1,7 +1,6 @@
 """What the two APF-GAN twins share: architecture settings, the progressive schedule, initial weights.
 
-APF-GAN: Exploring asymmetric pre-training and fine-tuning strategy for conditional
-generative adversarial network, Computational Visual Media 10(1), 2024,
+APF-GAN, Computational Visual Media 10(1):187-192, 2024,
 doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
 """
 from collections.abc import Mapping

@@ -18,6 +18,7 @@ from jittwin.data.pure import PureDictionary
 from jittwin.data.synthetic import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.engine.checkpoint import Checkpoints
+from jittwin.engine.schedule import linear
 from jittwin.engine.task import Clock, Phase, RunConfig
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import (
@@ -72,6 +73,7 @@ class Config(RunConfig):
     # Optimization: Adam, two time-scale update rule (arXiv 1706.08500): half the rate for G, double for D.
     lr: float = 2e-4
     ttur: bool = True
+    decay_epochs: int = 0                 # the rates fall linearly to 0 over the last epochs of the run
     beta1: float = 0.0
     beta2: float = 0.9
     lambda_feat: float = 10.0
@@ -206,10 +208,15 @@ class Task:
         parameters = {"G": {f"{name}.{key}": value for name in "EG"
                             for key, value in backend.parameters(self.modules[name]).items()},
                       "D": backend.parameters(self.modules["D"])}
-        factors = {"G": 0.5, "D": 2.0} if config.ttur else {"G": 1.0, "D": 1.0}
-        return {name: backend.optimizer("adam", [{"params": parameters[name], "lr": config.lr * factors[name]}],
+        return {name: backend.optimizer("adam", [{"params": parameters[name], "lr": rate}],
                                         betas=(config.beta1, config.beta2), form=config.semantics.adam)
-                for name in parameters}
+                for name, rate in self.rates(self.phase.first_epoch).items()}
+
+    def rates(self, epoch: int) -> dict[str, float]:
+        """Learning rates of an epoch, by optimizer."""
+        config, decay = self.config, self.config.decay_epochs
+        rate = config.lr * (linear(config.epochs - decay, config.epochs)(epoch - 1) if decay else 1.0)
+        return {"G": rate / 2, "D": rate * 2} if config.ttur else {"G": rate, "D": rate}
 
     def initialise(self, name: str, module, before) -> None:
         """Initial weights, overwritten by those of the phase before or of start_weights."""
@@ -243,6 +250,8 @@ class Task:
         return loaded and loaded[:3]
 
     def begin_epoch(self, epoch: int) -> None:
+        for name, rate in self.rates(epoch).items():
+            self.backend.set_lr(self.optimizers[name], rate)
         if self.stage(epoch).full:
             self.modules["G"].drop_heads()
 

@@ -57,6 +57,7 @@ class Optimizer:
         return None
 
     def update(self, name: str, gradient, group: dict) -> None:
+        """Change one parameter by its gradient: the abstract part, each optimizer's own rule."""
         raise NotImplementedError
 
     def moment(self, name: str, quantity: str):

@@ -6,17 +6,11 @@ import resource
 import numpy as np
 
 from jittwin.errors import UserError
+from jittwin.models.catalog import BY_NAME
 from jittwin.state import check_state
 from jt_models.boot import jt
 from jt_models.nn import ops, optim
 
-MODELS = {
-    "apf_gan.encoder": ("apf_gan.encoder", "Encoder"),
-    "apf_gan.generator": ("apf_gan.generator", "Generator"),
-    "apf_gan.discriminator": ("apf_gan.discriminator", "MultiscaleDiscriminator"),
-    "vgg19": ("backbones.vgg", "VGG19"),
-    "inception_v3": ("backbones.inception_v3", "InceptionV3"),
-}
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
 
@@ -51,7 +45,7 @@ class Backend:
         return float(np.asarray(tensor.numpy()).reshape(()))
 
     def build(self, name, config, **options):
-        module, kind = MODELS[name]
+        module, kind = BY_NAME[name].where
         return getattr(importlib.import_module(f"jt_models.{module}"), kind)(config, **options)
 
     def objective(self, *arguments, **options):
@@ -136,4 +130,4 @@ class Backend:
     def barrier(self):
         if self.world_size > 1:
             jt.sync_all(True)
-            jt.mpi.barrier() if hasattr(jt.mpi, "barrier") else self.all_reduce(np.zeros(1, np.float32))
+            self.all_reduce(np.zeros(1, np.float32))    # which no process leaves before all have come

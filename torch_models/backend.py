@@ -8,16 +8,10 @@ import torch
 import torch.distributed as dist
 
 from jittwin.errors import UserError
+from jittwin.models.catalog import BY_NAME
 from jittwin.state import check_state
 from torch_models.nn import ops, optim
 
-MODELS = {
-    "apf_gan.encoder": ("apf_gan.encoder", "Encoder"),
-    "apf_gan.generator": ("apf_gan.generator", "Generator"),
-    "apf_gan.discriminator": ("apf_gan.discriminator", "MultiscaleDiscriminator"),
-    "vgg19": ("backbones.vgg", "VGG19"),
-    "inception_v3": ("backbones.inception_v3", "InceptionV3"),
-}
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
 
@@ -55,7 +49,7 @@ class Backend:
         return float(tensor.detach())
 
     def build(self, name, config, **options):
-        module, kind = MODELS[name]
+        module, kind = BY_NAME[name].where
         return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, **options)
 
     def objective(self, *arguments, **options):

@@ -4,18 +4,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Record:
-    """name: what Backend.build calls the model. weights: files it can start from."""
+    """name: what Backend.build calls the model. where: module and class in either twin.
+
+    weights: files it can start from.
+    """
 
     name: str
+    where: tuple[str, str]
     summary: str
     weights: str
     licence: str
 
 
 MODELS = (
-    Record("apf_gan.encoder", "label map to latent", "official net_E, optional", "CC BY-NC-SA 4.0"),
-    Record("apf_gan.generator", "label and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0"),
-    Record("apf_gan.discriminator", "multi-scale critic, for training", "none", "-"),
-    Record("vgg19", "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause"),
-    Record("inception_v3", "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),
+    Record("apf_gan.encoder", ("apf_gan.encoder", "Encoder"),
+           "label map to latent", "official net_E, optional", "CC BY-NC-SA 4.0"),
+    Record("apf_gan.generator", ("apf_gan.generator", "Generator"),
+           "label and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0"),
+    Record("apf_gan.discriminator", ("apf_gan.discriminator", "MultiscaleDiscriminator"),
+           "multi-scale critic, for training", "none", "-"),
+    Record("vgg19", ("backbones.vgg", "VGG19"),
+           "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause"),
+    Record("inception_v3", ("backbones.inception_v3", "InceptionV3"),
+           "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),
 )
+BY_NAME = {record.name: record for record in MODELS}

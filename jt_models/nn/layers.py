@@ -3,7 +3,7 @@ from jt_models.boot import jt, nn
 from jt_models.nn import ops
 from jt_models.nn.kernels import Normalize
 
-Sequential = nn.Sequential
+ModuleList, Sequential = nn.ModuleList, nn.Sequential
 
 
 class Module(nn.Module):
@@ -12,10 +12,6 @@ class Module(nn.Module):
     def register_buffer(self, name: str, value):
         self.__dict__.setdefault("buffer_names", set()).add(name)
         setattr(self, name, value.stop_grad())
-
-
-class ModuleList(nn.ModuleList):
-    pass
 
 
 class Linear(Module):

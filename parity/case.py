@@ -1,0 +1,104 @@
+"""What a case is: one model of both twins and how to exercise it. A case imports no framework."""
+from collections.abc import Mapping
+
+import numpy as np
+
+from jittwin.draws import Draws
+from parity.side import Arrays, Side, group, grouped
+from parity.worker import resolve
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Case:
+    """Subclass, and set or override what differs. Both workers hold the same case.
+
+    name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration.
+    modes: "eval…" or "train…", with words after it for more ways to run it. differentiable: the inputs
+    whose gradient is compared. optimizer: the rule the model is trained with, (kind, settings).
+    full_depth: at full size the forward pass is compared down to this depth of the module tree.
+    """
+    name: str
+    sizes: tuple[str, ...] = ("tiny",)
+    modes: tuple[str, ...] = ("eval", "train")
+    levels: tuple[str, ...] = ("L1", "L2", "L3", "L4", "L5")
+    dtype: str = "float32"
+    differentiable: tuple[str, ...] = ()
+    optimizer: tuple[str, dict] = ("adam", {})
+    full_depth: int = 1
+
+    def reference(self) -> dict:
+        """How a worker finds this case: {"factory": "module:callable", "arguments": {…}}, fit for JSON."""
+        return {"factory": "parity.cases:find", "arguments": {"name": self.name}}
+
+    def build(self, side: Side, size: str, mode: str):
+        """The module, with any weights."""
+        raise NotImplementedError
+
+    def inputs(self, size: str, mode: str) -> Arrays:
+        """Host arrays by name. Random sites (noise, masks, draws) are not inputs: `run` injects them."""
+        raise NotImplementedError
+
+    def run(self, side: Side, module, inputs: dict, mode: str) -> dict:
+        """Output tensors by name, from input tensors by name."""
+        raise NotImplementedError
+
+    def losses(self, side: Side, module, inputs: dict, mode: str) -> dict:
+        """The real losses by name, as scalar tensors: {} where the model has none of its own."""
+        return {}
+
+    def weights(self, shapes: Shapes, seed: int) -> Arrays:
+        """Float32 values for every key of the state."""
+        return spread_weights(shapes, seed)
+
+
+def spread_weights(shapes: Shapes, seed: int) -> Arrays:
+    """Random weights of a size that keeps signals and gradients of order one through the depth."""
+    arrays = {}
+    for name, shape in shapes.items():
+        values = Draws(7, seed).normal(name, shape)
+        if name.endswith("running_var"):
+            values = 1 + 0.5 * np.tanh(values)
+        elif name.endswith(("bias", "running_mean")):
+            values = 0.1 * values
+        elif len(shape) == 1 and name.endswith("weight"):
+            values = 1 + 0.1 * values               # the gain of a normalisation
+        elif len(shape) > 1:
+            values = values / np.sqrt(np.prod(shape[1:]))
+        arrays[name] = values.astype(np.float32)
+    return arrays
+
+
+def load(reference: dict) -> Case:
+    """The case a reference names; see Case.reference."""
+    return resolve(reference["factory"])(**reference["arguments"])
+
+
+def is_training(mode: str) -> bool:
+    return mode.split()[0] == "train"
+
+
+def shapes(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
+    """In a worker: the state's shapes and types by key."""
+    state = side.backend.state_numpy(load(case).build(side, size, mode))
+    return {}, {name: [list(a.shape), str(a.dtype)] for name, a in state.items()}
+
+
+def arrays_for(case: Case, twins, size: str, mode: str, seed: int = 0) -> Arrays:
+    """Weights and inputs, as the functions that run in workers take them: "weights/…" and "inputs/…"."""
+    _, found = twins.torch.call("parity.case:shapes", case=case.reference(), size=size, mode=mode)
+    weights = case.weights({name: tuple(shape) for name, (shape, _) in found.items()}, seed)
+    return {**grouped("weights", weights), **grouped("inputs", case.inputs(size, mode))}
+
+
+def prepared(side: Side, arrays: Arrays, case: Case, size: str, mode: str) -> tuple:
+    """In a worker: the module with its weights, in its mode, and the input tensors."""
+    module = case.build(side, size, mode)
+    if side.wide:
+        module.double()
+    side.backend.load_numpy(module, group(arrays, "weights"))
+    side.backend.train_mode(module, is_training(mode))
+    inputs = {name: side.tensor(a) for name, a in group(arrays, "inputs").items()}
+    for name in case.differentiable:
+        inputs[name] = side.differentiable(inputs[name])
+    return module, inputs

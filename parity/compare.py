@@ -1,0 +1,177 @@
+"""When two float32 results are equal: the error of one is measured against the noise of the other.
+
+The truth is PyTorch in float64. The noise is what float32 PyTorch itself shows when weights and inputs move
+by one unit in the last place. A fixed tolerance would fail correct gradients of a deep network and pass
+wrong parameters of a shallow one.
+"""
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 8                                     # perturbations
+FACTORS = {False: (8, 4), True: (16, 8)}      # gradient?: (times the noise, times PyTorch's own error)
+VACUOUS = 0.01                                # noise that hides a hundredth of the signal: nothing is shown
+FLOOR_ULPS = 4                                # what one elementwise function may cost in Jittor's fast kernels
+NOTHING = 1e-10                               # of the largest gradient: a float64 gradient that is really zero
+NEARLY_NOTHING = 1e-5                         # of the largest gradient: what float32 may make of that zero
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one tensor. Errors are relative to the root mean square of the truth.
+
+    error: of the candidate (Jittor); own: of float32 PyTorch; noise: of float32 PyTorch on perturbed inputs, at
+    worst; limit: what `error` may be; reason: why it failed, "" if it passed.
+    """
+    error: float
+    own: float
+    noise: float
+    limit: float
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.reason
+
+    @property
+    def ratio(self) -> float:
+        """Error over noise; what float32 PyTorch itself does counts as noise."""
+        return over(self.error, max(self.noise, self.own))
+
+
+def over(error: float, noise: float) -> float:
+    return error / noise if noise else (0.0 if error == 0 else float("inf"))
+
+
+def is_gradient(name: str) -> bool:
+    """Tensors named "gradient …" are compared as gradients."""
+    return name.startswith("gradient ")
+
+
+def rms(a) -> float:
+    a = np.asarray(a, np.float64)
+    return float(np.sqrt(np.mean(np.square(a)))) if a.size else 0.0
+
+
+def masks_differ(values, truth) -> str:
+    """What differs in shape, or in where NaN, +Inf and -Inf stand; "" if nothing."""
+    values, truth = np.asarray(values), np.asarray(truth)
+    if values.shape != truth.shape:
+        return f"shape {values.shape} instead of {truth.shape}"
+    for kind, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
+        if not np.issubdtype(truth.dtype, np.floating):
+            break
+        wrong = test(values) != test(truth)
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            expected = "unexpected" if test(np.asarray(values[where])) else "missing"
+            return f"{int(wrong.sum())} of {wrong.size} elements: {expected} {kind}, first at {where}"
+    return ""
+
+
+def error(values, truth, gradient: bool = False) -> float:
+    """max|values - truth| / rms(truth); infinite when shapes or the non-finite elements differ.
+
+    For gradients the ninth decile of |values - truth| stands for the maximum: where a rounding error flips
+    the sign of one ReLU or the winner of one max-pool, some elements of a correct gradient are far off.
+    """
+    if masks_differ(values, truth):
+        return np.inf
+    values, truth = np.asarray(values, np.float64), np.asarray(truth, np.float64)
+    finite = np.isfinite(truth)
+    difference, truth = np.abs(values[finite] - truth[finite]), truth[finite]
+    if not difference.size:
+        return 0.0
+    size = np.quantile(difference, 0.9) if gradient else difference.max()
+    if not size < np.inf:
+        return np.inf
+    return over(float(size), rms(truth))
+
+
+def perturb(arrays: Mapping[str, np.ndarray], draw: int) -> dict[str, np.ndarray]:
+    """A copy in which every floating element but 0 moved up or down by one ULP; draw 0 changes nothing."""
+    if not draw:
+        return dict(arrays)
+    generator = np.random.Generator(np.random.Philox(draw))
+    return {name: _moved(a, generator) if a.dtype in (np.float32, np.float64) else a
+            for name, a in arrays.items()}
+
+
+def _moved(a, generator) -> np.ndarray:
+    a = np.ascontiguousarray(a)
+    bits = a.view(np.int32 if a.dtype == np.float32 else np.int64)
+    step = generator.integers(0, 2, a.shape, np.uint8).astype(bits.dtype) * 2 - 1
+    return (bits + step * ((a != 0) & np.isfinite(a))).view(a.dtype)
+
+
+def floor(truth, gradient: bool = False) -> float:
+    """The error of FLOOR_ULPS units in the last place of a float32: where the noise happens to be less."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = np.asarray(truth, np.float32)
+        ulp = np.where(np.isfinite(single), np.spacing(np.abs(single)), 0).astype(np.float64)
+    return FLOOR_ULPS * error(np.asarray(truth, np.float64) + ulp, truth, gradient)
+
+
+def judge(name: str, candidate, truth, own: float, noise: float) -> Verdict:
+    """The rules for one tensor; `own` and `noise` are errors of float32 PyTorch."""
+    gradient = is_gradient(name)
+    seen = error(candidate, truth, gradient)
+    times_noise, times_own = FACTORS[gradient]
+    limit = max(times_noise * noise, times_own * own, floor(truth, gradient))
+    if seen <= limit and noise < VACUOUS:
+        return Verdict(seen, own, noise, limit)
+    reason = masks_differ(candidate, truth)
+    if not reason and seen <= limit:
+        reason = f"noise {noise:.1e} hides the signal: nothing is shown"
+    return Verdict(seen, own, noise, limit, reason or f"error {seen:.2e} is over its limit {limit:.2e}")
+
+
+def equal(candidate, truth) -> Verdict:
+    """The rule where equality is owed: copies, conversions, indices, uint8. Bytes are compared."""
+    candidate, truth = np.ascontiguousarray(candidate), np.ascontiguousarray(truth)
+    if candidate.dtype == truth.dtype and candidate.shape == truth.shape:
+        wrong = candidate.view(np.uint8) != truth.view(np.uint8) if truth.ndim else candidate != truth
+        if not np.any(wrong):
+            return Verdict(0.0, 0.0, 0.0, 0.0)
+        reason = masks_differ(candidate, truth) or f"{np.count_nonzero(candidate != truth)} of {truth.size} differ"
+    else:
+        reason = f"{candidate.dtype} {candidate.shape} instead of {truth.dtype} {truth.shape}"
+    seen = error(candidate, truth) if candidate.shape == truth.shape else np.inf
+    return Verdict(seen, 0.0, 0.0, 0.0, reason)
+
+
+@dataclass
+class Comparison:
+    """The same function run by Jittor, by PyTorch in float64, and by PyTorch in float32 with perturbations."""
+
+    candidate: dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
+    own: dict[str, float]
+    noise: dict[str, float]
+    values: dict                   # what the function returned besides arrays, in the Jittor worker
+
+    def verdicts(self, names: Iterable[str] | None = None) -> dict[str, Verdict]:
+        """Per tensor. A tensor that only one twin returns fails.
+
+        Gradients of biases that a normalisation takes out again are zero but for rounding: those are held
+        against the largest gradient.
+        """
+        wanted = list(dict.fromkeys([*self.truth, *self.candidate]) if names is None else names)
+        sizes = {name: rms(self.truth[name]) for name in wanted if is_gradient(name) and name in self.truth}
+        largest = max(sizes.values(), default=0.0)
+        found = {}
+        for name in wanted:
+            if name not in self.truth or name not in self.candidate:
+                side = "Jittor" if name in self.candidate else "PyTorch"
+                found[name] = Verdict(np.inf, 0.0, 0.0, 0.0, f"only {side} returns it")
+            elif sizes.get(name, 1.0) <= NOTHING * largest:
+                found[name] = self._zero(name, largest)
+            else:
+                found[name] = judge(name, self.candidate[name], self.truth[name], self.own[name], self.noise[name])
+        return found
+
+    def _zero(self, name: str, largest: float) -> Verdict:
+        seen = over(float(np.abs(self.candidate[name]).max(initial=0.0)), largest)
+        reason = "" if seen <= NEARLY_NOTHING else f"{seen:.1e} of the largest gradient where the truth is zero"
+        return Verdict(seen, 0.0, 0.0, NEARLY_NOTHING, masks_differ(self.candidate[name], self.truth[name]) or reason)

@@ -1,0 +1,118 @@
+"""Truth and noise of a function, measured in the PyTorch worker; and the pair of workers that compares."""
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from jittwin.weights import fingerprint
+from parity.compare import DRAWS, Comparison, error, is_gradient, perturb
+from parity.side import Arrays, Side, group, grouped
+from parity.worker import Worker, resolve
+
+
+def widened(arrays: Arrays) -> Arrays:
+    return {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in arrays.items()}
+
+
+def compute(side: Side, arrays: Arrays, function: str, arguments: dict) -> tuple[Arrays, dict]:
+    """One run of `function`."""
+    result = resolve(function)(side, dict(arrays), **arguments)
+    return result if isinstance(result, tuple) else (result, {})
+
+
+def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: int = DRAWS,
+            variant: str | None = None) -> tuple[Arrays, dict]:
+    """PyTorch only: "truth/…" in float64; errors of float32 PyTorch as it is ("own") and when all floating
+    arrays move by one unit in the last place, at worst over the draws ("noise").
+
+    variant: compute all this as the catalogued variant of PyTorch would (parity.fingerprints).
+    """
+    with _variant(variant):
+        with side.double():
+            truth, values = compute(side, widened(arrays), function, arguments)
+        own, noise = {}, dict.fromkeys(truth, 0.0)
+        for draw in range(draws + 1):
+            results, _ = compute(side, perturb(arrays, draw), function, arguments)
+            for name, value in results.items():
+                if name in truth:
+                    seen = error(value, truth[name], is_gradient(name))
+                    own.setdefault(name, seen)
+                    noise[name] = max(noise[name], seen if draw else 0.0)
+    return grouped("truth", truth), {"own": own, "noise": noise, "values": values}
+
+
+def _variant(name: str | None):
+    if name is None:
+        return nullcontext()
+    from parity import fingerprints
+    return fingerprints.applied(name)
+
+
+class Twins:
+    """Both workers. twin: a folder with another copy of `jt_models`; see Worker."""
+
+    def __init__(self, twin=None, paths: Sequence[str] = ()):
+        self.paths, self.twin = tuple(paths), twin
+        self.workers: dict[str, Worker] = {}
+        self.known: dict[str, tuple[Arrays, dict]] = {}
+
+    @property
+    def torch(self) -> Worker:
+        return self._worker("torch", None)
+
+    @property
+    def jittor(self) -> Worker:
+        return self._worker("jittor", self.twin)
+
+    def _worker(self, name: str, twin) -> Worker:
+        """A live one: a worker that has died is replaced."""
+        if name in self.workers and self.workers[name].process.poll() is not None:
+            self.workers.pop(name).close()
+        if name not in self.workers:
+            self.workers[name] = Worker(name, twin, self.paths)
+        return self.workers[name]
+
+    def replace_jittor(self, twin) -> None:
+        """Go on with another copy of the Jittor twin; what is known of PyTorch stays known."""
+        self.twin = twin
+        if "jittor" in self.workers:
+            self.workers.pop("jittor").close()
+
+    def compare(self, function: str, arrays: Arrays, /, draws: int = DRAWS, variant: str | None = None,
+                **arguments) -> Comparison:
+        """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time."""
+        key = self._key(function, arrays, draws, variant, arguments)
+        self.jittor.start(function, arrays, **arguments)
+        if key not in self.known:
+            self.torch.start("parity.oracle:measure", arrays, function=function, arguments=arguments,
+                             draws=draws, variant=variant)
+            self.known[key] = self.torch.finish()
+        truth, measured = self.known[key]
+        candidate, values = self.jittor.finish()
+        return Comparison(candidate, group(truth, "truth"), measured["own"], measured["noise"], values)
+
+    def both(self, function: str, arrays: Arrays | None = None, /, **arguments) -> dict[str, tuple[Arrays, dict]]:
+        """The results of one function in either worker, by framework."""
+        workers = {"torch": self.torch, "jittor": self.jittor}
+        for worker in workers.values():
+            worker.start(function, arrays, **arguments)
+        return {name: worker.finish() for name, worker in workers.items()}
+
+    @staticmethod
+    def _key(*parts) -> str:
+        parts = [fingerprint(part) if isinstance(part, dict) and part and all(
+            isinstance(a, np.ndarray) for a in part.values()) else part for part in parts]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            worker.close()
+        self.workers = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

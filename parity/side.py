@@ -1,0 +1,111 @@
+"""What the functions that run inside a worker may ask of their framework, under one name for both."""
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
+
+Arrays = dict[str, np.ndarray]
+
+
+class Side:
+    """One framework. `backend` is the twin's Backend; `ops` and `layers` are the modules of its `nn`."""
+
+    def __init__(self, name: str):
+        from jittwin.backend import load_backend
+        self.name, self.package = name, PACKAGES[name]
+        self.backend = load_backend(name)
+        self.backend.setup()
+        self.ops, self.layers = self.twin("nn.ops"), self.twin("nn.layers")
+        self.wide = False                       # computing in float64
+
+    def twin(self, module: str):
+        """A module of this twin, such as "apf_gan.losses"."""
+        return importlib.import_module(f"{self.package}.{module}")
+
+    @property
+    def Module(self) -> type:
+        """The framework's own base class of modules."""
+        if self.name == "torch":
+            import torch
+            return torch.nn.Module
+        from jt_models.boot import nn
+        return nn.Module
+
+    def tensor(self, array: np.ndarray):
+        """A tensor with the values and the type of the array."""
+        return self.backend.asarray(array)
+
+    def host(self, tensor) -> np.ndarray:
+        return np.array(self.backend.numpy(tensor))
+
+    def differentiable(self, tensor):
+        """The same tensor, with gradients asked for."""
+        return tensor.requires_grad_(True) if self.name == "torch" else tensor.start_grad()
+
+    def gradients(self, loss, tensors: Mapping) -> Arrays:
+        """Of a scalar loss, by the names of `tensors`; zeros where the loss does not reach."""
+        if self.name == "torch":
+            import torch
+            found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+            found = [torch.zeros_like(t) if g is None else g for g, t in zip(found, tensors.values())]
+        else:
+            from jt_models.boot import jt
+            found = jt.grad(loss, list(tensors.values()))
+        return {name: self.host(gradient) for name, gradient in zip(tensors, found, strict=True)}
+
+    @contextlib.contextmanager
+    def double(self) -> Iterator[None]:
+        """PyTorch only: everything built inside is float64."""
+        import torch
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        self.wide = True
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+            self.wide = False
+
+    def parts(self, module) -> dict[str, object]:
+        """Every sub-module by its path; the module itself under ""."""
+        return dict(module.named_modules())
+
+    @contextlib.contextmanager
+    def intercepted(self, module, around: Callable) -> Iterator[None]:
+        """Inside, each call of a sub-module goes through `around(path, call, part, proceed, arguments, keywords)`.
+
+        call: how often this path was called before; proceed(*arguments, **keywords) is the call itself.
+        """
+        paths = {id(part): path for path, part in self.parts(module).items()}
+        counts, original = dict.fromkeys(paths.values(), 0), self.Module.__call__
+
+        def call(part, *arguments, **keywords):
+            path = paths.get(id(part))
+            if path is None:
+                return original(part, *arguments, **keywords)
+            number = counts[path]
+            counts[path] += 1
+
+            def proceed(*arguments, **keywords):
+                return original(part, *arguments, **keywords)
+
+            return around(path, number, part, proceed, arguments, keywords)
+
+        self.Module.__call__ = call
+        try:
+            yield
+        finally:
+            self.Module.__call__ = original
+
+
+def group(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """The arrays named "<prefix>/<name>", by name."""
+    return {name[len(prefix) + 1:]: a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def grouped(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The inverse of `group`."""
+    return {f"{prefix}/{name}": a for name, a in arrays.items()}

@@ -1,0 +1,138 @@
+"""One process per framework: never both in one, since each changes how the other computes.
+
+A worker runs functions `f(side, arrays, **arguments)`, named "module:function", that return arrays, or
+(arrays, values) with values fit for JSON. Arrays travel as safetensors files, the rest as JSON lines.
+"""
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from jittwin.errors import UserError
+from parity.side import Arrays, Side
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST_LINES = 20
+TIMEOUT = 1800
+
+
+class WorkerError(Exception):
+    """A function failed, or the process died; the message holds its last lines and the exit signal."""
+
+
+class Worker:
+    """A process with one framework in it.
+
+    twin: a folder that holds another copy of the twin's package, searched before ours. paths: more
+    folders to import from.
+    """
+
+    def __init__(self, name: str, twin: str | os.PathLike | None = None, paths: Sequence[str] = ()):
+        self.name = name
+        self.folder = tempfile.TemporaryDirectory(prefix=f"parity-{name}-")
+        self.log = open(Path(self.folder.name, "log"), "w+")
+        search = [os.fspath(Path(p).resolve()) for p in (*([twin] if twin else []), ROOT, *paths, ".")]
+        # Threads that spin while they wait take minutes for seconds of work on a busy machine.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(
+            [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from parity.worker import serve; serve()", name], env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+        self.number = 0
+
+    def start(self, function: str, arrays: Arrays | None = None, /, **arguments) -> None:
+        """Begin a call; `finish` waits for it. One call at a time."""
+        self.number += 1
+        files = [Path(self.folder.name, f"{self.number}.{kind}") for kind in ("in", "out")]
+        save_file({name: np.asarray(a, order="C") for name, a in (arrays or {}).items()}, files[0])
+        request = {"function": function, "arguments": arguments, "files": [os.fspath(file) for file in files]}
+        self.pending = function, files
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass                            # it has died: finish() says how
+
+    def finish(self, timeout: float = TIMEOUT) -> tuple[Arrays, dict]:
+        """The arrays and the values of the call. Raises WorkerError, or the function's UserError."""
+        function, files = self.pending
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
+            raise WorkerError(self.obituary(function, None if ready else timeout))
+        reply = json.loads(line)
+        if "error" in reply:
+            raise (UserError if reply["mistake"] else WorkerError)(
+                reply["error"] if reply["mistake"] else f"{self.name}: {function}: {reply['error']}")
+        arrays = load_file(files[1])
+        for file in files:
+            file.unlink()
+        return arrays, reply["values"]
+
+    def call(self, function: str, arrays: Arrays | None = None, /, timeout: float = TIMEOUT, **arguments):
+        self.start(function, arrays, **arguments)
+        return self.finish(timeout)
+
+    def obituary(self, function: str, timeout: float | None) -> str:
+        """How the process ended, and the last lines it wrote."""
+        if timeout is None:
+            status = self.process.wait()
+            how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        else:
+            self.process.kill()
+            how = f"gave no answer in {timeout:.0f} s"
+        self.log.seek(0)
+        last = self.log.read().splitlines()[-LAST_LINES:]
+        return "\n".join([f"the {self.name} worker {how} in {function}; its last lines:", *last])
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+        self.folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def resolve(reference: str):
+    """The object that "package.module:name" names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def serve() -> None:
+    """Answer requests on stdin until it closes. What the frameworks print goes to stderr."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    side = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            side = side or Side(sys.argv[1])
+            result = resolve(request["function"])(side, load_file(request["files"][0]), **request["arguments"])
+            arrays, values = result if isinstance(result, tuple) else (result, {})
+            save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, request["files"][1])
+            reply = {"values": values}
+        except UserError as error:
+            reply = {"error": str(error), "mistake": True}
+        except Exception:
+            reply = {"error": traceback.format_exc(limit=-6).strip(), "mistake": False}
+        replies.write(json.dumps(reply).encode() + b"\n")

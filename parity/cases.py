@@ -1,5 +1,6 @@
 """The cases of this project's models. A model of the catalogue without a case fails the tests."""
 from jittwin.draws import Draws
+from jittwin.errors import UserError, choose_from
 from jittwin.models.apf_gan import ModelConfig
 from parity.case import Case
 
@@ -25,5 +26,11 @@ class ApfGanEncoder(Case):
         return {"z": module(inputs["seg"])}
 
 
-def find(name):
-    return ApfGanEncoder()
+CASES = {case.name: case for case in (ApfGanEncoder(),)}
+
+
+def find(name: str) -> Case:
+    """The case of a model; UserError names the nearest one."""
+    if name not in CASES:
+        raise UserError(f"no parity case {name!r}{choose_from(name, CASES)}")
+    return CASES[name]

@@ -74,6 +74,12 @@ class Twins:
             self.workers[name] = Worker(name, twin, self.paths)
         return self.workers[name]
 
+    def renew(self) -> None:
+        """After a failed call: a worker that died or still owes an answer is replaced when next needed."""
+        for name, worker in list(self.workers.items()):
+            if worker.pending or worker.process.poll() is not None:
+                self.workers.pop(name).close()
+
     def replace_jittor(self, twin) -> None:
         """Go on with another copy of the Jittor twin; what is known of PyTorch stays known."""
         self.twin = twin

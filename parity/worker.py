@@ -48,7 +48,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from parity.worker import serve; serve()", name], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
-        self.number = 0
+        self.number, self.pending = 0, None
 
     def start(self, function: str, arrays: Arrays | None = None, /, **arguments) -> None:
         """Begin a call; `finish` waits for it. One call at a time."""
@@ -70,7 +70,7 @@ class Worker:
         line = self.process.stdout.readline() if ready else b""
         if not line:
             raise WorkerError(self.obituary(function, None if ready else timeout))
-        reply = json.loads(line)
+        reply, self.pending = json.loads(line), None
         if "error" in reply:
             raise (UserError if reply["mistake"] else WorkerError)(
                 reply["error"] if reply["mistake"] else f"{self.name}: {function}: {reply['error']}")

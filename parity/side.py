@@ -1,6 +1,7 @@
 """What the functions that run inside a worker may ask of their framework, under one name for both."""
 import contextlib
 import importlib
+import random
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -10,14 +11,21 @@ PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 Arrays = dict[str, np.ndarray]
 
 
+def global_generators() -> tuple:
+    """The states of Python's and NumPy's generators: no framework may move them."""
+    return random.getstate(), np.random.get_state()[1].tobytes()
+
+
 class Side:
     """One framework. `backend` is the twin's Backend; `ops` and `layers` are the modules of its `nn`."""
 
     def __init__(self, name: str):
         from jittwin.backend import load_backend
         self.name, self.package = name, PACKAGES[name]
+        before = global_generators()
         self.backend = load_backend(name)
         self.backend.setup()
+        self.generators_kept = global_generators() == before
         self.ops, self.layers = self.twin("nn.ops"), self.twin("nn.layers")
         self.wide = False                       # computing in float64
 

@@ -45,8 +45,9 @@ class Worker:
         # Threads that spin while they wait take minutes for seconds of work on a busy machine.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
+        # -P: or the current folder would come before all of these, and its own twin before the other copy.
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from parity.worker import serve; serve()", name], env=environment,
+            [sys.executable, "-P", "-c", "from parity.worker import serve; serve()", name], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 

@@ -1,0 +1,138 @@
+"""A PyTorch module and its Jittor port that need not be ours: the case for proving your own port."""
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.errors import UserError
+from parity.align import renamed, renamed_state
+from parity.case import Case
+from parity.worker import resolve
+
+
+class Pair(Case):
+    """Two classes given by name, so that neither framework is imported where the pair is declared.
+
+    torch, jittor: "module:Class", or any callable that returns a module.
+    arguments: keyword arguments of both constructors; jittor_arguments: the Jittor one's, where they differ.
+    inputs: by name, in the order of the call: a shape, filled with standard normal float32; ("int", low, high,
+    shape), int64 from low to below high; or "module:function", which returns a NumPy array.
+    keywords: the inputs passed by name. options: more keyword arguments of the call, the same on both sides.
+    names: where attribute names differ, paths in the Jittor module to paths in the PyTorch one (parity.align).
+    ignore: shell patterns of PyTorch's state entries that either side makes itself, such as tables of positions.
+    Entries that are not floating point, such as num_batches_tracked [S15], are always left to either side.
+    modes, levels, optimizer, differentiable: see Case; all inputs given by shape are differentiable by default.
+    """
+
+    def __init__(self, torch: str, jittor: str, inputs: Mapping, arguments: Mapping | None = None,
+                 jittor_arguments: Mapping | None = None, keywords: Iterable[str] = (), options: Mapping | None = None,
+                 names: Mapping[str, str] | None = None, ignore: Iterable[str] = (), name: str = "",
+                 modes: Iterable[str] = Case.modes, levels: Iterable[str] = Case.levels,
+                 optimizer: tuple[str, dict] = Case.optimizer, differentiable: Iterable[str] | None = None):
+        self.declaration = {key: value for key, value in locals().items() if key != "self"} | {
+            "keywords": list(keywords), "ignore": list(ignore), "modes": list(modes), "levels": list(levels),
+            "differentiable": None if differentiable is None else list(differentiable)}
+        self.factories = {"torch": torch, "jittor": jittor}
+        self.arguments = dict(arguments or {})
+        self.jittor_arguments = self.arguments if jittor_arguments is None else dict(jittor_arguments)
+        self.given = {key: value if isinstance(value, str) else list(value) for key, value in inputs.items()}
+        self.keywords, self.options = tuple(keywords), dict(options or {})
+        self.names, self.ignore = dict(names or {}), tuple(ignore)
+        self.name = name or jittor
+        self.modes, self.levels, self.optimizer = tuple(modes), tuple(levels), tuple(optimizer)
+        self.differentiable = tuple(
+            [key for key, value in self.given.items() if not isinstance(value, str) and value[:1] != ["int"]]
+            if differentiable is None else differentiable)
+
+    def reference(self):
+        return {"factory": "parity.pair:Pair", "arguments": self.declaration}
+
+    def build(self, side, size, mode):
+        factory = _resolved(self.factories[side.name])
+        module = factory(**(self.arguments if side.name == "torch" else self.jittor_arguments))
+        shown = ShownTorch if side.name == "torch" else ShownJittor
+        module.__class__ = type(type(module).__name__, (shown, type(module)), {"pair": self})
+        if side.name == "torch":
+            import torch
+            torch.backends.mha.set_fastpath_enabled(False)      # one fused kernel, in which no layer is called
+        return module
+
+    def inputs(self, size, mode):
+        return {name: _filled(name, value) for name, value in self.given.items()}
+
+    def run(self, side, module, inputs, mode):
+        positional = [tensor for name, tensor in inputs.items() if name not in self.keywords]
+        by_name = {name: inputs[name] for name in self.keywords}
+        return named(module(*positional, **by_name, **self.options))
+
+    def shared(self, name: str) -> bool:
+        """Whether this entry (PyTorch's name) is copied from one twin to the other."""
+        return not any(fnmatch(name, pattern) for pattern in self.ignore)
+
+
+class ShownTorch:
+    """Mixed into the PyTorch module: how it shows its state."""
+
+    def state_dict(self):
+        """Floating entries; of tied ones the first, as in Jittor [S5]; no scalars, only one-element vectors [P10]."""
+        found, seen = {}, set()
+        for name, value in super().state_dict(keep_vars=True).items():
+            if value.is_floating_point() and id(value) not in seen and self.pair.shared(name):
+                seen.add(id(value))
+                value = value.detach()
+                found[name] = value if value.ndim else value.reshape(1)
+        return found
+
+    def named_parameters(self, *arguments, **keywords):
+        return [(name, value) for name, value in super().named_parameters(*arguments, **keywords)
+                if self.pair.shared(name)]
+
+
+class ShownJittor:
+    """Mixed into the Jittor module: its entries and parts go by PyTorch's names."""
+
+    def state_dict(self):
+        state = renamed_state(super().state_dict().items(), self.pair.names)
+        return {name: value for name, value in state.items()
+                if str(value.dtype).startswith("float") and self.pair.shared(name)}
+
+    def named_modules(self):
+        return [(renamed(path, self.pair.names), part) for path, part in super().named_modules()]
+
+
+def named(outputs, name: str = "output") -> dict:
+    """All tensors of whatever a module returns: "output", "output.0", "output.hidden.1" …; None is left out."""
+    if outputs is None:
+        return {}
+    if isinstance(outputs, Mapping):
+        parts = outputs.items()
+    elif isinstance(outputs, (list, tuple)):
+        parts = enumerate(outputs)
+    else:
+        return {name: outputs}
+    return {key: tensor for part, value in parts for key, tensor in named(value, f"{name}.{part}").items()}
+
+
+def _filled(name: str, value) -> np.ndarray:
+    if isinstance(value, str):
+        return np.asarray(_resolved(value)())
+    if value[:1] == ["int"]:
+        _, low, high, shape = value
+        return Draws(1).integers(name, low, high - 1, tuple(shape))
+    return Draws(1).normal(name, tuple(value))
+
+
+def _resolved(reference: str):
+    """What "module:name" names; a UserError says which half was not found."""
+    if reference.count(":") != 1:
+        raise UserError(f"{reference!r} names nothing: write \"module:Class\", as in \"torch.nn:Linear\"")
+    try:
+        return resolve(reference)
+    except ModuleNotFoundError as error:
+        if reference.startswith(str(error.name)):
+            raise UserError(f"{reference!r}: there is no module {error.name!r}; it is searched where pytest runs and "
+                            "in PYTHONPATH") from error
+        raise
+    except AttributeError as error:
+        raise UserError(f"{reference!r}: {error}") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 8                                     # perturbations
-FACTORS = {False: (8, 4), True: (16, 8)}      # gradient?: (times the noise, times PyTorch's own error)
+FACTORS = {False: (8, 4), True: (16, 8)}      # gradient or update?: (times the noise, times PyTorch's own error)
 VACUOUS = 0.01                                # noise that hides a hundredth of the signal: nothing is shown
 FLOOR_ULPS = 4                                # what one elementwise function may cost in Jittor's fast kernels
 NOTHING = 1e-10                               # of the largest gradient: a float64 gradient that is really zero
@@ -49,6 +49,11 @@ def is_gradient(name: str) -> bool:
     return name.startswith("gradient ")
 
 
+def is_update(name: str) -> bool:
+    """Tensors named "update …" are compared as updates: what training changed in all of a network."""
+    return name.startswith("update ")
+
+
 def rms(a) -> float:
     a = np.asarray(a, np.float64)
     return float(np.sqrt(np.mean(np.square(a)))) if a.size else 0.0
@@ -70,11 +75,13 @@ def masks_differ(values, truth) -> str:
     return ""
 
 
-def error(values, truth, gradient: bool = False) -> float:
+def error(values, truth, gradient: bool = False, update: bool = False) -> float:
     """max|values - truth| / rms(truth); infinite when shapes or the non-finite elements differ.
 
     For gradients the ninth decile of |values - truth| stands for the maximum: where a rounding error flips
     the sign of one ReLU or the winner of one max-pool, some elements of a correct gradient are far off.
+    For updates the root mean square stands for it: the first steps of Adam go by the sign of the gradient,
+    so where that is nearly zero a single element may go the other way.
     """
     if masks_differ(values, truth):
         return np.inf
@@ -83,10 +90,15 @@ def error(values, truth, gradient: bool = False) -> float:
     difference, truth = np.abs(values[finite] - truth[finite]), truth[finite]
     if not difference.size:
         return 0.0
-    size = np.quantile(difference, 0.9) if gradient else difference.max()
+    size = rms(difference) if update else np.quantile(difference, 0.9) if gradient else difference.max()
     if not size < np.inf:
         return np.inf
     return over(float(size), rms(truth))
+
+
+def named_error(name: str, values, truth) -> float:
+    """`error` as the tensor's name asks for."""
+    return error(values, truth, is_gradient(name), is_update(name))
 
 
 def perturb(arrays: Mapping[str, np.ndarray], draw: int) -> dict[str, np.ndarray]:
@@ -105,20 +117,24 @@ def _moved(a, generator) -> np.ndarray:
     return (bits + step * ((a != 0) & np.isfinite(a))).view(a.dtype)
 
 
-def floor(truth, gradient: bool = False) -> float:
-    """The error of FLOOR_ULPS units in the last place of a float32: where the noise happens to be less."""
+def floor(name: str, truth) -> float:
+    """The error of FLOOR_ULPS units in the last place of a float32: where the noise happens to be less.
+
+    0 for a truth that is all zeros: nothing else is near it.
+    """
+    if not np.any(truth):
+        return 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         single = np.asarray(truth, np.float32)
         ulp = np.where(np.isfinite(single), np.spacing(np.abs(single)), 0).astype(np.float64)
-    return FLOOR_ULPS * error(np.asarray(truth, np.float64) + ulp, truth, gradient)
+    return FLOOR_ULPS * named_error(name, np.asarray(truth, np.float64) + ulp, truth)
 
 
 def judge(name: str, candidate, truth, own: float, noise: float) -> Verdict:
     """The rules for one tensor; `own` and `noise` are errors of float32 PyTorch."""
-    gradient = is_gradient(name)
-    seen = error(candidate, truth, gradient)
-    times_noise, times_own = FACTORS[gradient]
-    limit = max(times_noise * noise, times_own * own, floor(truth, gradient))
+    seen = named_error(name, candidate, truth)
+    times_noise, times_own = FACTORS[is_gradient(name) or is_update(name)]
+    limit = max(times_noise * noise, times_own * own, floor(name, truth))
     if seen <= limit and noise < VACUOUS:
         return Verdict(seen, own, noise, limit)
     reason = masks_differ(candidate, truth)

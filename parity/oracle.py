@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from jittwin.weights import fingerprint
-from parity.compare import DRAWS, Comparison, error, is_gradient, perturb
+from parity.compare import DRAWS, Comparison, named_error, perturb
 from parity.side import Arrays, Side, group, grouped
 from parity.worker import Worker, resolve
 
@@ -37,7 +37,7 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: i
             results, _ = compute(side, perturb(arrays, draw), function, arguments)
             for name, value in results.items():
                 if name in truth:
-                    seen = error(value, truth[name], is_gradient(name))
+                    seen = named_error(name, value, truth[name])
                     own.setdefault(name, seen)
                     noise[name] = max(noise[name], seen if draw else 0.0)
     return grouped("truth", truth), {"own": own, "noise": noise, "values": values}

@@ -84,7 +84,7 @@ def dispatch(argv: list[str]) -> int:
     return importlib.import_module(COMMANDS[argv[0]][0]).run(args) or 0
 
 
-def guarded(work, debug: bool) -> int:
+def guarded(work, debug: bool, program: str = "jittwin") -> int:
     """Call `work`; mistakes, a full disk, Ctrl-C and a closed pipe become one line and an exit status."""
     try:
         status = work()
@@ -97,12 +97,12 @@ def guarded(work, debug: bool) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        print("jittwin: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"jittwin: {one_line(error)}", file=sys.stderr)
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
         return MISTAKE
 
 

@@ -1,14 +1,21 @@
-"""Runs the levels over the cases: every step is one level of one case at one size in one mode."""
+"""Runs the levels over the cases: every step is one level of one case at one size in one mode.
+
+`python -m parity check` is at the end.
+"""
 import importlib
 import importlib.util
+import shlex
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from jittwin.errors import UserError, choose_from
+from parity.attest import attested
 from parity.case import Case
 from parity.oracle import Twins
+from parity.report import of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row, failure
 from parity.worker import WorkerError, resolve
 
@@ -125,3 +132,66 @@ def _rows(steps: list[Step], twins: Twins, progress, bundle) -> Iterator[Row]:
         if progress:
             progress(step, rows)
         yield from rows
+
+
+# ---- python -m parity check ------------------------------------------------------------
+
+def add_arguments(parser) -> None:
+    model_arguments(parser)
+    parser.add_argument("--tier", choices=tuple(TIERS), default="ci",
+                        help="ci: small models, every level; full: the published sizes too, where they are owed")
+    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
+    parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
+    parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
+    output_arguments(parser)
+
+
+def model_arguments(parser) -> None:
+    """What every command takes that runs cases."""
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="a model, or a family such as apf_gan; without one every model")
+    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models, to check instead")
+
+
+def command(args) -> int:
+    """Check, show and write the report. 0: the twins agree, 1: they do not."""
+    from parity.terminal import Live, show
+    begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
+    steps = plan(args.models, args.tier, levels)
+    if not steps:
+        offered = sorted({level for case in select(args.models) for level in case.levels})
+        raise UserError(f"level {', '.join(levels)}: {', '.join(args.models)} has only {', '.join(offered)}")
+    if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
+        raise UserError(f"--bundle {args.bundle} is a file: name a folder")
+    with Twins(twin) as twins:
+        with Live(steps) as live:
+            rows = list(_rows(steps, twins, live, args.bundle))
+        attestation = None if steps[0].level == "L0" else attested(twins)
+    report = of_rows(rows, attestation, command=asked(args),
+                     seconds=round(time.monotonic() - begun, 1))
+    write(report, files)
+    show(report)
+    return 0 if report.passed else 1
+
+
+def asked(args) -> str:
+    """The command without where its output goes."""
+    levels = [word for level in args.level or () for word in ("--level", level)]
+    options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
+               for word in (f"--{name.replace('_', '-')}", value)]
+    return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])
+
+
+def levels_of(args) -> list[str] | None:
+    """The levels asked for, None for all."""
+    if args.level and args.up_to:
+        raise UserError("--level and --up-to exclude each other: --level names levels, --up-to the last one")
+    check_levels([*(args.level or ()), *filter(None, [args.up_to])])
+    return list(LEVELS)[:list(LEVELS).index(args.up_to) + 1] if args.up_to else args.level
+
+
+def twin_folder(folder: str | None) -> str | None:
+    """UserError where the folder holds no copy of the Jittor twin."""
+    if folder and not Path(folder, "jt_models", "__init__.py").is_file():
+        raise UserError(f"--twin {folder}: there is no jt_models package in it: name the folder that contains one")
+    return folder

@@ -1,0 +1,110 @@
+"""Pictures for the page, as inline SVG: how error grows through depth, and where in a tensor it sits.
+
+Colours are classes of the page's style sheet, so that they follow light and dark.
+"""
+import math
+from collections.abc import Sequence
+from html import escape
+
+from parity.report import short
+
+WIDTH, HEIGHT = 960, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 40      # margins around the plot
+LABEL = 74                                     # width a name under the axis needs
+POINTS = 250                                   # more than these are drawn without a tooltip each
+TICKS = 8
+
+
+def growth(curve: Sequence[Sequence], first: str = "", culprits: Sequence[str] = ()) -> str:
+    """Error, noise and limit per module on a logarithmic axis, in the order of execution.
+
+    curve: [[module path, error, noise, limit], …]; first: the module where the twins part, marked with
+    a line; culprits: modules at fault, marked with dots. Values that are 0 stand on the floor of the plot and
+    infinite ones on its ceiling.
+    """
+    points = [(str(path), *(float(value) for value in values)) for path, *values in curve]
+    low, high = _decades([value for _, *values in points for value in values])
+    xs = _spread(len(points))
+
+    def y(value: float) -> float:
+        share = 0.0 if value <= 0 else 1.0 if math.isinf(value) else (math.log10(value) - low) / (high - low)
+        return round(TOP + (1 - min(1.0, max(0.0, share))) * (HEIGHT - TOP - BOTTOM), 1)
+
+    error, noise, limit = (list(zip(xs, [y(point[k]) for point in points])) for k in (1, 2, 3))
+    floor = HEIGHT - BOTTOM
+    parts = [_grid(low, high, y), _names([path for path, *_ in points], xs),
+             f'<polygon class="noise" points="{_join([(xs[0], floor), *noise, (xs[-1], floor)])}"/>',
+             f'<polyline class="limit" points="{_join(limit)}"/>',
+             f'<polyline class="error" points="{_join(error)}"/>']
+    seen = False
+    for (path, *values), (px, py) in zip(points, error):
+        if path == first and not seen:
+            seen, anchor = True, "end" if px > WIDTH * 0.7 else "start"
+            parts.append(f'<line class="first" x1="{px}" x2="{px}" y1="{TOP}" y2="{floor}"/><text class="first" '
+                         f'x="{px + (-5 if anchor == "end" else 5)}" y="{TOP + 9}" text-anchor="{anchor}">first '
+                         f'divergence: {escape(path)}</text>')
+        guilty = path in culprits or values[0] > values[2]
+        if guilty or len(points) <= POINTS:
+            numbers = ", ".join(f"{name} {short(v)}" for name, v in zip(("error", "noise", "limit"), values))
+            look = 'class="culprit" r="4"' if guilty else 'class="point" r="2"'
+            parts.append(f'<circle {look} cx="{px}" cy="{py}"><title>{escape(path or "the whole model")}: {numbers}'
+                         '</title></circle>')
+    return (f'<svg class="growth" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="error through depth">'
+            f'{"".join(parts)}</svg>')
+
+
+def heat(error: Sequence[Sequence], width: int = 240) -> str:
+    """A 2-D map of errors; the deepest colour is the largest of them."""
+    rows = [[float(value) for value in line] for line in error]
+    largest = max((value for line in rows for value in line if math.isfinite(value)), default=0.0)
+    cells = []
+    for y, line in enumerate(rows):
+        for x, value in enumerate(line):
+            share = 1.0 if not math.isfinite(value) else value / largest if largest else 0.0
+            if share > 0.02:
+                cells.append(f'<rect x="{x}" y="{y}" width="1.02" height="1.02" fill-opacity="{share:.2f}"/>')
+    columns = max((len(line) for line in rows), default=1)
+    height = round(width * max(1, len(rows)) / max(1, columns))
+    return (f'<svg class="heat" viewBox="0 0 {columns} {len(rows)}" width="{width}" height="{min(height, 2 * width)}" '
+            f'preserveAspectRatio="none" role="img" aria-label="where the error is">{"".join(cells)}</svg>')
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """The whole powers of ten that hold all finite positive values."""
+    found = [math.log10(value) for value in values if value > 0 and math.isfinite(value)]
+    low, high = (math.floor(min(found)), math.ceil(max(found))) if found else (-8, -6)
+    return low, max(high, low + 1)
+
+
+def _spread(count: int) -> list[float]:
+    room = WIDTH - LEFT - RIGHT
+    return [round(LEFT + room * (i / (count - 1) if count > 1 else 0.5), 1) for i in range(count)]
+
+
+def _join(points) -> str:
+    return " ".join(f"{x},{y}" for x, y in points)
+
+
+def _grid(low: int, high: int, y) -> str:
+    step = max(1, math.ceil((high - low) / TICKS))
+    lines = []
+    for power in range(low, high + 1, step):
+        at = y(10.0 ** power)
+        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>'
+                     f'<text x="{LEFT - 8}" y="{at + 4}" text-anchor="end">1e{power}</text>')
+    return "".join(lines)
+
+
+def _names(paths: Sequence[str], xs: Sequence[float]) -> str:
+    """Under the axis the first part of a path where it changes, as far as there is room."""
+    found, room, before = [], -math.inf, None
+    for path, x in zip(paths, xs):
+        name = path.split(".")[0].split("#")[0]
+        if name != before:
+            found.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 5}"/>')
+            if name and x >= room:
+                anchor = "end" if x > WIDTH - LABEL else "start"
+                found.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="{anchor}">{escape(name)}</text>')
+                room = x + LABEL
+        before = name
+    return "".join(found)

@@ -1,0 +1,73 @@
+"""A report as Markdown tables: the matrix of models and levels, every comparison, the environment."""
+from parity.report import Report, explained, outcome, short, summary
+from parity.result import LEVELS, Row
+
+READING = """\
+Truth is PyTorch in float64; *error* is the largest deviation of the Jittor twin from it, relative to the root mean
+square of the tensor (for gradients the ninth decile). *Noise* is the same of float32 PyTorch when weights and inputs
+move by one unit in the last place. *Ratio* is error over noise, or over float32 PyTorch's own error where that is
+larger; a comparison passes up to 8 times the noise or 4 times that error (gradients 16 and 8). `equal` means that not
+one bit differs."""
+
+
+def render(report: Report) -> str:
+    attestation = report.attestation
+    made = ", ".join(filter(None, [attestation.get("made", ""), summary(report)]))
+    lines = [f"# Parity: {report.verdict}", "", f"{made}."]
+    if "command" in attestation:
+        lines += ["", f"Written by `{attestation['command']} --markdown FILE`; do not edit."]
+    lines += ["", READING, "", *matrix(report)]
+    if report.failed:
+        lines += ["", "## Failed", "", *(f"- {cell(r.model)} {r.level} {r.mode}: {cell(explained(r))}"
+                                         for r in report.failed)]
+    lines += mutation(report) + ["", "## Every comparison", "", *comparisons(report.rows)]
+    return "\n".join(lines + environment(attestation)) + "\n"
+
+
+def matrix(report: Report) -> list[str]:
+    """The worst ratio by model and level."""
+    cells, levels = report.cells(), [level for level in report.levels if level != "L0"]
+    sizes = list(dict.fromkeys((model, size) for model, size, level in cells if level != "L0"))
+    table = [[f"{model} ({size} size)" if size == "full" else model,
+              *(mark(cells.get((model, size, level))) for level in levels)] for model, size in sizes]
+    return rows_of(["model", *(f"{level} {LEVELS[level]}" for level in levels)], table)
+
+
+def mark(r: Row | None) -> str:
+    return "" if r is None else outcome(r) if r.passed else f"**fail** {short(r.ratio)}"
+
+
+def comparisons(rows: list[Row]) -> list[str]:
+    head = ["model", "level", "mode", "size", "error", "noise", "ratio", "verdict", "worst tensor"]
+    return rows_of(head, [[r.model, r.level, r.mode, r.detail.get("size", ""), short(r.error), short(r.noise),
+                           outcome(r), r.verdict if r.passed else "**fail**", r.worst] for r in rows])
+
+
+def mutation(report: Report) -> list[str]:
+    """How many seeded faults each level notices, and which nobody does."""
+    extras = report.extras
+    if "kill_rate" not in extras:
+        return []
+    return ["", "## Seeded faults", "", f"{extras['kill_rate']:.1%} of the faults put into the Jittor twin are noticed."]
+
+
+def environment(attestation: dict) -> list[str]:
+    facts = attestation.get("facts", {})
+    if not facts:
+        return ["", "## Environment", "", attestation.get("reason", "")]
+    names = list(facts)
+    promises = [[entry["promise"], f"{entry['id']}", *("yes" if not entry[n] else f"**no**: {entry[n]}" for n in names)]
+                for entry in attestation["owed"]]
+    recorded = [[key, *(facts[n].get(key, "") for n in names)] for key in next(iter(facts.values()))]
+    return ["", "## Environment", "", *rows_of(["must hold", "catalogue", *names], promises), "",
+            *rows_of(["recorded", *names], recorded)]
+
+
+def rows_of(head: list[str], table: list[list]) -> list[str]:
+    lines = [head, ["---"] * len(head), *table]
+    return ["| " + " | ".join(cell(value) for value in line) + " |" for line in lines]
+
+
+def cell(value) -> str:
+    """Text that stays in its cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")

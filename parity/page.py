@@ -1,0 +1,167 @@
+"""A report as one HTML page that needs nothing else: no other file, no network."""
+from html import escape
+
+from parity import charts
+from parity.report import Report, explained, outcome, short, summary
+from parity.result import LEVELS, Row
+from parity.style import CSS, SCRIPT
+
+KEY = ('<p class="soft key"><b class="e">blue</b> the error of the Jittor twin, <b>grey</b> what float32 PyTorch shows '
+       'when everything moves by one unit in the last place, <b class="l">dashed</b> the limit, <b class="c">red</b> '
+       'modules over it. Modules stand in the order they run.</p>')
+READING = """
+<p>The truth is PyTorch in float64 on the same weights and inputs. <b>Error</b> is the largest deviation of the Jittor
+twin from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign of
+a ReLU moves single elements of a correct gradient far. <b>Noise</b> is the same of float32 PyTorch when weights and
+inputs move by one unit in the last place, at worst over eight draws. <b>Ratio</b> is error over noise, or over float32
+PyTorch's own error where that is larger. A comparison passes up to 8 times the noise or 4 times PyTorch's own error
+(gradients 16 and 8), and never by a number somebody picked. Where equality is owed, bytes are compared: “equal”
+means that not one differs.</p>"""
+
+
+def render(report: Report) -> str:
+    ids = {id(r): f"row-{number}" for number, r in enumerate(report.rows)}
+    sections = [("matrix", "Models and levels", _matrix(report, ids)), ("failed", "What failed", _failed(report, ids)),
+                ("explained", "Explanations", _explanations(report)),
+                ("growth", "Error through depth", _growth(report, ids)),
+                ("faults", "Seeded faults", _faults(report)), ("rows", "Every comparison", _rows(report, ids)),
+                ("environment", "Environment", _environment(report.attestation)),
+                ("reading", "How to read this", READING)]
+    sections = [(name, heading, body) for name, heading, body in sections if body]
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{heading}</h2>{inside}</section>' for name, heading, inside in sections)
+    head = (f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>Parity: {report.verdict}</title><style>{CSS}</style>')
+    return (f'<!doctype html><html lang="en"><head>{head}</head><body><main>{_header(report)}<nav>{links}</nav>{body}'
+            f'</main><script>{SCRIPT}</script></body></html>\n')
+
+
+def _header(report: Report) -> str:
+    found = report.attestation
+    says = "The twins agree" if report.passed else "The twins do not agree"
+    command = f'<p class="soft"><code>{escape(found["command"])}</code></p>' if "command" in found else ""
+    made = f'{escape(found["made"])}, ' if "made" in found else ""
+    frameworks = escape(", ".join(facts["framework"] for facts in found.get("facts", {}).values()))
+    return (f'<header class="{report.verdict}"><h1>{says}</h1><p>{escape(summary(report))}.</p>'
+            f'<p class="soft">{made}{frameworks}</p>{command}</header>')
+
+
+def _matrix(report: Report, ids: dict) -> str:
+    """Worst ratio by model and level; the bar is the share of the limit that is used."""
+    cells, levels = report.cells(), [level for level in report.levels if level != "L0"]
+    lines = dict.fromkeys((model, size) for model, size, level in cells if level != "L0")
+    if not lines:
+        return ""
+    head = "".join(f"<th>{level}<small>{escape(LEVELS[level])}</small></th>" for level in levels)
+    body = "".join(f"<tr><th>{escape(model)}{' <small>full size</small>' if size == 'full' else ''}</th>"
+                   + "".join(_cell(cells.get((model, size, level)), ids) for level in levels) + "</tr>"
+                   for model, size in lines)
+    return (f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{body}</table></div><p class="soft">The '
+            f'number is the worst ratio of error to noise, the bar how much of the limit that error uses.</p>')
+
+
+def _cell(r: Row | None, ids: dict) -> str:
+    if r is None:
+        return '<td class="none"></td>'
+    limit = float(r.detail.get("limit", 0) or 0)
+    share = min(1.0, r.error / limit) if limit else float(not r.passed)
+    tip = escape(f"{r.mode}: error {short(r.error)}, noise {short(r.noise)}, limit {short(limit)}", quote=True)
+    return (f'<td class="{r.verdict}" title="{tip}"><a href="#{ids[id(r)]}">{outcome(r) if r.passed else "fail"}'
+            f'<span class="bar"><i style="width:{share:.0%}"></i></span></a></td>')
+
+
+def _failed(report: Report, ids: dict) -> str:
+    lines = [f'<li><a href="#{ids[id(r)]}">{escape(r.model)} {r.level} {escape(r.mode)}</a>: '
+             f'{escape(explained(r).splitlines()[0])}</li>' for r in report.failed]
+    if not lines and report.attestation.get("verdict") != "pass":
+        lines = [f"<li>environment: {escape(report.attestation.get('reason', 'see below'))}</li>"]
+    return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _growth(report: Report, ids: dict) -> str:
+    """The worst forward pass of every model."""
+    worst: dict[str, Row] = {}
+    for r in report.rows:
+        if len(r.detail.get("curve", ())) > 2 and (r.model not in worst or (r.passed, -r.ratio) <
+                                                   (worst[r.model].passed, -worst[r.model].ratio)):
+            worst[r.model] = r
+    figures = [f'<figure>{_curve(r)}<figcaption><a href="#{ids[id(r)]}">{escape(r.model)}, {escape(r.mode)}</a>: '
+               f'{"pass" if r.passed else "<b class=bad>fail</b>"}, ratio {short(r.ratio)}</figcaption></figure>'
+               for r in worst.values()]
+    return KEY + f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+
+
+def _curve(r: Row) -> str:
+    return charts.growth(r.detail["curve"], r.detail.get("first_divergence") or "", r.detail.get("culprits") or ())
+
+
+def _rows(report: Report, ids: dict) -> str:
+    parts = []
+    for model in dict.fromkeys(r.model for r in report.rows):
+        names = "level, mode", "worst tensor", "error", "noise", "ratio", ""
+        head = "".join(f"<span>{name}</span>" for name in names)
+        parts.append(f'<h3>{escape(model)}</h3><div class="head">{head}</div>')
+        parts += [_row(r, ids[id(r)]) for r in report.rows if r.model == model]
+    return "".join(parts)
+
+
+def _row(r: Row, identity: str) -> str:
+    size = " (full)" if r.detail.get("size") == "full" else ""
+    cells = [f"<span>{r.level} {escape(r.mode)}{size}</span>", f'<span class="worst">{escape(r.worst)}</span>',
+             *(f'<span class="number">{value}</span>' for value in (short(r.error), short(r.noise), outcome(r))),
+             f'<span class="{"good" if r.passed else "bad"}">{r.verdict}</span>']
+    parts = [] if r.passed else [f'<pre class="bad">{escape(explained(r))}</pre>']
+    if r.detail.get("curve"):
+        parts.append(f'<figure class="whole">{_curve(r)}</figure>')
+    parts += [_tensors(r), _map(r.detail.get("map"))]
+    parts.append(f'<p class="soft">{escape(LEVELS.get(r.level, ""))}; {escape(r.dtype or "all types")}; '
+                 f'{r.detail.get("count", 0)} tensors; {r.detail.get("seconds", 0)} s</p>')
+    return (f'<details id="{identity}"{"" if r.passed else " open"}><summary>{"".join(cells)}</summary>'
+            f'<div>{"".join(parts)}</div></details>')
+
+
+def _tensors(r: Row) -> str:
+    found = r.detail.get("tensors", [])
+    if not found:
+        return ""
+    lines = [[escape(str(name)), *(short(v) for v in (error, noise, own, limit)), escape(str(reason))]
+             for name, error, noise, own, limit, reason in found]
+    head = ["worst tensors first", "error", "noise", "PyTorch's own error", "limit", ""]
+    return _table(head, lines, numbers=(1, 2, 3, 4))
+
+
+def _map(found: dict | None) -> str:
+    if not found or not found.get("error"):
+        return ""
+    return (f'<figure class="whole">{charts.heat(found["error"])}<figcaption>where the error of '
+            f'{escape(str(found.get("name", "")))} sits</figcaption></figure>')
+
+
+def _environment(found: dict) -> str:
+    facts = found.get("facts", {})
+    if not facts:
+        return f'<pre class="bad">{escape(found.get("reason", "nothing was attested"))}</pre>'
+    names = list(facts)
+    owed = [[f"{escape(entry['promise'])} <small>{escape(entry['id'])}</small>",
+             *(f'<span class="bad">no: {escape(entry[n])}</span>' if entry[n] else '<span class="good">yes</span>'
+               for n in names)] for entry in found["owed"]]
+    recorded = [[escape(key), *(escape(str(facts[n].get(key, ""))) for n in names)] for key in facts[names[0]]]
+    return (_table(["must hold", *names], owed) + "<h3>Recorded</h3>"
+            + _table(["", *names], recorded, marked=[len(set(line[1:])) > 1 for line in recorded]))
+
+
+def _table(head, lines, numbers=(), marked=()) -> str:
+    def line(cells, mark):
+        inside = "".join(f'<td{" class=number" if k in numbers else ""}>{cell}</td>' for k, cell in enumerate(cells))
+        return f'<tr{" class=differs" if mark else ""}>{inside}</tr>'
+    top = "".join(f'<th{" class=number" if k in numbers else ""}>{name}</th>' for k, name in enumerate(head))
+    body = "".join(line(cells, bool(marked) and marked[k]) for k, cells in enumerate(lines))
+    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _faults(report: Report) -> str:
+    return ""
+
+
+def _explanations(report: Report) -> str:
+    return ""

@@ -1,0 +1,206 @@
+"""What a run found, as one object; its JSON form; `python -m parity report`, which renders it again."""
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from jittwin.atomic import write_file
+from jittwin.errors import UserError
+from parity.result import LEVELS, Row, finite
+
+NUMBERS = ("error", "noise", "ratio")
+EXTRAS = ("kill_rate", "by_level", "mutants", "explanations")     # of mutation testing and of `explain`
+
+
+@dataclass
+class Report:
+    """rows: what was compared. attestation: see parity.attest, with "command" and "seconds" of the run.
+
+    extras: "kill_rate", "by_level" and "mutants" of a mutation run, "explanations"; each may be absent.
+    """
+    rows: list[Row]
+    attestation: dict
+    extras: dict = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.rows) and all(r.passed for r in self.rows) and self.attestation.get("verdict") == "pass"
+
+    @property
+    def verdict(self) -> str:
+        return "pass" if self.passed else "fail"
+
+    @property
+    def failed(self) -> list[Row]:
+        return [r for r in self.rows if not r.passed]
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(r.model for r in self.rows if r.level != "L0"))
+
+    @property
+    def levels(self) -> list[str]:
+        return [level for level in LEVELS if any(r.level == level for r in self.rows)]
+
+    def cells(self) -> dict[tuple[str, str, str], Row]:
+        """The worst row by model, size and level: a failing one, else the one with the largest ratio."""
+        worst: dict[tuple[str, str, str], Row] = {}
+        for r in self.rows:
+            key = r.model, r.detail.get("size", ""), r.level
+            if key not in worst or badness(r) > badness(worst[key]):
+                worst[key] = r
+        return worst
+
+    def to_json(self) -> dict:
+        return finite({"verdict": self.verdict, "attestation": self.attestation,
+                       "cases": [r.to_json() for r in self.rows], **self.extras})
+
+
+def of_rows(rows: Sequence[Row], attestation: dict | None = None, **facts) -> Report:
+    """The report of a run. The attestation is that of the L0 row if there is one. facts: added to it."""
+    found = attestation
+    for r in rows:
+        if r.level == "L0":
+            found = r.detail.pop("attestation", None) or {"verdict": "fail", "reason": r.detail.get("reason", "")}
+    return Report(list(rows), {**(found or {"verdict": "fail", "reason": "nothing was attested"}), **facts})
+
+
+def badness(r: Row) -> tuple[bool, float]:
+    return not r.passed, math.inf if math.isnan(r.ratio) else r.ratio
+
+
+def read(path: str | os.PathLike) -> Report:
+    """A report from its JSON; UserError for a file that is none."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{os.fspath(path)}: not a parity report ({error}): "
+                        "pass a file that check --json or mutate --json wrote") from error
+    required = [f.name for f in fields(Row) if f.name != "detail"]
+    try:
+        rows = [Row(**{name: case[name] for name in required}, detail=case.get("detail", {}))
+                for case in found["cases"]]
+        for r in rows:
+            for name in NUMBERS:
+                setattr(r, name, float(getattr(r, name)))
+        return Report(rows, dict(found["attestation"]), {key: found[key] for key in EXTRAS if key in found})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{os.fspath(path)}: not a parity report ({type(error).__name__}: {error}): "
+                        "pass a file that check --json or mutate --json wrote") from error
+
+
+# ---- numbers as people read them -------------------------------------------------------
+
+def short(value) -> str:
+    """Two digits: "0", "1.2e-7", "0.34", "inf"."""
+    value = float(value)
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    if 0.01 <= abs(value) < 1000:
+        return f"{value:#.2g}".rstrip(".") if abs(value) < 100 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def outcome(r: Row) -> str:
+    """A cell of the matrix: the ratio, or "equal" where not one bit differs."""
+    return "equal" if r.passed and r.error == 0 else short(r.ratio)
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def summary(report: Report) -> str:
+    """One sentence: how many comparisons of how many models passed."""
+    passed, total = len(report.rows) - len(report.failed), len(report.rows)
+    words = [f"{passed} of {total} comparisons passed", _several(len(report.models), "model")]
+    if "seconds" in report.attestation:
+        words.append(duration(report.attestation["seconds"]))
+    if report.attestation.get("verdict") != "pass" and not any(r.level == "L0" for r in report.failed):
+        words.append("the environment failed")
+    return ", ".join(words)
+
+
+def _several(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def explained(r: Row) -> str:
+    """Why a row failed, where the twins part and which modules are at fault."""
+    words, culprits = [r.detail.get("reason", "") or "no reason was given"], r.detail.get("culprits", [])
+    if r.detail.get("first_divergence"):
+        words.append(f"first divergence at {r.detail['first_divergence']}")
+    if culprits:
+        more = f" and {len(culprits) - 5} more" if len(culprits) > 5 else ""
+        words.append(f"at fault: {', '.join(culprits[:5])}{more}")
+    if r.detail.get("bundle"):
+        words.append(f"reproduced in {r.detail['bundle']}")
+    return "; ".join(words)
+
+
+def title(r: Row) -> str:
+    """"apf_gan.generator L3 train", with the size where it is not the tiny one."""
+    size = r.detail.get("size", "tiny")
+    return " ".join(filter(None, [r.model, r.level, r.mode, f"({size} size)" if size != "tiny" else ""]))
+
+
+# ---- files -----------------------------------------------------------------------------
+
+def to_json(report: Report) -> str:
+    return json.dumps(report.to_json(), indent=1) + "\n"
+
+
+def renderers() -> dict:
+    """What a report can be written as: option -> function of the report that returns the text."""
+    from parity import junit, markdown, page
+    return {"json": to_json, "html": page.render, "junit": junit.render, "markdown": markdown.render}
+
+
+def output_arguments(parser, formats: Sequence[str] = ("json", "html", "junit", "markdown")) -> None:
+    kinds = {"json": "the report as JSON", "html": "as one page to read", "junit": "as JUnit XML",
+             "markdown": "as tables for a README"}
+    for name in formats:
+        parser.add_argument(f"--{name}", metavar="FILE", help=kinds[name])
+
+
+def outputs(args) -> dict[str, Path]:
+    """The files asked for, by format; UserError before any work where one cannot be written."""
+    wanted = {name: Path(value) for name in ("json", "html", "junit", "markdown")
+              if (value := getattr(args, name, None))}
+    seen: dict[Path, str] = {}
+    for name, path in wanted.items():
+        if path.is_dir():
+            raise UserError(f"--{name} {path} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise UserError(f"--{name} {path}: the folder {path.parent} does not exist: create it first")
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"--{name} {path}: the folder {path.parent} cannot be written: choose another")
+        if path.resolve() in seen:
+            raise UserError(f"--{seen[path.resolve()]} and --{name} are the same file {path}: give each its own")
+        seen[path.resolve()] = name
+    return wanted
+
+
+def write(report: Report, files: dict[str, Path]) -> None:
+    for name, path in files.items():
+        write_file(path, renderers()[name](report))
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("report", help="a JSON file that check or mutate wrote")
+    output_arguments(parser, ("html", "junit", "markdown"))
+
+
+def command(args) -> int:
+    """Render a report again; without an output file, show it. 0 if it says pass, 1 if fail."""
+    from parity import terminal
+    files, report = outputs(args), read(args.report)
+    write(report, files)
+    if not files:
+        terminal.show(report)
+    return 0 if report.passed else 1

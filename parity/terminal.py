@@ -1,0 +1,109 @@
+"""A report on the terminal, and the progress of a run on stderr."""
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from parity.report import Report, explained, outcome, short, summary, title
+from parity.result import Row
+
+COLOURS = {"pass": "green", "fail": "bold red"}
+WIDE = 200                     # columns of a table that goes to a file or a pipe
+
+
+def console(stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=False,
+                   width=None if stream.isatty() else WIDE)
+
+
+def put(screen: Console, found: Table) -> None:
+    """Print a table without the blanks that would fill its lines."""
+    with screen.capture() as captured:
+        screen.print(found)
+    screen.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n") + "\n\n")
+
+
+def show(report: Report) -> None:
+    """The table of all rows, why the failing ones failed, and the verdict."""
+    screen = console()
+    put(screen, table(report.rows))
+    for r in report.failed:
+        screen.print(f"[bold red]{escape(title(r))}[/]: {escape(explained(r))}", soft_wrap=True)
+    reason = report.attestation.get("reason")
+    if reason and not any(r.level == "L0" for r in report.failed):
+        screen.print(f"[bold red]environment[/]: {escape(reason)}", soft_wrap=True)
+    screen.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: {summary(report)}", soft_wrap=True)
+
+
+def table(rows: list[Row]) -> Table:
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("model", "level", "mode"):
+        found.add_column(name, no_wrap=True)
+    for name in ("error", "noise", "ratio"):
+        found.add_column(name, justify="right", no_wrap=True)
+    found.add_column("verdict")
+    found.add_column("worst tensor", overflow="ellipsis", no_wrap=True)
+    before = None
+    for r in rows:
+        if before not in (None, r.model):
+            found.add_section()
+        size = " (full)" if r.detail.get("size") == "full" else ""
+        found.add_row(escape(r.model) if r.model != before else "", r.level, escape(r.mode) + size, short(r.error),
+                      short(r.noise), outcome(r), f"[{COLOURS[r.verdict]}]{r.verdict}[/]", escape(r.worst))
+        before = r.model
+    return found
+
+
+def show_attestation(found: dict) -> None:
+    """What both workers compute with, side by side, and what of it fails."""
+    screen, facts = console(), found.get("facts", {})
+    sides = Table("", *facts, box=box.SIMPLE_HEAD, pad_edge=False)
+    for entry in found.get("owed", ()):
+        sides.add_row(f"{entry['promise']} [{entry['id']}]".replace("[", "\\["), *(
+            f"[{COLOURS['fail']}]no: {escape(entry[name])}[/]" if entry[name] else "yes" for name in facts))
+    sides.add_section()
+    for key in next(iter(facts.values()), {}):
+        sides.add_row(escape(key), *(escape(str(facts[name].get(key, ""))) for name in facts))
+    if facts:
+        put(screen, sides)
+    reason = f": {escape(found['reason'])}" if "reason" in found else ""
+    screen.print(f"[{COLOURS[found['verdict']]}]{found['verdict']}[/]{reason}", soft_wrap=True)
+
+
+class Live:
+    """Tells of every finished step: a bar on a terminal, a line per row on anything else.
+
+    Call it as `progress` of parity.check.run, inside a `with` block.
+    """
+
+    def __init__(self, steps: list):
+        self.steps, self.done, self.screen = steps, 0, console(stderr=True)
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                            console=self.screen, transient=True, disable=not self.screen.is_terminal)
+        self.task = self.bar.add_task(self.next(), total=len(steps))
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def next(self) -> str:
+        """What is being checked now."""
+        ahead = self.steps[self.done:self.done + 1]
+        return escape(" ".join(filter(None, [f"{step.model} {step.level} {step.mode}" for step in ahead])).strip())
+
+    def __call__(self, step, rows: list[Row]) -> None:
+        self.done += 1
+        self.bar.update(self.task, completed=self.done, description=self.next())
+        for r in rows:
+            if not self.screen.is_terminal:
+                print(f"[{self.done}/{len(self.steps)}] {title(r)}: {r.verdict}, ratio {outcome(r)}, "
+                      f"{r.detail.get('seconds', 0):.1f} s", file=sys.stderr, flush=True)
+            elif not r.passed:
+                self.screen.print(f"[bold red]fail[/] {escape(title(r))}")

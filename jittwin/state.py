@@ -26,11 +26,16 @@ def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = 
     """What is missing, unexpected and of another shape, a few names of each; "" when nothing is."""
     missing = [n for n in expected if n not in found and not _matches(n, allow_missing)]
     unexpected = [n for n in found if n not in expected and not _matches(n, allow_unexpected)]
-    wrong = [n for n in expected if n in found and found[n] != expected[n]]
     return "; ".join(filter(None, (
         _listed("missing", missing, str),
         _listed("unexpected", unexpected, lambda n: n + did_you_mean(n, missing)),
-        _listed("of another shape", wrong, lambda n: f"{n} {found[n]} instead of {expected[n]}"))))
+        changes("of another shape", expected, found))))
+
+
+def changes(kind: str, expected: Mapping, found: Mapping) -> str:
+    """The names that both have with different values, a few of them; "" when there is none."""
+    wrong = [n for n in expected if n in found and found[n] != expected[n]]
+    return _listed(kind, wrong, lambda n: f"{n} {found[n]} instead of {expected[n]}")
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

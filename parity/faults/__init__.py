@@ -1,0 +1,17 @@
+"""Seeded faults: what the checks of the parity layer must be able to find."""
+from jittwin.errors import UserError, choose_from
+from parity.faults import layers, networks, operators, training
+from parity.faults.fault import Fault, broken_copy, source
+
+__all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for table in (operators.FAULTS, layers.FAULTS, networks.FAULTS, training.FAULTS) for fault in table}
+
+
+def find(name: str) -> Fault:
+    """The fault of that name; UserError names the nearest one."""
+    if name not in FAULTS:
+        raise UserError(f"no fault {name!r}{choose_from(name, FAULTS)}")
+    return FAULTS[name]

@@ -1,0 +1,47 @@
+"""What a seeded fault is: one textual edit of one file of the Jittor twin."""
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from parity.side import PACKAGES
+from parity.worker import ROOT
+
+PACKAGE = ROOT / PACKAGES["jittor"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake that a port could make, or one of Jittor's own ways left unrepaired.
+
+    name: says what is wrong. id: its entry in the catalogue of differences, or "". file: of jt_models.
+    old, new: the edit; `old` stands once in the file. why: what a person would write in a bug report.
+    cases: the parity cases whose model computes with the edited line.
+    equivalent: a proof that the edit changes no result; such a fault cannot be found and does not count.
+    survives: why no check of these cases finds it although it changes results; it counts.
+    """
+    name: str
+    id: str
+    file: str
+    old: str
+    new: str
+    why: str
+    cases: tuple[str, ...]
+    equivalent: str = ""
+    survives: str = ""
+
+
+def source(fault: Fault) -> str:
+    """The edited file's text. ValueError where the edit no longer fits the file."""
+    text = (PACKAGE / fault.file).read_text()
+    if text.count(fault.old) != 1:
+        raise ValueError(f"fault {fault.name}: its old text stands {text.count(fault.old)} times in {fault.file}")
+    return text.replace(fault.old, fault.new)
+
+
+def broken_copy(fault: Fault, folder: str | os.PathLike) -> Path:
+    """Write a copy of the Jittor twin with the edit to `folder`, from which workers can import it."""
+    folder = Path(folder)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / PACKAGE.name / fault.file).write_text(source(fault))
+    return folder

@@ -1,0 +1,25 @@
+"""Inception score: how sure the classifier is of each image, and how varied its answers are.
+
+Salimans et al. 2016, arXiv 1606.03498.
+"""
+import numpy as np
+
+SPLITS = 10
+
+
+def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
+    """(mean, standard deviation over the splits) of exp(E KL(p(y|x) || p(y))) from logits (n, classes).
+
+    Splits are runs of the given order, as equal in length as can be. ValueError for n < splits.
+    """
+    logits = np.asarray(logits, np.float64)
+    if len(logits) < splits:
+        raise ValueError(f"the inception score in {splits} splits needs as many images, got {len(logits)}")
+    logits = logits - logits.max(1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    scores = []
+    for part in np.array_split(log_p, splits):
+        p = np.exp(part)
+        divergence = (p * (part - np.log(p.mean(0)))).sum(1)
+        scores.append(float(np.exp(divergence.mean())))
+    return float(np.mean(scores)), float(np.std(scores))

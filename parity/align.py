@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from jittwin.state import Shapes, differences
 
 GAP, SWAP = 1, 5            # costs: an entry without counterpart, a pair of different shapes
+EQUAL: Mapping[str, str] = {}           # the map of twins with equal names
 
 
 def renamed(path: str, names: Mapping[str, str]) -> str:
-    """The other side's name of a module or state entry.
+    """What a module or a state entry is called on the other side.
 
-    names: paths here to paths there. An entry also moves everything below it, the longest that fits wins,
-    and each "*" stands for one part of the path: {"blocks.*.fc": "layers.*.linear1"}; "" is the whole module.
+    names: paths here to paths there. An entry also moves everything below it, the longest that fits wins, and
+    each "*" stands for one part of the path: {"blocks.*.fc": "layers.*.linear1"}. "" is the whole module.
     """
     parts = _parts(path)
     for here, there in sorted(names.items(), key=lambda item: -len(_parts(item[0]))):
@@ -26,57 +27,75 @@ def renamed(path: str, names: Mapping[str, str]) -> str:
     return path
 
 
-def explain_differences(torch: Shapes, jittor: Shapes) -> str:
-    """Why the states do not fit, with a map to paste where shapes suggest one; "" when they fit.
+def translated(entries: Iterable[tuple], names: Mapping[str, str]) -> dict:
+    """Entries (name, value) under the other side's names. ValueError where two would get one name."""
+    found, origin = {}, {}
+    for name, value in entries:
+        other = renamed(name, names)
+        if other in found:
+            raise ValueError(f"{origin[other]} and {name} would both be called {other}: correct names={dict(names)}")
+        found[other], origin[other] = value, name
+    return found
 
-    torch, jittor: the shape of every entry by name, the Jittor names as the map has already changed them.
+
+def explain_differences(torch: Shapes, jittor: Shapes, names: Mapping[str, str] = EQUAL) -> str:
+    """Why two states do not fit, with a map to paste where shapes suggest one; "" when they fit.
+
+    torch, jittor: shapes by the names that either side uses.
     """
-    problems = differences(torch, jittor)
+    seen = translated(jittor.items(), names)
+    problems = differences(torch, seen)
     if not problems:
         return ""
     lines = [f"the Jittor state is not the PyTorch state: {problems}"]
-    lines += [f"  {name} has the sides of {torch[name]} in reverse: keep PyTorch's layout, nothing is transposed"
-              for name, shape in jittor.items() if shape != torch.get(name, shape) and shape[::-1] == torch[name]]
-    names, left = suggested(torch, jittor)
-    if names:
-        doubt = f"; {left} entries stay without counterpart" if left else ""
-        entries = "".join(f"\n    {here!r}: {there!r}," for here, there in names.items())
-        lines.append(f"the order of the shapes suggests this map{doubt}. Read it, then pass it as\nnames={{{entries}\n}}")
+    lines += [f"{name} has the sides of PyTorch's in reverse: keep its layout {torch[name]}; nothing is transposed"
+              for name, shape in seen.items() if shape != torch.get(name, shape) and shape[::-1] == torch[name]]
+    found, left = suggested(torch, jittor, names)
+    if found:
+        doubt = f", and leaves {left} entries without counterpart" if left else ""
+        entries = "".join(f"    {here!r}: {there!r},\n" for here, there in found.items())
+        lines.append(f"the order of the shapes suggests this map{doubt}; check it before you use it:\n"
+                     f"names={{\n{entries}}}")
     return "\n".join(lines)
 
 
-def suggested(torch: Shapes, jittor: Shapes) -> tuple[dict[str, str], int]:
-    """A map from Jittor to PyTorch names, as short as it can be, and how many entries it leaves over.
+def suggested(torch: Shapes, jittor: Shapes, names: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """`names` extended by what shapes suggest, as short as it can be, and how many entries that leaves over.
 
-    The shapes are aligned as sequences (Needleman and Wunsch 1970, J. Mol. Biol. 48, 443-453).
+    What already fits is kept; the rest is aligned as two sequences of shapes (Needleman and Wunsch 1970,
+    Journal of Molecular Biology 48, 443-453). {} where nothing can be aligned.
     """
-    pairs = aligned(_ordered(jittor), _ordered(torch))
-    left = len(jittor) + len(torch) - 2 * len(pairs)
-    exact = {here: there for here, there in pairs if here != there}
+    fits = [(name, there) for name, shape in jittor.items() if torch.get(there := renamed(name, names)) == shape]
+    here, there = dict(fits).keys(), dict(fits).values()
+    pairs = aligned(_ordered({n: s for n, s in jittor.items() if n not in here}),
+                    _ordered({n: s for n, s in torch.items() if n not in there}))
+    left = len(jittor) + len(torch) - 2 * len(fits) - 2 * len(pairs)
     short: dict[str, str] = {}
-    for here, there in pairs:
-        here, there = _without_common_end(here, there)
-        if here != there:
-            short.setdefault(here, there)
-    starred = {_starred(here): _starred(there) for here, there in short.items()}
-    for names in (starred, short):
-        if all(renamed(here, names) == there for here, there in pairs):
-            return names, left
-    return exact, left
+    for a, b in pairs:
+        a, b = _without_common_end(a, b)
+        short.setdefault(a, b)
+    starred = {_starred(a): _starred(b) for a, b in short.items()}
+    for found in (starred, short, dict(pairs)):
+        found = {**names, **found}
+        if all(renamed(a, found) == b for a, b in [*fits, *pairs]):
+            return (found if pairs else {}), left
+    raise AssertionError("a map of whole names translates them")
 
 
 def aligned(first: list[tuple[str, tuple]], second: list[tuple[str, tuple]]) -> list[tuple[str, str]]:
-    """The pairs of names of the cheapest alignment of two sequences of (name, shape); only equal shapes pair."""
-    cost = [[GAP * (i + j) if not i * j else 0 for j in range(len(second) + 1)] for i in range(len(first) + 1)]
-    for i, (_, a) in enumerate(first, 1):
-        for j, (_, b) in enumerate(second, 1):
-            cost[i][j] = min(cost[i - 1][j] + GAP, cost[i][j - 1] + GAP, cost[i - 1][j - 1] + SWAP * (a != b))
-    i, j, pairs = len(first), len(second), []
+    """The pairs of names in the cheapest alignment of two sequences of (name, shape); only equal shapes pair."""
+    rows, columns = len(first) + 1, len(second) + 1
+    cost = [[GAP * (i + j) for j in range(columns)] for i in range(rows)]
+    for i in range(1, rows):
+        for j in range(1, columns):
+            swap = 0 if first[i - 1][1] == second[j - 1][1] else SWAP
+            cost[i][j] = min(cost[i - 1][j] + GAP, cost[i][j - 1] + GAP, cost[i - 1][j - 1] + swap)
+    i, j, pairs = rows - 1, columns - 1, []
     while i and j:
-        same = first[i - 1][1] == second[j - 1][1]
-        if same and cost[i][j] == cost[i - 1][j - 1]:
+        (a, shape), (b, other) = first[i - 1], second[j - 1]
+        if shape == other and cost[i][j] == cost[i - 1][j - 1]:
+            pairs.append((a, b))
             i, j = i - 1, j - 1
-            pairs.append((first[i][0], second[j][0]))
         elif cost[i][j] == cost[i - 1][j] + GAP:
             i -= 1
         else:
@@ -87,8 +106,8 @@ def aligned(first: list[tuple[str, tuple]], second: list[tuple[str, tuple]]) -> 
 def _ordered(shapes: Shapes) -> list[tuple[str, tuple]]:
     """In order, but the entries of one layer by name: the frameworks list weight, bias and statistics differently."""
     layers: dict[str, list] = {}
-    for name in shapes:
-        layers.setdefault(name.rpartition(".")[0], []).append((name, shapes[name]))
+    for name, shape in shapes.items():
+        layers.setdefault(name.rpartition(".")[0], []).append((name, shape))
     return [entry for entries in layers.values() for entry in sorted(entries)]
 
 
@@ -99,21 +118,10 @@ def _parts(path: str) -> list[str]:
 def _without_common_end(here: str, there: str) -> tuple[str, str]:
     a, b = _parts(here), _parts(there)
     while a and b and a[-1] == b[-1]:
-        a.pop(), b.pop()
+        a, b = a[:-1], b[:-1]
     return ".".join(a), ".".join(b)
 
 
 def _starred(path: str) -> str:
     """The path with its numbers as stars."""
     return ".".join("*" if part.isdigit() else part for part in _parts(path))
-
-
-def renamed_state(state: Iterable[tuple], names: Mapping[str, str]) -> dict:
-    """Entries under the other side's names; a name that two entries would get is an error."""
-    found = {}
-    for name, value in state:
-        other = renamed(name, names)
-        if other in found:
-            raise ValueError(f"the map gives two entries the name {other!r}, one of them {name!r}")
-        found[other] = value
-    return found

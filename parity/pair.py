@@ -6,8 +6,9 @@ import numpy as np
 
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from parity.align import renamed, renamed_state
+from parity.align import explain_differences, renamed, translated
 from parity.case import Case
+from parity.oracle import Twins
 from parity.worker import resolve
 
 
@@ -66,6 +67,14 @@ class Pair(Case):
         by_name = {name: inputs[name] for name in self.keywords}
         return named(module(*positional, **by_name, **self.options))
 
+    def misfit(self, twins: Twins) -> str:
+        """Why the two states do not fit, with a map where shapes suggest one; "" when they fit."""
+        unnamed = {"factory": "parity.pair:Pair", "arguments": {**self.declaration, "names": {}}}
+        found = twins.both("parity.case:shapes", case=unnamed, size=self.sizes[0], mode=self.modes[0])
+        torch, jittor = ({name: tuple(shape) for name, (shape, _) in found[side][1].items()}
+                         for side in ("torch", "jittor"))
+        return explain_differences(torch, jittor, self.names)
+
     def shared(self, name: str) -> bool:
         """Whether this entry (PyTorch's name) is copied from one twin to the other."""
         return not any(fnmatch(name, pattern) for pattern in self.ignore)
@@ -93,7 +102,7 @@ class ShownJittor:
     """Mixed into the Jittor module: its entries and parts go by PyTorch's names."""
 
     def state_dict(self):
-        state = renamed_state(super().state_dict().items(), self.pair.names)
+        state = translated(super().state_dict().items(), self.pair.names)
         return {name: value for name, value in state.items()
                 if str(value.dtype).startswith("float") and self.pair.shared(name)}
 

@@ -5,6 +5,7 @@ Colours are classes of the page's style sheet, so that they follow light and dar
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
 from parity.report import short
 
@@ -13,14 +14,16 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 40      # margins around the plot
 LABEL = 74                                     # width a name under the axis needs
 POINTS = 250                                   # more than these are drawn without a tooltip each
 TICKS = 8
+RADII = {"culprit": 5, "over": 3, "point": 2}
+SHADES = 10
 
 
 def growth(curve: Sequence[Sequence], first: str = "", culprits: Sequence[str] = ()) -> str:
     """Error, noise and limit per module on a logarithmic axis, in the order of execution.
 
     curve: [[module path, error, noise, limit], …]; first: the module where the twins part, marked with
-    a line; culprits: modules at fault, marked with dots. Values that are 0 stand on the floor of the plot and
-    infinite ones on its ceiling.
+    a line; culprits: modules at fault, marked with full dots; modules over their limit have rings.
+    Values that are 0 stand on the floor of the plot and infinite ones on its ceiling.
     """
     points = [(str(path), *(float(value) for value in values)) for path, *values in curve]
     low, high = _decades([value for _, *values in points for value in values])
@@ -43,30 +46,39 @@ def growth(curve: Sequence[Sequence], first: str = "", culprits: Sequence[str] =
             parts.append(f'<line class="first" x1="{px}" x2="{px}" y1="{TOP}" y2="{floor}"/><text class="first" '
                          f'x="{px + (-5 if anchor == "end" else 5)}" y="{TOP + 9}" text-anchor="{anchor}">first '
                          f'divergence: {escape(path)}</text>')
-        guilty = path in culprits or values[0] > values[2]
-        if guilty or len(points) <= POINTS:
+        look = "culprit" if path in culprits else "over" if values[0] > values[2] else "point"
+        if look != "point" or len(points) <= POINTS:
             numbers = ", ".join(f"{name} {short(v)}" for name, v in zip(("error", "noise", "limit"), values))
-            look = 'class="culprit" r="4"' if guilty else 'class="point" r="2"'
-            parts.append(f'<circle {look} cx="{px}" cy="{py}"><title>{escape(path or "the whole model")}: {numbers}'
-                         '</title></circle>')
+            parts.append(f'<circle class="{look}" r="{RADII[look]}" cx="{px}" cy="{py}">'
+                         f'<title>{escape(path or "the whole model")}: {numbers}</title></circle>')
     return (f'<svg class="growth" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="error through depth">'
             f'{"".join(parts)}</svg>')
 
 
 def heat(error: Sequence[Sequence], width: int = 240) -> str:
-    """A 2-D map of errors; the deepest colour is the largest of them."""
+    """A 2-D map of errors in SHADES steps; the deepest colour is the largest of them."""
     rows = [[float(value) for value in line] for line in error]
     largest = max((value for line in rows for value in line if math.isfinite(value)), default=0.0)
-    cells = []
+    paths: dict[int, list[str]] = {}
     for y, line in enumerate(rows):
-        for x, value in enumerate(line):
-            share = 1.0 if not math.isfinite(value) else value / largest if largest else 0.0
-            if share > 0.02:
-                cells.append(f'<rect x="{x}" y="{y}" width="1.02" height="1.02" fill-opacity="{share:.2f}"/>')
+        x = 0
+        for shade, run in groupby(_shade(value, largest) for value in line):
+            length = len(list(run))
+            paths.setdefault(shade, []).append(f"M{x} {y}h{length}v1h-{length}z")
+            x += length
+    shades = "".join(f'<path fill-opacity="{shade / SHADES:.2f}" d="{"".join(runs)}"/>'
+                     for shade, runs in sorted(paths.items()) if shade)
     columns = max((len(line) for line in rows), default=1)
-    height = round(width * max(1, len(rows)) / max(1, columns))
-    return (f'<svg class="heat" viewBox="0 0 {columns} {len(rows)}" width="{width}" height="{min(height, 2 * width)}" '
-            f'preserveAspectRatio="none" role="img" aria-label="where the error is">{"".join(cells)}</svg>')
+    height = min(2 * width, max(12, round(width * len(rows) / max(1, columns))))
+    return (f'<svg class="heat" viewBox="0 0 {columns} {len(rows)}" width="{width}" height="{height}" '
+            f'preserveAspectRatio="none" shape-rendering="crispEdges" role="img" aria-label="where the error is">'
+            f'{shades}</svg>')
+
+
+def _shade(value: float, largest: float) -> int:
+    if not math.isfinite(value):
+        return SHADES
+    return round(SHADES * value / largest) if largest else 0
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:

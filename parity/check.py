@@ -157,12 +157,12 @@ def command(args) -> int:
     """Check, show and write the report. 0: the twins agree, 1: they do not."""
     from parity.terminal import Live, show
     begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
+    if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
+        raise UserError(f"--bundle {args.bundle} is a file: name a folder")
     steps = plan(args.models, args.tier, levels)
     if not steps:
         offered = sorted({level for case in select(args.models) for level in case.levels})
         raise UserError(f"level {', '.join(levels)}: {', '.join(args.models)} has only {', '.join(offered)}")
-    if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
-        raise UserError(f"--bundle {args.bundle} is a file: name a folder")
     with Twins(twin) as twins:
         with Live(steps) as live:
             rows = list(_rows(steps, twins, live, args.bundle))

@@ -48,7 +48,7 @@ def mutation(report: Report) -> list[str]:
     extras = report.extras
     if "kill_rate" not in extras:
         return []
-    return ["", "## Seeded faults", "", f"{extras['kill_rate']:.1%} of the faults put into the Jittor twin are noticed."]
+    return ["", "## Seeded faults", "", f"{extras['kill_rate']:.1%} of the faults put into Jittor's twin are noticed."]
 
 
 def environment(attestation: dict) -> list[str]:

@@ -6,9 +6,10 @@ from parity.report import Report, explained, outcome, short, summary
 from parity.result import LEVELS, Row
 from parity.style import CSS, SCRIPT
 
-KEY = ('<p class="soft key"><b class="e">blue</b> the error of the Jittor twin, <b>grey</b> what float32 PyTorch shows '
-       'when everything moves by one unit in the last place, <b class="l">dashed</b> the limit, <b class="c">red</b> '
-       'modules over it. Modules stand in the order they run.</p>')
+KEY = ('<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when '
+       'everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order '
+       'they run. <b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get '
+       'PyTorch&#8217;s own inputs: the fault is theirs.</p>')
 READING = """
 <p>The truth is PyTorch in float64 on the same weights and inputs. <b>Error</b> is the largest deviation of the Jittor
 twin from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign of
@@ -86,7 +87,7 @@ def _growth(report: Report, ids: dict) -> str:
                                                    (worst[r.model].passed, -worst[r.model].ratio)):
             worst[r.model] = r
     figures = [f'<figure>{_curve(r)}<figcaption><a href="#{ids[id(r)]}">{escape(r.model)}, {escape(r.mode)}</a>: '
-               f'{"pass" if r.passed else "<b class=bad>fail</b>"}, ratio {short(r.ratio)}</figcaption></figure>'
+               f'<b class="{"good" if r.passed else "bad"}">{r.verdict}</b>, ratio {short(r.ratio)}</figcaption></figure>'
                for r in worst.values()]
     return KEY + f'<div class="charts">{"".join(figures)}</div>' if figures else ""
 
@@ -151,12 +152,12 @@ def _environment(found: dict) -> str:
 
 
 def _table(head, lines, numbers=(), marked=()) -> str:
-    def line(cells, mark):
-        inside = "".join(f'<td{" class=number" if k in numbers else ""}>{cell}</td>' for k, cell in enumerate(cells))
-        return f'<tr{" class=differs" if mark else ""}>{inside}</tr>'
-    top = "".join(f'<th{" class=number" if k in numbers else ""}>{name}</th>' for k, name in enumerate(head))
-    body = "".join(line(cells, bool(marked) and marked[k]) for k, cells in enumerate(lines))
-    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+    def line(tag, cells, mark=False):
+        inside = "".join(f'<{tag} class="number">{cell}</{tag}>' if k in numbers else f"<{tag}>{cell}</{tag}>"
+                         for k, cell in enumerate(cells))
+        return f'<tr class="differs">{inside}</tr>' if mark else f"<tr>{inside}</tr>"
+    body = "".join(line("td", cells, bool(marked) and marked[k]) for k, cells in enumerate(lines))
+    return f'<div class="wide"><table>{line("th", head)}{body}</table></div>'
 
 
 def _faults(report: Report) -> str:

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from jittwin.errors import UserError
 from parity.result import LEVELS, Row, finite
 
 NUMBERS = ("error", "noise", "ratio")
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like
 EXTRAS = ("kill_rate", "by_level", "mutants", "explanations")     # of mutation testing and of `explain`
 
 
@@ -140,7 +142,7 @@ def explained(r: Row) -> str:
         words.append(f"at fault: {', '.join(culprits[:5])}{more}")
     if r.detail.get("bundle"):
         words.append(f"reproduced in {r.detail['bundle']}")
-    return "; ".join(words)
+    return CONTROL.sub("", "; ".join(words))
 
 
 def title(r: Row) -> str:

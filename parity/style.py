@@ -43,13 +43,15 @@ figure.whole { border: 0; padding: 8px 0; } figcaption { font-size: 13px; color:
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } svg.growth { width: 100%; height: auto; }
 .grid { stroke: var(--line); } .noise { fill: var(--noise); } .limit { fill: none; stroke: var(--limit);
   stroke-dasharray: 5 4; stroke-width: 1.5; } .error { fill: none; stroke: var(--mark); stroke-width: 2; }
-.point { fill: var(--mark); } .culprit { fill: var(--bad); }
+.point { fill: var(--mark); } .culprit, .over { fill: var(--bad); stroke: var(--bad); } .over { fill: var(--card); }
 line.first { stroke: var(--bad); stroke-dasharray: 2 3; } text.first { fill: var(--bad); font-weight: 600; }
-.heat { border: 1px solid var(--line); } .heat rect { fill: var(--bad); }
-.key b { font-weight: 600; } .key .e { color: var(--mark); } .key .l { color: var(--limit); } .key .c { color: var(--bad); }
+.heat { border: 1px solid var(--line); } .heat path { fill: var(--bad); }
+.key b { font-weight: 600; } .key .e { color: var(--mark); } .key .l { color: var(--limit); }
+.key .c { color: var(--bad); }
 .differs { background: color-mix(in srgb, var(--limit) 14%, transparent); }
 @media (max-width: 760px) { summary, .head { grid-template-columns: 92px 1fr 64px; }
   summary span:nth-child(3), summary span:nth-child(4), summary span:nth-child(6),
+
   .head span:nth-child(3), .head span:nth-child(4), .head span:nth-child(6) { display: none; }
   .charts { grid-template-columns: 1fr; } }
 @media print { details { break-inside: avoid; } }

@@ -33,7 +33,7 @@ CHECKS = {
     "L8": "parity.levels.metrics:check",
     "L9": "parity.levels.resume:check",
 }
-TIERS = {"ci": (), "full": ("L1", "L3")}      # tier: levels that also run at the published size
+TIERS = {"ci": (), "full": ("L1", "L3", "L6")}      # tier: levels that also run at the published size
 ENVIRONMENT = "environment"                   # the model column of the L0 row
 
 

@@ -48,7 +48,17 @@ def mutation(report: Report) -> list[str]:
     extras = report.extras
     if "kill_rate" not in extras:
         return []
-    return ["", "## Seeded faults", "", f"{extras['kill_rate']:.1%} of the faults put into Jittor's twin are noticed."]
+    mutants = extras.get("mutants", [])
+    levels = [[f"{level} {LEVELS[level]}", f["mutants"], f["killed"], f"{f['kill_rate']:.0%}", f["alone"]]
+              for level, f in extras.get("by_level", {}).items()]
+    lines = ["", "## Seeded faults", "", f"{len(mutants)} faults were put into the Jittor twin, one at a time; "
+             f"{extras['kill_rate']:.1%} of those that change a result are noticed.", "",
+             *rows_of(["level", "faults it was shown", "noticed", "share", "noticed by it alone"], levels)]
+    missed = [[m[key] for key in ("name", "id", "why", "verdict", "explanation")] for m in mutants
+              if m["verdict"] != "killed"]
+    if missed:
+        lines += ["", *rows_of(["not noticed", "catalogue", "fault", "", "because"], missed)]
+    return lines + [f"- {cell(objection)}" for objection in extras.get("objections", [])]
 
 
 def environment(attestation: dict) -> list[str]:

@@ -6,10 +6,10 @@ from parity.report import Report, explained, outcome, short, summary
 from parity.result import LEVELS, Row
 from parity.style import CSS, SCRIPT
 
-KEY = ('<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when '
-       'everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order '
-       'they run. <b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get '
-       'PyTorch&#8217;s own inputs: the fault is theirs.</p>')
+KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when
+everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order they run.
+<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs: the
+fault is theirs.</p>"""
 READING = """
 <p>The truth is PyTorch in float64 on the same weights and inputs. <b>Error</b> is the largest deviation of the Jittor
 twin from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign of
@@ -87,9 +87,13 @@ def _growth(report: Report, ids: dict) -> str:
                                                    (worst[r.model].passed, -worst[r.model].ratio)):
             worst[r.model] = r
     figures = [f'<figure>{_curve(r)}<figcaption><a href="#{ids[id(r)]}">{escape(r.model)}, {escape(r.mode)}</a>: '
-               f'<b class="{"good" if r.passed else "bad"}">{r.verdict}</b>, ratio {short(r.ratio)}</figcaption></figure>'
+               f'{_verdict(r)}, ratio {short(r.ratio)}</figcaption></figure>'
                for r in worst.values()]
     return KEY + f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+
+
+def _verdict(r: Row) -> str:
+    return f'<span class="{"good" if r.passed else "bad"}">{r.verdict}</span>'
 
 
 def _curve(r: Row) -> str:
@@ -110,7 +114,7 @@ def _row(r: Row, identity: str) -> str:
     size = " (full)" if r.detail.get("size") == "full" else ""
     cells = [f"<span>{r.level} {escape(r.mode)}{size}</span>", f'<span class="worst">{escape(r.worst)}</span>',
              *(f'<span class="number">{value}</span>' for value in (short(r.error), short(r.noise), outcome(r))),
-             f'<span class="{"good" if r.passed else "bad"}">{r.verdict}</span>']
+             _verdict(r)]
     parts = [] if r.passed else [f'<pre class="bad">{escape(explained(r))}</pre>']
     if r.detail.get("curve"):
         parts.append(f'<figure class="whole">{_curve(r)}</figure>')
@@ -161,7 +165,30 @@ def _table(head, lines, numbers=(), marked=()) -> str:
 
 
 def _faults(report: Report) -> str:
-    return ""
+    """How many of the faults put into the Jittor twin each level notices, and which nobody does."""
+    extras = report.extras
+    if "kill_rate" not in extras:
+        return ""
+    mutants, levels = extras.get("mutants", []), extras.get("by_level", {})
+    lines = [[f"{level} {escape(LEVELS[level])}", found["mutants"], found["killed"], found["alone"],
+              f'{found["kill_rate"]:.0%}<span class="bar"><i style="width:{found["kill_rate"]:.0%}"></i></span>']
+             for level, found in levels.items()]
+    head = ["level", "faults it was shown", "noticed", "noticed by it alone", "share"]
+    parts = [f'<p>{len(mutants)} faults were put into the Jittor twin, one at a time: <b>{extras["kill_rate"]:.1%}</b> '
+             'of those that change a result are noticed.</p>', _table(head, lines, numbers=(1, 2, 3, 4))]
+    parts += [f'<p class="bad">{escape(objection)}</p>' for objection in extras.get("objections", [])]
+    missed = [m for m in mutants if m["verdict"] != "killed"]
+    if missed:
+        parts += ["<h3>Not noticed</h3>", _mutants(missed, "because", lambda m: m["explanation"])]
+    noticed = _mutants([m for m in mutants if m["verdict"] == "killed"], "noticed by",
+                       lambda m: f'{m["first"]}, {m["killed_by"][m["first"]]}')
+    return "".join(parts) + f'<details><summary>Every fault that is noticed</summary><div>{noticed}</div></details>'
+
+
+def _mutants(mutants: list[dict], last: str, tell) -> str:
+    return _table(["fault", "catalogue", "what is wrong", last],
+                  [[f'<code>{escape(m["name"])}</code>', escape(m["id"]), escape(m["why"]), escape(tell(m))]
+                   for m in mutants])
 
 
 def _explanations(report: Report) -> str:

@@ -13,14 +13,14 @@ from parity.result import LEVELS, Row, finite
 
 NUMBERS = ("error", "noise", "ratio")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like
-EXTRAS = ("kill_rate", "by_level", "mutants", "explanations")     # of mutation testing and of `explain`
+EXTRAS = ("kill_rate", "by_level", "mutants", "objections", "explanations")     # of `mutate` and of `explain`
 
 
 @dataclass
 class Report:
     """rows: what was compared. attestation: see parity.attest, with "command" and "seconds" of the run.
 
-    extras: "kill_rate", "by_level" and "mutants" of a mutation run, "explanations"; each may be absent.
+    extras: what EXTRAS names, each may be absent; see parity.mutate.run and parity.explain.
     """
     rows: list[Row]
     attestation: dict
@@ -28,7 +28,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        return bool(self.rows) and all(r.passed for r in self.rows) and self.attestation.get("verdict") == "pass"
+        sound = self.attestation.get("verdict") == "pass" and not self.extras.get("objections")
+        return sound and bool(self.rows) and all(r.passed for r in self.rows)
 
     @property
     def verdict(self) -> str:
@@ -193,15 +194,32 @@ def write(report: Report, files: dict[str, Path]) -> None:
         write_file(path, renderers()[name](report))
 
 
+def merged(reports: Sequence[Report]) -> Report:
+    """The first report with what only the others have: rows of other comparisons, and extras."""
+    first, *others = reports
+    for other in others:
+        known = {_identity(r) for r in first.rows}
+        first.rows += [r for r in other.rows if _identity(r) not in known]
+        first.extras = {**other.extras, **first.extras}
+        if other.attestation.get("verdict") != "pass" and first.attestation.get("verdict") == "pass":
+            first.attestation = other.attestation
+    return first
+
+
+def _identity(r: Row) -> tuple[str, ...]:
+    return r.model, r.level, r.mode, r.detail.get("size", "")
+
+
 def add_arguments(parser) -> None:
-    parser.add_argument("report", help="a JSON file that check or mutate wrote")
-    output_arguments(parser, ("html", "junit", "markdown"))
+    parser.add_argument("reports", nargs="+", metavar="REPORT",
+                        help="a JSON file that check wrote; those of mutate and explain after it are added")
+    output_arguments(parser)
 
 
 def command(args) -> int:
     """Render a report again; without an output file, show it. 0 if it says pass, 1 if fail."""
     from parity import terminal
-    files, report = outputs(args), read(args.report)
+    files, report = outputs(args), merged([read(path) for path in args.reports])
     write(report, files)
     if not files:
         terminal.show(report)

@@ -38,6 +38,15 @@ def crashed() -> Row:
     return failure("net", "L9", "train", "the jittor worker ended by SIGSEGV in f; its last lines:\n\x1b[31m<b>&\x00 dies")
 
 
+MUTANTS = [
+    {"name": "swapped", "id": "", "why": "two channels swapped", "verdict": "killed", "first": "L3", "levels": ["L1", "L3"],
+     "killed_by": {"L3": "net eval: out"}, "explanation": ""},
+    {"name": "slower", "id": "N2", "why": "sums in one pass", "verdict": "survived", "first": None, "levels": ["L3"],
+     "killed_by": {}, "explanation": "too small to see"}]
+MUTATION = {"kill_rate": 0.5, "mutants": MUTANTS, "objections": ["kill rate 50.0% is below 95%"],
+            "by_level": {"L3": {"mutants": 2, "killed": 1, "kill_rate": 0.5, "alone": 1}}}
+
+
 def made(*more) -> report.Report:
     return report.of_rows(rows(*more), dict(ATTESTATION), command="python -m parity check net", seconds=75.2)
 
@@ -205,6 +214,25 @@ def test_heat_is_deepest_where_the_error_is_largest():
     svg = ElementTree.fromstring(charts.heat([[0.0, 1.0, 1.0], [5.0, 10.0, 0.0]]))
     shades = {path.get("d"): path.get("fill-opacity") for path in svg}
     assert shades == {"M1 0h2v1h-2z": "0.10", "M0 1h1v1h-1z": "0.50", "M1 1h1v1h-1z": "1.00"}
+
+
+def test_seeded_faults_are_shown_and_objections_fail():
+    found = made()
+    found.extras = MUTATION
+    assert not found.passed
+    text, plain = page.render(found), markdown.render(found)
+    assert not Tags(text).open
+    for expected in ("50.0%", "too small to see", "kill rate 50.0% is below 95%"):
+        assert expected in text and expected in plain
+    assert "two channels swapped" in text and "| L3 forward | 2 | 1 | 50% | 1 |" in plain
+
+
+def test_merging_adds_only_what_is_new():
+    mutation = made(failed())
+    mutation.extras = MUTATION
+    found = report.merged([made(), mutation])
+    assert [report.title(r) for r in found.rows] == ["net L1 eval", "net L3 eval", "net L3 train"]
+    assert found.extras["kill_rate"] == 0.5 and not found.passed
 
 
 # ---- files and commands ----------------------------------------------------------------

@@ -1,0 +1,282 @@
+"""Do the checks find faults? Each seeded fault is put into a copy of the Jittor twin, which is then checked.
+
+A fault is killed at a level where a row fails that passes with the unbroken twin. PyTorch computes everything
+once. `python -m parity mutate` is at the end.
+"""
+import itertools
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from jittwin.errors import UserError
+from parity import check, terminal
+from parity.attest import attested
+from parity.faults import FAULTS, Fault, broken_copy, find
+from parity.oracle import Twins
+from parity.report import Report, of_rows, output_arguments, outputs, write
+from parity.result import LEVELS, Row
+from parity.worker import Worker
+
+ENOUGH = 0.95                  # kill rate
+REASON = 300                   # characters kept of why a row failed
+
+Check = tuple[str, str]        # (model, level)
+
+
+class Remembering(Twins):
+    """Workers of which PyTorch's is asked the same question once."""
+
+    @property
+    def torch(self) -> "Remembered":
+        return Remembered(super().torch, self)
+
+
+class Remembered:
+    """A Worker whose answers are kept by what was asked. Questions about temporary files are always new."""
+
+    def __init__(self, worker: Worker, twins: Remembering):
+        self.worker, self.twins = worker, twins
+
+    def start(self, function: str, arrays=None, /, **arguments) -> None:
+        self.twins.asked = self.twins._key("call", function, dict(arrays or {}), arguments)
+        if self.twins.asked not in self.twins.known:
+            self.worker.start(function, arrays, **arguments)
+
+    def finish(self) -> tuple[dict, dict]:
+        asked, known = self.twins.asked, self.twins.known
+        if asked not in known:
+            known[asked] = self.worker.finish()
+        arrays, values = known[asked]
+        return dict(arrays), values
+
+    def call(self, function: str, arrays=None, /, **arguments) -> tuple[dict, dict]:
+        self.start(function, arrays, **arguments)
+        return self.finish()
+
+
+@dataclass
+class Mutant:
+    """What became of one fault. killed: by level, the model and the reason of the first row that failed."""
+    fault: Fault
+    checks: list[Check] = field(default_factory=list)
+    killed: dict[str, str] = field(default_factory=dict)
+    killers: list[Check] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def first(self) -> str | None:
+        """The lowest level that noticed."""
+        return min(self.killed, key=list(LEVELS).index, default=None)
+
+    @property
+    def verdict(self) -> str:
+        if self.killed:
+            return "killed"
+        return "equivalent" if self.fault.equivalent else "survived" if self.checks else "not shown"
+
+    @property
+    def counts(self) -> bool:
+        return self.verdict in ("killed", "survived")
+
+    def to_json(self) -> dict:
+        fault = self.fault
+        return {"name": fault.name, "id": fault.id, "file": fault.file, "why": fault.why, "cases": list(fault.cases),
+                "verdict": self.verdict, "first": self.first, "killed_by": self.killed,
+                "levels": sorted({level for _, level in self.checks}), "seconds": round(self.seconds, 1),
+                "explanation": "" if self.killed else fault.equivalent or fault.survives}
+
+
+def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list[Fault]:
+    """The faults that concern these models; of them those named in `only`."""
+    cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
+    wanted = [find(name) for name in only] if only else FAULTS.values()
+    found = [fault for fault in wanted if cases & set(fault.cases)]
+    if not found:
+        raise UserError(f"no fault of {', '.join(f.name for f in wanted)} concerns {', '.join(names)}: "
+                        f"choose from {', '.join(f.name for f in chosen(names))}")
+    return found
+
+
+def examine(names: Sequence[str], levels: Iterable[str] | None, twins: Twins) -> list[Row]:
+    """The rows of these cases; "environment" stands for L0, which runs for no other name."""
+    wanted = list(LEVELS if levels is None else levels)
+    cases, rows = [name for name in names if name != check.ENVIRONMENT], []
+    if check.ENVIRONMENT in names and "L0" in wanted:
+        rows += check.run(levels=["L0"], twins=twins)
+    if cases:
+        rows += check.run(cases, levels=[level for level in wanted if level != "L0"], twins=twins)
+    return rows
+
+
+def within(fault: Fault, cases: set[str]) -> list[str]:
+    return [name for name in fault.cases if name in cases]
+
+
+def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Sequence[str] | None = None,
+        progress: Callable[[Mutant], None] | None = None, twins: Twins | None = None) -> dict:
+    """Put the faults that concern these models into the Jittor twin, one after another.
+
+    names: models or families, none for all. only: these faults; levels: these levels; None for all.
+    progress: called with every Mutant. twins: the workers to use. Returns, fit for a report: "kill_rate" of
+    the faults that are not equivalent and that some check was shown, "by_level", "mutants", "objections" to the result (see `objections`),
+    and "rows", those of the unbroken twin.
+    """
+    if twins is None:
+        with Remembering() as twins:
+            return run(names, only, levels, progress, twins)
+    check.check_levels(levels or ())
+    faults = chosen(names, only)
+    cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
+    concerned = {name for fault in faults for name in fault.cases if name in cases}
+    rows = examine(sorted(concerned), levels, twins)
+    sound = {key(row) for row in rows if row.passed}
+    mutants, before = [], twins.twin
+    with tempfile.TemporaryDirectory(prefix="parity-mutants-") as folder:
+        try:
+            for fault in faults:
+                twins.replace_jittor(broken_copy(fault, Path(folder, fault.name)))
+                mutants.append(judged(fault, within(fault, cases), levels, twins, sound))
+                if progress:
+                    progress(mutants[-1])
+        finally:
+            twins.replace_jittor(before)
+    found = {"kill_rate": kill_rate(mutants), "by_level": by_level(mutants),
+             "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
+    whole = only is None and levels is None
+    return {**found, "objections": objections(rows, mutants, idle(mutants) if whole else [])}
+
+
+def key(row: Row) -> tuple[str, str, str]:
+    return row.model, row.level, row.mode
+
+
+def judged(fault: Fault, cases: Sequence[str], levels, twins: Twins, sound: set) -> Mutant:
+    """Check the broken twin. A row that fails with the unbroken twin as well shows nothing."""
+    begun, mutant = time.monotonic(), Mutant(fault)
+    for row in examine(cases, levels, twins):
+        if key(row) not in sound:
+            continue
+        if (one := (row.model, row.level)) not in mutant.checks:
+            mutant.checks.append(one)
+        if not row.passed:
+            reason = " ".join(row.detail.get("reason", "").split())
+            short = reason if len(reason) <= REASON else f"… {reason[-REASON:]}"
+            mutant.killed.setdefault(row.level, f"{row.model} {row.mode}: {short}")
+            mutant.killers.append(one)
+    mutant.seconds = time.monotonic() - begun
+    return mutant
+
+
+def kill_rate(mutants: Sequence[Mutant]) -> float:
+    counted = [m for m in mutants if m.counts]
+    return sum(m.verdict == "killed" for m in counted) / len(counted) if counted else 0.0
+
+
+def by_level(mutants: Sequence[Mutant]) -> dict[str, dict]:
+    """Per level: the faults it was shown, those it killed, their share, and those that only it killed."""
+    found = {}
+    for level in LEVELS:
+        shown = [m for m in mutants if m.counts and any(level == seen for _, seen in m.checks)]
+        killed = [m for m in shown if level in m.killed]
+        if shown:
+            found[level] = {"mutants": len(shown), "killed": len(killed), "kill_rate": len(killed) / len(shown),
+                            "alone": sum(len(m.killed) == 1 for m in killed)}
+    return found
+
+
+def idle(mutants: Sequence[Mutant]) -> list[Check]:
+    """The checks that no fault of theirs made fail."""
+    seen = {one for m in mutants if m.counts for one in m.checks}
+    return sorted(seen - {one for m in mutants for one in m.killers})
+
+
+def objections(rows: Sequence[Row], mutants: Sequence[Mutant], useless: Sequence[Check]) -> list[str]:
+    """Why the result is not good enough: nothing, where every check is worth its time."""
+    found = [f"{r.model} {r.level} {r.mode} fails with the unbroken twin, so it shows nothing: "
+             f"{r.detail.get('reason', '')}" for r in rows if not r.passed]
+    rate = kill_rate(mutants)
+    if rate < ENOUGH:
+        found.append(f"kill rate {rate:.1%} is below {ENOUGH:.0%}")
+    for m in mutants:
+        if m.verdict == "survived" and not m.fault.survives:
+            found.append(f"{m.fault.name} survives unexplained: {m.fault.why}")
+        if m.verdict == "not shown":
+            found.append(f"{m.fault.name} is shown to no check that passes with the unbroken twin")
+        if m.verdict == "killed" and m.fault.equivalent:
+            found.append(f"{m.fault.name} is said to change nothing, yet {m.first} noticed")
+    return found + [f"rejected: {level} of {model} kills nothing" for model, level in useless]
+
+
+# ---- python -m parity mutate -----------------------------------------------------------
+
+def add_arguments(parser) -> None:
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="a model, or a family such as apf_gan; without one every model")
+    parser.add_argument("--only", action="append", metavar="FAULT", help="this fault alone; may be repeated")
+    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
+    parser.add_argument("--list", action="store_true", help="list the faults and stop")
+    output_arguments(parser)
+
+
+def command(args) -> int:
+    """Run, show and write. 0: enough faults are killed and every survivor is explained, 1: not so."""
+    files, faults, begun = outputs(args), chosen(args.models, args.only), time.monotonic()
+    if args.list:
+        for fault in faults:
+            print(f"{fault.name:32} {fault.id:4} {fault.file:28} {fault.why}")
+        return 0
+    with Remembering() as twins:
+        found = run(args.models, args.only, args.level, told(len(faults)), twins)
+        attestation = attested(twins)
+    report = of_rows(found.pop("rows"), attestation, seconds=round(time.monotonic() - begun, 1), command=asked(args))
+    report.extras.update(found)
+    write(report, files)
+    show(report)
+    return 0 if report.passed else 1
+
+
+def asked(args) -> str:
+    """The command without where its output goes."""
+    options = [word for name in ("only", "level") for value in getattr(args, name) or ()
+               for word in (f"--{name}", value)]
+    return shlex.join(["python", "-m", "parity", "mutate", *args.models, *options])
+
+
+def told(total: int) -> Callable[[Mutant], None]:
+    """A progress that writes a line per fault to stderr."""
+    numbers = itertools.count(1)
+
+    def tell(mutant: Mutant) -> None:
+        levels = f" by {', '.join(mutant.killed)}" if mutant.killed else ""
+        print(f"[{next(numbers)}/{total}] {mutant.fault.name}: {mutant.verdict}{levels}, {mutant.seconds:.1f} s",
+              file=sys.stderr, flush=True)
+
+    return tell
+
+
+def show(report: Report) -> None:
+    """What each level is worth, the faults that nobody noticed, and what is wrong with the result."""
+    screen, extras = terminal.console(), report.extras
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("level", "faults shown", "killed", "kill rate", "killed by no other level"):
+        table.add_column(name, justify="left" if name == "level" else "right")
+    for level, found in extras["by_level"].items():
+        table.add_row(f"{level} {LEVELS[level]}", str(found["mutants"]), str(found["killed"]),
+                      f"{found['kill_rate']:.0%}", str(found["alone"]))
+    terminal.put(screen, table)
+    for mutant in extras["mutants"]:
+        if mutant["verdict"] != "killed":
+            screen.print(f"{mutant['verdict']}: {mutant['name']}, {mutant['why']}: "
+                         f"{mutant['explanation'] or 'unexplained'}", soft_wrap=True, markup=False)
+    for objection in extras["objections"]:
+        screen.print(f"[bold red]{escape(objection)}[/]", soft_wrap=True)
+    screen.print(f"[{terminal.COLOURS[report.verdict]}]{report.verdict}[/]: kill rate {extras['kill_rate']:.1%} "
+                 f"of {len(extras['mutants'])} faults", soft_wrap=True)

@@ -1,0 +1,170 @@
+"""Mutation testing of the checks: what kills what, and that the bookkeeping cannot flatter."""
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from jittwin.errors import UserError
+from parity import check, mutate
+from parity.faults import FAULTS, Fault
+from parity.result import Row, failure
+
+ENCODER = "apf_gan.encoder"
+
+
+def fault(name="f", **options):
+    return Fault(name, "", "nn/ops.py", "a", "b", "something is wrong", (ENCODER,), **options)
+
+
+def mutant(name, shown=("L1", "L4"), killed=(), **options):
+    return mutate.Mutant(fault(name, **options), [(ENCODER, level) for level in shown],
+                         {level: "seen" for level in killed}, [(ENCODER, level) for level in killed])
+
+
+def passing(level="L4", mode="eval"):
+    return Row(ENCODER, level, mode, "float32", "pass", 1e-6, 1e-6, 1.0, "x")
+
+
+# ---- bookkeeping -----------------------------------------------------------------------
+
+MUTANTS = [mutant("a", killed=["L1", "L4"]), mutant("b", killed=["L4"]), mutant("c"),
+           mutant("d", equivalent="proof"), mutant("e", shown=())]
+
+
+def test_equivalent_faults_and_those_no_check_was_shown_do_not_count():
+    assert mutate.kill_rate(MUTANTS) == 2 / 3
+    assert [m.verdict for m in MUTANTS] == ["killed", "killed", "survived", "equivalent", "not shown"]
+
+
+def test_a_level_counts_what_it_was_shown_what_it_killed_and_what_only_it_killed():
+    assert mutate.by_level(MUTANTS) == {"L1": {"mutants": 3, "killed": 1, "kill_rate": 1 / 3, "alone": 0},
+                                        "L4": {"mutants": 3, "killed": 2, "kill_rate": 2 / 3, "alone": 1}}
+
+
+def test_a_check_that_kills_nothing_is_rejected():
+    assert mutate.idle(MUTANTS) == []
+    assert mutate.idle(MUTANTS[1:]) == [(ENCODER, "L1")]
+    assert mutate.objections([], [MUTANTS[0]], [(ENCODER, "L1")]) == [f"rejected: L1 of {ENCODER} kills nothing"]
+
+
+def test_the_first_kill_is_the_lowest_level():
+    assert mutant("a", killed=["L4", "L1"]).first == "L1"
+    assert mutant("a").first is None
+
+
+@pytest.mark.parametrize("one, objection", [
+    (mutant("a"), "a survives unexplained: something is wrong"),
+    (mutant("a", survives="known"), "kill rate 0.0% is below 95%"),
+    (mutant("a", killed=["L4"], equivalent="proof"), "a is said to change nothing, yet L4 noticed"),
+    (mutant("a", shown=()), "a is shown to no check that passes with the unbroken twin")])
+def test_what_makes_a_result_bad(one, objection):
+    assert objection in mutate.objections([], [one], [])
+
+
+def test_a_good_result_has_no_objection():
+    killed = [mutant(str(i), killed=["L4"]) for i in range(19)]
+    assert not mutate.objections([passing()], [*killed, mutant("x", survives="known"), mutant("e", equivalent="p")], [])
+
+
+def test_a_check_that_fails_with_the_unbroken_twin_kills_nothing(monkeypatch):
+    monkeypatch.setattr(check, "run", lambda *_, **__: [failure(ENCODER, "L4", "eval", "bad"), passing(mode="train")])
+    found = mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "train")})
+    assert found.verdict == "survived" and found.checks == [(ENCODER, "L4")]
+    assert mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "eval")}).verdict == "killed"
+    assert "fails with the unbroken twin" in mutate.objections([failure(ENCODER, "L4", "eval", "bad")], [], [])[0]
+
+
+def test_every_fault_is_shown_to_the_levels_of_its_cases_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(check, "run", lambda *names, levels, **_: asked.append((*names, levels)) or [])
+    mutate.examine([ENCODER], ["L0", "L4"], None)
+    mutate.examine([check.ENVIRONMENT], None, None)
+    assert asked == [([ENCODER], ["L4"]), (["L0"],)]
+
+
+def test_faults_are_chosen_by_model_and_by_name():
+    assert {f.name for f in mutate.chosen([ENCODER])} == {
+        name for name, f in FAULTS.items() if {ENCODER, check.ENVIRONMENT} & set(f.cases)}
+    assert [f.name for f in mutate.chosen([], ["encoder_slope"])] == ["encoder_slope"]
+    with pytest.raises(UserError, match="no fault of tanh_missing concerns apf_gan.encoder: choose from"):
+        mutate.chosen([ENCODER], ["tanh_missing"])
+    with pytest.raises(UserError, match="did you mean 'encoder_slope'"):
+        mutate.chosen([], ["encoder_slop"])
+
+
+class Counting:
+    """A worker that doubles x, and counts how often it is asked."""
+    calls = 0
+
+    def start(self, function, arrays, /, **arguments):
+        self.arrays, self.calls = arrays, self.calls + 1
+
+    def finish(self):
+        return {"y": self.arrays["x"] * 2}, {}
+
+
+def test_pytorch_is_asked_the_same_question_once():
+    worker, twins = Counting(), mutate.Remembering()
+    for value in (1, 1, 2):
+        arrays, _ = mutate.Remembered(worker, twins).call("m:f", {"x": np.array([value])}, size="tiny")
+        assert arrays["y"] == 2 * value
+    assert worker.calls == 2
+    mutate.Remembered(worker, twins).call("m:f", {"x": np.array([2])}, size="full")
+    assert worker.calls == 3
+
+
+# ---- with workers ----------------------------------------------------------------------
+
+SUBSET = {"hidden_buffer": "L1", "norm_gradient_without_mean": "L4"}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return mutate.run([ENCODER], only=SUBSET)
+
+
+@pytest.mark.parametrize("name, level", SUBSET.items())
+def test_a_fault_is_first_found_where_it_should_be(result, name, level):
+    found = next(m for m in result["mutants"] if m["name"] == name)
+    assert found["first"] == level, found
+
+
+def test_the_unbroken_twin_passes_and_the_report_is_plain_json(result):
+    assert all(row.passed for row in result["rows"]) and not result["objections"]
+    assert result["kill_rate"] == 1.0
+    json.dumps([result["mutants"], result["by_level"]])
+
+
+def test_a_change_that_breaks_nothing_survives(monkeypatch):
+    harmless = Fault("harmless", "", "apf_gan/encoder.py", '"""The mask encoder', '"""A mask encoder', "a word",
+                     (ENCODER,))
+    monkeypatch.setitem(FAULTS, "harmless", harmless)
+    found = mutate.run([ENCODER], only=["harmless"], levels=["L4"])
+    assert found["kill_rate"] == 0 and found["mutants"][0]["verdict"] == "survived"
+    assert found["objections"] == ["kill rate 0.0% is below 95%", "harmless survives unexplained: a word"]
+
+
+def command(words):
+    parser = argparse.ArgumentParser()
+    mutate.add_arguments(parser)
+    return mutate.command(parser.parse_args(words))
+
+
+def test_the_command_lists_faults_without_a_worker(capsys):
+    assert command([ENCODER, "--list"]) == 0
+    assert "encoder_slope" in capsys.readouterr().out
+
+
+def test_the_command_writes_a_report_and_fails_where_faults_survive(tmp_path, monkeypatch, capsys):
+    found = {"kill_rate": 0.5, "by_level": mutate.by_level(MUTANTS), "mutants": [m.to_json() for m in MUTANTS],
+             "rows": [passing()], "objections": ["kill rate 50.0% is below 95%"]}
+    monkeypatch.setattr(mutate, "run", lambda *_: dict(found))
+    monkeypatch.setattr(mutate, "attested", lambda _: {"verdict": "pass"})
+    file = tmp_path / "r.json"
+    assert command([ENCODER, "--json", str(file)]) == 1
+    written = json.loads(file.read_text())
+    assert written["verdict"] == "fail" and written["kill_rate"] == 0.5 and len(written["mutants"]) == 5
+    assert "survived: c, something is wrong: unexplained" in capsys.readouterr().out
+    found["objections"] = []
+    assert command([ENCODER]) == 0

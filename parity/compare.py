@@ -5,7 +5,7 @@ by one unit in the last place. A fixed tolerance would fail correct gradients of
 wrong parameters of a shallow one.
 """
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -133,6 +133,10 @@ def floor(name: str, truth) -> float:
 def judge(name: str, candidate, truth, own: float, noise: float) -> Verdict:
     """The rules for one tensor; `own` and `noise` are errors of float32 PyTorch."""
     seen = named_error(name, candidate, truth)
+    if is_update(name) and noise >= VACUOUS:
+        # A draw woke a ReLU that slept so far, and Adam, with no second moments there, takes whole steps. What
+        # PyTorch's own float32 run shows is then the noise.
+        noise = own
     times_noise, times_own = FACTORS[is_gradient(name) or is_update(name)]
     limit = max(times_noise * noise, times_own * own, floor(name, truth))
     if seen <= limit and noise < VACUOUS:
@@ -141,6 +145,28 @@ def judge(name: str, candidate, truth, own: float, noise: float) -> Verdict:
     if not reason and seen <= limit:
         reason = f"noise {noise:.1e} hides the signal: nothing is shown"
     return Verdict(seen, own, noise, limit, reason or f"error {seen:.2e} is over its limit {limit:.2e}")
+
+
+def is_discrete(array) -> bool:
+    """Integers and booleans: indices, labels, masks."""
+    return not np.issubdtype(np.asarray(array).dtype, np.floating)
+
+
+def judge_discrete(candidate, truth, unsure) -> Verdict:
+    """The rule where rounding decides between values: argmax, round, comparisons.
+
+    An element that flips is excused only where float32 PyTorch flips too when its inputs move by one unit in the
+    last place (`unsure`). The error is the share of elements that flip, the noise the share that may.
+    """
+    reason = masks_differ(candidate, truth)
+    if reason:
+        return Verdict(np.inf, 0.0, 0.0, 0.0, reason)
+    flips, noise = np.asarray(candidate) != truth, float(np.mean(unsure)) if np.size(unsure) else 0.0
+    wrong = int(np.count_nonzero(flips & ~unsure))
+    reason = f"{wrong} of {flips.size} elements differ where PyTorch is sure" if wrong else ""
+    if not reason and flips.size and np.all(unsure):
+        reason = "PyTorch itself is sure of no element: nothing is shown"
+    return Verdict(float(np.mean(flips)) if flips.size else 0.0, 0.0, noise, noise, reason)
 
 
 def equal(candidate, truth) -> Verdict:
@@ -166,6 +192,7 @@ class Comparison:
     own: dict[str, float]
     noise: dict[str, float]
     values: dict                   # what the function returned besides arrays, in the Jittor worker
+    unsure: dict[str, np.ndarray] = field(default_factory=dict)     # of integers: where float32 PyTorch flips
 
     def verdicts(self, names: Iterable[str] | None = None) -> dict[str, Verdict]:
         """Per tensor. A tensor that only one twin returns fails.
@@ -183,6 +210,8 @@ class Comparison:
                 found[name] = Verdict(np.inf, 0.0, 0.0, 0.0, f"only {side} returns it")
             elif sizes.get(name, 1.0) <= NOTHING * largest:
                 found[name] = self._zero(name, largest)
+            elif name in self.unsure:
+                found[name] = judge_discrete(self.candidate[name], self.truth[name], self.unsure[name])
             else:
                 found[name] = judge(name, self.candidate[name], self.truth[name], self.own[name], self.noise[name])
         return found

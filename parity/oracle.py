@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from jittwin.weights import fingerprint
-from parity.compare import DRAWS, Comparison, named_error, perturb
+from parity.compare import DRAWS, Comparison, is_discrete, named_error, perturb
 from parity.side import Arrays, Side, group, grouped
 from parity.worker import Worker, resolve
 
@@ -25,7 +25,8 @@ def compute(side: Side, arrays: Arrays, function: str, arguments: dict) -> tuple
 def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: int = DRAWS,
             variant: str | None = None) -> tuple[Arrays, dict]:
     """PyTorch only: "truth/…" in float64; errors of float32 PyTorch as it is ("own") and when all floating
-    arrays move by one unit in the last place, at worst over the draws ("noise").
+    arrays move by one unit in the last place, at worst over the draws ("noise"); of integers and booleans also
+    "unsure/…", the elements that any of these changed.
 
     variant: compute all this as the catalogued variant of PyTorch would (parity.fingerprints).
     """
@@ -33,6 +34,7 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: i
         with side.double():
             truth, values = compute(side, widened(arrays), function, arguments)
         own, noise = {}, dict.fromkeys(truth, 0.0)
+        unsure = {name: np.zeros(a.shape, bool) for name, a in truth.items() if is_discrete(a)}
         for draw in range(draws + 1):
             results, _ = compute(side, perturb(arrays, draw), function, arguments)
             for name, value in results.items():
@@ -40,7 +42,10 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: i
                     seen = named_error(name, value, truth[name])
                     own.setdefault(name, seen)
                     noise[name] = max(noise[name], seen if draw else 0.0)
-    return grouped("truth", truth), {"own": own, "noise": noise, "values": values}
+                    if name in unsure and value.shape == truth[name].shape:
+                        unsure[name] |= value != truth[name]
+    return ({**grouped("truth", truth), **grouped("unsure", unsure)},
+            {"own": own, "noise": noise, "values": values})
 
 
 def _variant(name: str | None):
@@ -87,17 +92,21 @@ class Twins:
             self.workers.pop("jittor").close()
 
     def compare(self, function: str, arrays: Arrays, /, draws: int = DRAWS, variant: str | None = None,
-                **arguments) -> Comparison:
-        """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time."""
+                keep: bool = True, **arguments) -> Comparison:
+        """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time.
+
+        keep: PyTorch's part, for another Jittor twin.
+        """
         key = self._key(function, arrays, draws, variant, arguments)
         self.jittor.start(function, arrays, **arguments)
         if key not in self.known:
             self.torch.start("parity.oracle:measure", arrays, function=function, arguments=arguments,
                              draws=draws, variant=variant)
             self.known[key] = self.torch.finish()
-        truth, measured = self.known[key]
+        truth, measured = self.known[key] if keep else self.known.pop(key)
         candidate, values = self.jittor.finish()
-        return Comparison(candidate, group(truth, "truth"), measured["own"], measured["noise"], values)
+        return Comparison(candidate, group(truth, "truth"), measured["own"], measured["noise"], values,
+                          group(truth, "unsure"))
 
     def both(self, function: str, arrays: Arrays | None = None, /, **arguments) -> dict[str, tuple[Arrays, dict]]:
         """The results of one function in either worker, by framework."""

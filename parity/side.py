@@ -85,9 +85,12 @@ class Side:
     def intercepted(self, module, around: Callable) -> Iterator[None]:
         """Inside, each call of a sub-module goes through `around(path, call, part, proceed, arguments, keywords)`.
 
-        call: how often this path was called before; proceed(*arguments, **keywords) is the call itself.
+        call: how often this path was called before; proceed(*arguments, **keywords) is the call itself. A module
+        that stands in several places goes by its first path.
         """
-        paths = {id(part): path for path, part in self.parts(module).items()}
+        paths = {}
+        for path, part in self.parts(module).items():
+            paths.setdefault(id(part), path)
         counts, original = dict.fromkeys(paths.values(), 0), self.Module.__call__
 
         def call(part, *arguments, **keywords):

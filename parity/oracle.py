@@ -98,13 +98,15 @@ class Twins:
         keep: PyTorch's part, for another Jittor twin.
         """
         key = self._key(function, arrays, draws, variant, arguments)
-        self.jittor.start(function, arrays, **arguments)
+        jittor = self.jittor                    # this one, even if it dies meanwhile
+        jittor.start(function, arrays, **arguments)
         if key not in self.known:
-            self.torch.start("parity.oracle:measure", arrays, function=function, arguments=arguments,
-                             draws=draws, variant=variant)
-            self.known[key] = self.torch.finish()
+            torch = self.torch
+            torch.start("parity.oracle:measure", arrays, function=function, arguments=arguments,
+                        draws=draws, variant=variant)
+            self.known[key] = torch.finish()
         truth, measured = self.known[key] if keep else self.known.pop(key)
-        candidate, values = self.jittor.finish()
+        candidate, values = jittor.finish()
         return Comparison(candidate, group(truth, "truth"), measured["own"], measured["noise"], values,
                           group(truth, "unsure"))
 

@@ -15,6 +15,7 @@ from jittwin.errors import UserError, choose_from, did_you_mean
 COMMANDS = {
     "train": ("jittwin.train", "train a model"),
     "generate": ("jittwin.generate", "images from label maps"),
+    "fid": ("jittwin.fid", "distance between two sets of pictures"),
     "convert": ("parity.convert", "weights between files, frameworks and upstream formats"),
     "prepare": ("jittwin.prepare", "check a data set, or write a procedural one"),
     "list": ("jittwin.listing", "models: backends, weights needed, licence"),

@@ -22,16 +22,16 @@ _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 
 @contextmanager
-def _opened(path):
-    """The lazily opened Pillow image of `path`; whatever a broken file raises becomes one line."""
+def _opened(file, name=None):
+    """The lazily opened Pillow image of a path or stream; whatever a broken one raises becomes one line."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             yield image
     except UserError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         reason = getattr(error, "strerror", None) or "not a picture, or damaged"
-        raise UserError(f"{path}: cannot be read ({reason}); replace the file or remove it") from error
+        raise UserError(f"{name or file}: cannot be read ({reason}); replace the file or remove it") from error
 
 
 def image_size(path) -> tuple[int, int]:
@@ -42,12 +42,15 @@ def image_size(path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def decode_image(path) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file."""
-    with _opened(path) as image:
+def decode_image(file, name: str | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file.
+
+    file: a path, or a stream, which messages then call `name`.
+    """
+    with _opened(file, name) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
-            raise UserError(f"{path}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
+            raise UserError(f"{name or file}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
         return np.array(image.convert("RGB"))

@@ -20,6 +20,8 @@ def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, fl
     scores = []
     for part in np.array_split(log_p, splits):
         p = np.exp(part)
-        divergence = (p * (part - np.log(p.mean(0)))).sum(1)
+        # Where p underflows to 0 it adds nothing, although its logarithm is not there.
+        log_mean = np.log(np.where(p.any(0), p.mean(0), 1))
+        divergence = (p * (part - log_mean)).sum(1)
         scores.append(float(np.exp(divergence.mean())))
     return float(np.mean(scores)), float(np.std(scores))

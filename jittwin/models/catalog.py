@@ -27,5 +27,7 @@ MODELS = (
            "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause"),
     Record("inception_v3", ("backbones.inception_v3", "InceptionV3"),
            "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),
+    Record("inception_fid", ("backbones.inception_v3", "FidInception"),
+           "features of FID, KID, precision, recall", "pytorch-fid's file or APF-GAN's net_params.pkl", "Apache-2.0"),
 )
 BY_NAME = {record.name: record for record in MODELS}

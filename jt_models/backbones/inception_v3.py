@@ -1,8 +1,10 @@
-"""Inception-v3 without classifier, the feature network of perceptual losses.
+"""Inception-v3 without classifier: the feature network of perceptual losses, and of FID.
 
 Szegedy et al. 2016, arXiv 1512.00567. Keys are torchvision's, so its ImageNet weights load
 as they are, except the auxiliary classifier (`AuxLogits`) and `fc`, which have no place here.
 """
+from functools import partial
+
 from jt_models.nn import ops
 from jt_models.nn.layers import Conv2d, FrozenBatchNorm2d, Module, freeze
 
@@ -10,6 +12,11 @@ from jt_models.nn.layers import Conv2d, FrozenBatchNorm2d, Module, freeze
 def padded_average(x):
     """3x3 mean at every pixel; the border of zeros counts."""
     return ops.avg_pool2d(x, 3, 1, 1)
+
+
+# Of FID, see FidInception: the mean of what lies inside the picture, and the largest of it.
+inner_average = partial(ops.avg_pool2d, kernel=3, stride=1, padding=1, count_include_pad=False)
+largest = partial(ops.max_pool2d, kernel=3, stride=1, padding=1)
 
 
 class BasicConv2d(Module):
@@ -137,24 +144,24 @@ class InceptionV3(Module):
     published APF-GAN does, and not by the stored statistics. Training mode makes no difference.
     """
 
-    def __init__(self, config=None, batch_statistics: bool = True):
+    def __init__(self, config=None, batch_statistics: bool = True, pool=padded_average, last_pool=padded_average):
         super().__init__()
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3)
         self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, padding=1)
         self.Conv2d_3b_1x1 = BasicConv2d(64, 80, 1)
         self.Conv2d_4a_3x3 = BasicConv2d(80, 192, 3)
-        self.Mixed_5b = InceptionA(192, pool_features=32)
-        self.Mixed_5c = InceptionA(256, pool_features=64)
-        self.Mixed_5d = InceptionA(288, pool_features=64)
+        self.Mixed_5b = InceptionA(192, pool_features=32, pool=pool)
+        self.Mixed_5c = InceptionA(256, pool_features=64, pool=pool)
+        self.Mixed_5d = InceptionA(288, pool_features=64, pool=pool)
         self.Mixed_6a = InceptionB(288)
-        self.Mixed_6b = InceptionC(768, channels_7x7=128)
-        self.Mixed_6c = InceptionC(768, channels_7x7=160)
-        self.Mixed_6d = InceptionC(768, channels_7x7=160)
-        self.Mixed_6e = InceptionC(768, channels_7x7=192)
+        self.Mixed_6b = InceptionC(768, channels_7x7=128, pool=pool)
+        self.Mixed_6c = InceptionC(768, channels_7x7=160, pool=pool)
+        self.Mixed_6d = InceptionC(768, channels_7x7=160, pool=pool)
+        self.Mixed_6e = InceptionC(768, channels_7x7=192, pool=pool)
         self.Mixed_7a = InceptionD(768)
-        self.Mixed_7b = InceptionE(1280)
-        self.Mixed_7c = InceptionE(2048)
+        self.Mixed_7b = InceptionE(1280, pool)
+        self.Mixed_7c = InceptionE(2048, last_pool)
         for part in self.modules():
             if isinstance(part, FrozenBatchNorm2d):
                 part.batch_statistics = batch_statistics
@@ -168,3 +175,21 @@ class InceptionV3(Module):
         third = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(third)))
         return [first, second, third, ops.mean_dims(x, (2, 3))]
+
+
+class FidInception(InceptionV3):
+    """The network FID is measured with: images (B, 3, H, W) in [0, 1] to features (B, 2048).
+
+    The Inception of 2015 that TensorFlow published, in the layout of pytorch-fid: other poolings than torchvision's and,
+    in the file, a classifier of 1008 classes, which is left to the host. Images are resized to 299x299
+    without antialiasing. pool_padding: "excluded" as in TensorFlow, "included" as in the published
+    APF-GAN, whose framework counts the zeros of the border.
+    """
+
+    def __init__(self, config=None, pool_padding: str = "excluded"):
+        pool = {"excluded": inner_average, "included": padded_average}[pool_padding]
+        super().__init__(config, batch_statistics=False, pool=pool, last_pool=largest)
+
+    def execute(self, x):
+        *_, pooled = super().execute(2 * ops.interpolate(x, (299, 299), "bilinear") - 1)
+        return pooled.reshape(x.shape[0], -1)

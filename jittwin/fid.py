@@ -1,0 +1,131 @@
+"""`jittwin fid`: distances between two sets of pictures."""
+import argparse
+import json
+import sys
+
+import numpy as np
+
+from jittwin.atomic import write_file
+from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.errors import UserError, choose_from
+from jittwin.metrics.images import default_workers
+from jittwin.metrics.inception_score import SPLITS, inception_score
+from jittwin.metrics.kernel import kernel_distance
+from jittwin.metrics.manifold import precision_recall
+from jittwin.metrics.preparation import MODES
+from jittwin.metrics.scorer import BATCH, FidScorer
+from jittwin.metrics.statistics import Statistics, fid, is_statistics, write_statistics
+
+METRICS = ("fid", "kid", "pr", "is")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for name, what in (("a", "pictures to judge"), ("b", "pictures to compare with")):
+        parser.add_argument(name, metavar=name.upper(), help=f"{what}: folder, zip file, or statistics (.npz, *_m.npy)")
+    parser.add_argument("--mode", "--resize", choices=MODES, default="pytorch-fid",
+                        help="convention of resizing and pooling (default: pytorch-fid); values of different modes "
+                             "do not compare")
+    add_network_arguments(parser)
+    parser.add_argument("--metrics", default="fid", metavar="LIST",
+                        help=f"comma-separated, of {', '.join(METRICS)} (default: fid): kernel distance, precision and "
+                             "recall, inception score of A")
+    parser.add_argument("--save-stats", metavar="FILE", help="write the statistics of A as .npz")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that measures FID takes."""
+    parser.add_argument("--weights", "--fid-weights", dest="fid_weights", metavar="FILE",
+                        help="Inception: pytorch-fid's .pth or the published net_params.pkl")
+    parser.add_argument("--random-weights", action="store_true", help="go on with an untrained network")
+    parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
+    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and count, pictures that cannot be read")
+    parser.add_argument("--no-cache", action="store_true", help="compute what was computed before")
+
+
+def scorer(args: argparse.Namespace, backend=None) -> FidScorer:
+    """From the arguments of add_network_arguments and `mode`."""
+    for name in ("batch", "workers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    if backend is None:
+        backend = load_backend(args.backend)
+        backend.setup(device=args.device, threads=args.threads)
+    return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
+                     not args.no_cache)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out `jittwin fid`; raises UserError."""
+    wanted = [name.strip() for name in args.metrics.split(",")]
+    for name in wanted:
+        if name not in METRICS:
+            raise UserError(f"unknown metric {name!r}{choose_from(name, METRICS)}")
+    if args.save_stats and not args.save_stats.endswith(".npz"):
+        raise UserError(f"--save-stats {args.save_stats}: statistics are saved as .npz")
+    measure = scorer(args)
+    a, b = (measure.statistics(source) for source in (args.a, args.b))
+    if args.save_stats:
+        write_statistics(args.save_stats, a)
+    results = {"mode": args.mode, "n_a": a.n, "n_b": b.n, "backend": args.backend,
+               "weights_sha256": None if measure.inception.random else measure.inception.weights,
+               "random_weights": measure.inception.random} | compare(a, b, wanted)
+    for line in report(results, len(a.mean)):
+        print(line)
+    warn(a, b, args)
+    if args.json:
+        write_file(args.json, json.dumps(results, indent=1) + "\n")
+
+
+def compare(a: Statistics, b: Statistics, wanted) -> dict:
+    """The numbers asked for, by name. UserError: statistics without features where features are needed."""
+    results, rng = {}, np.random.default_rng(0)
+    try:
+        if "fid" in wanted:
+            results["fid"] = fid(a, b)
+        if "kid" in wanted:
+            results["kid"], results["kid_error"] = kernel_distance(*_features(a, b), rng)
+        if "pr" in wanted:
+            results["precision"], results["recall"] = precision_recall(*reversed(_features(a, b)))
+        if "is" in wanted:
+            _features(a)
+            results["inception_score"], results["inception_score_deviation"] = inception_score(a.logits)
+    except ValueError as error:
+        raise UserError(f"{error}: leave that metric out of --metrics, or give more pictures") from error
+    return results
+
+
+def _features(*sides: Statistics):
+    if any(side.features is None for side in sides):
+        raise UserError("statistics of another tool hold no features, which all metrics but fid need: give the pictures")
+    return [side.features for side in sides]
+
+
+def report(results: dict, width: int) -> list[str]:
+    """The lines to print. With untrained weights every number says so."""
+    mark = " (random weights)" if results["random_weights"] else ""
+    lines = []
+    for name, label in (("fid", "FID"), ("kid", "KID"), ("precision", "precision"), ("recall", "recall"),
+                        ("inception_score", "inception score")):
+        if name in results:
+            spread = {"kid": "kid_error", "inception_score": "inception_score_deviation"}.get(name)
+            plus = f" +- {results[spread]:.6f}" if spread else ""
+            lines.append(f"{label} {results[name]:.6f}{plus}{mark}")
+    lines.append(f"mode {results['mode']}, {results['n_a']} against {results['n_b'] or 'an unknown number of'} pictures, "
+                 f"{results['backend']}")
+    return lines
+
+
+def warn(a: Statistics, b: Statistics, args) -> None:
+    """What makes a distance less than it seems."""
+    width = len(a.mean)
+    for side, name in ((a, args.a), (b, args.b)):
+        if 0 < side.n < width:
+            print(f"{name}: {side.n} pictures are fewer than {width}: FID is biased upwards; compare only with values "
+                  "from as many", file=sys.stderr)
+        if is_statistics(name) and not side.provenance:
+            print(f"{name}: does not tell its mode and weights, which must be those used here", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""Sets of pictures on disk, decoded and prepared for a network, a bounded number at a time."""
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+MOST_WORKERS = 8
+
+
+class ImageSet:
+    """The pictures of a folder and its subfolders, of a zip file, or of a list of files, in natural order.
+
+    names: relative paths. UserError: nothing there, or no picture in it.
+    """
+
+    def __init__(self, where: str | os.PathLike | Sequence):
+        self.where = where if isinstance(where, (str, os.PathLike)) else f"{len(where)} files"
+        if not isinstance(where, (str, os.PathLike)):
+            found = {os.fspath(path): Path(path) for path in where}
+        elif zipfile.is_zipfile(where):
+            with zipfile.ZipFile(where) as archive:
+                found = dict.fromkeys(name for name in archive.namelist() if not name.startswith("__MACOSX/"))
+        elif os.path.isdir(where):
+            root = Path(where)
+            found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+        else:
+            raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
+        self.names = sorted((name for name in found if name.lower().endswith(SUFFIXES)), key=natural)
+        self.paths = [found[name] for name in self.names]
+        if not self.names:
+            raise UserError(f"{self}: holds no picture ({', '.join(SUFFIXES)})")
+
+    def __str__(self) -> str:
+        return os.fspath(self.where)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> bytes:
+        """The file as it is."""
+        try:
+            if self.paths[index] is not None:
+                return self.paths[index].read_bytes()
+            with zipfile.ZipFile(self.where) as archive:     # one handle per call: threads do not share a position
+                return archive.read(self.names[index])
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
+
+    def decode(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3); see jittwin.imaging for grey, 16-bit, alpha and turned pictures. UserError names the file."""
+        return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index))
+
+    def label(self, index: int) -> str:
+        """How messages name a picture."""
+        return f"{self}/{self.names[index]}" if self.paths[index] is None else os.fspath(self.paths[index])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and contents: what a cache of results is keyed by."""
+        digest = hashlib.sha256()
+        for index, name in enumerate(self.names):
+            content = self.read(index)
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def natural(name: str) -> list:
+    """A sort key by which 2.jpg comes before 10.jpg."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def default_workers() -> int:
+    """Decoding threads: as many as the CPUs this process may use, at most MOST_WORKERS."""
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def prepared(images: ImageSet, prepare: Callable[[np.ndarray], np.ndarray], workers: int | None = None,
+             on_error: Callable[[UserError], None] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, prepare(picture)) in order, decoded ahead by a few threads.
+
+    A picture that cannot be decoded is given to `on_error` and left out; without one it is raised.
+    """
+    workers = workers or default_workers()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque()
+        try:
+            for index in range(len(images)):
+                waiting.append((index, pool.submit(lambda i=index: prepare(images.decode(i)))))
+                if len(waiting) > 2 * workers:
+                    yield from _finished(waiting.popleft(), on_error)
+            while waiting:
+                yield from _finished(waiting.popleft(), on_error)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _finished(pending, on_error):
+    index, future = pending
+    try:
+        yield index, future.result()
+    except UserError as error:
+        if on_error is None:
+            raise
+        on_error(error)
+
+
+def batches(items: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Indices and stacked arrays of equal shape, at most `size` together; what remains comes last."""
+    open_batches: dict[tuple, list] = {}
+    for index, array in items:
+        group = open_batches.setdefault(array.shape, [])
+        group.append((index, array))
+        if len(group) == size:
+            yield _stacked(open_batches.pop(array.shape))
+    for group in open_batches.values():
+        yield _stacked(group)
+
+
+def _stacked(group):
+    return [index for index, _ in group], np.stack([array for _, array in group])

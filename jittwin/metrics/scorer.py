@@ -1,0 +1,78 @@
+"""Statistics of picture sets on either backend: one decoding and one forward pass for every metric."""
+import os
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from jittwin.backend import Backend
+from jittwin.errors import UserError
+from jittwin.inception import load_inception
+from jittwin.metrics.cache import cached
+from jittwin.metrics.images import ImageSet, batches, prepared
+from jittwin.metrics.moments import Moments
+from jittwin.metrics.preparation import find_mode
+from jittwin.metrics.statistics import Statistics, is_statistics, read_statistics
+
+KEPT = 10_000      # features kept per set, for what moments cannot tell; more pictures take no more memory
+BATCH = 16
+
+
+class FidScorer:
+    """Inception features of pictures. UserError: see load_inception.
+
+    mode: "pytorch-fid", "clean" or "apf-gan" (jittwin.metrics.preparation). skip_bad: pictures that cannot
+    be read are counted and left out, where otherwise the first one is an error.
+    """
+
+    def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
+                 mode: str = "pytorch-fid", batch: int = BATCH, workers: int | None = None, skip_bad: bool = False,
+                 cache: bool = True):
+        self.backend, self.mode, self.batch, self.workers = backend, mode, batch, workers
+        self.skip_bad, self.cache = skip_bad, cache
+        self.inception = load_inception(backend, weights, random, mode)
+
+    def statistics(self, source, quiet: bool = False) -> Statistics:
+        """Of a folder, a zip file or a list of files; a statistics file is read. UserError: fewer than two pictures,
+        a damaged one."""
+        if isinstance(source, (str, os.PathLike)) and is_statistics(source):
+            return self.checked(read_statistics(source), source)
+        images = ImageSet(source)
+        if not self.cache:
+            return self.compute(images, quiet)
+        key = {"images": images.fingerprint(), "mode": self.mode, "weights": self.inception.weights,
+               "kept": KEPT, "backend": self.backend.name, "skip_bad": self.skip_bad}
+        return cached(key, lambda: self.compute(images, quiet))
+
+    def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
+        """One pass over the pictures."""
+        backend, moments, kept, bad = self.backend, Moments(), {}, []
+        items = prepared(images, find_mode(self.mode).prepare, self.workers, bad.append if self.skip_bad else None)
+        with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
+                backend.no_grad():
+            for indices, batch in batches(items, self.batch):
+                features = backend.numpy(self.inception.network(backend.asarray(batch)))
+                try:
+                    moments.add(features)
+                except ValueError as error:
+                    raise UserError(f"{images}: {error}, among {images.names[indices[0]]} and those after it; "
+                                    "the weights or the pictures are damaged") from error
+                kept |= {index: row for index, row in zip(indices, features) if index < KEPT}
+                bar.update(len(indices))
+        for error in bad:
+            print(f"left out: {error}", file=sys.stderr)
+        if moments.n < 2:
+            raise UserError(f"{images}: {moments.n} picture that can be read; a distance needs at least two, "
+                            f"and means little below {len(self.inception.classifier.T)}")
+        features = np.stack([kept[index] for index in sorted(kept)])
+        return Statistics(moments.mean, moments.covariance, moments.n, features, self.inception.logits(features),
+                          {"mode": self.mode, "weights": self.inception.weights, "backend": backend.name,
+                           "random_weights": self.inception.random, "bad": len(bad), "source": os.path.basename(str(images))})
+
+    def checked(self, statistics: Statistics, source) -> Statistics:
+        """UserError: made in another mode or with other weights than this scorer's."""
+        for key, own in (("mode", self.mode), ("weights", self.inception.weights)):
+            if statistics.provenance.get(key, own) != own:
+                raise UserError(f"{os.fspath(source)}: made with {key} {statistics.provenance[key]}, not {own}; "
+                                f"compute it again, or choose that {key}")
+        return statistics

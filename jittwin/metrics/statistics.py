@@ -1,0 +1,107 @@
+"""What is known of a set of pictures' features, and the files it is kept in.
+
+Our files are .npz with `mu`, `sigma`, `n` and `provenance` (JSON); pytorch-fid reads them too. Read as well: pytorch-fid's
+own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy, whose mode and weights are not known.
+"""
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.atomic import atomic_write
+from jittwin.errors import UserError
+from jittwin.metrics.frechet import frechet_distance, frechet_distance_from_features
+
+SUFFIXES = (".npz", ".npy")
+
+
+@dataclass
+class Statistics:
+    """mean (d,) and covariance (d, d) of `n` pictures; n is 0 where the file does not tell.
+
+    features: float32 (min(n, limit), d), logits: (same, 1008), where they were kept.
+    provenance: {"mode", "weights", "random_weights", …}, empty where the file does not tell.
+    """
+    mean: np.ndarray
+    covariance: np.ndarray
+    n: int = 0
+    features: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    provenance: dict = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Every picture's features are at hand."""
+        return self.features is not None and len(self.features) == self.n
+
+
+def fid(a: Statistics, b: Statistics) -> float:
+    """The Fréchet distance, in the form that suits the smaller set. UserError: statistics that do not compare."""
+    if a.mean.shape != b.mean.shape:
+        raise UserError(f"features of {len(a.mean)} values against features of {len(b.mean)}: "
+                        "both sides must come from the same network")
+    for key in ("mode", "weights"):
+        seen = [s.provenance[key] for s in (a, b) if key in s.provenance]
+        if len(set(seen)) > 1:
+            raise UserError(f"{key} {seen[0]} against {key} {seen[1]}: compute one side again with the other's {key}")
+    rank = min(a.n, b.n) - 1 if a.n and b.n else None
+    small, large = sorted((a, b), key=lambda s: (not s.complete, s.n))
+    if small.complete and small.n < len(small.mean):
+        return frechet_distance_from_features(small.features, large.mean, large.covariance, rank)
+    return frechet_distance(a.mean, a.covariance, b.mean, b.covariance, rank)
+
+
+def is_statistics(path: str | os.PathLike) -> bool:
+    """Whether the name is that of a statistics file."""
+    return os.fspath(path).lower().endswith(SUFFIXES)
+
+
+def write_statistics(path: str | os.PathLike, statistics: Statistics) -> None:
+    """An .npz with all of them, atomically. UserError: another ending, cannot be written."""
+    if not os.fspath(path).endswith(".npz"):
+        raise UserError(f"{os.fspath(path)}: statistics are saved as .npz")
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "n": np.array(statistics.n),
+              "provenance": np.array(json.dumps(statistics.provenance, sort_keys=True))}
+    for name in ("features", "logits"):
+        if getattr(statistics, name) is not None:
+            arrays[name] = getattr(statistics, name)
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)
+
+
+def read_statistics(path: str | os.PathLike) -> Statistics:
+    """UserError: not statistics, or not finite."""
+    where = os.fspath(path)
+    try:
+        arrays = _pair(Path(path)) if where.endswith(".npy") else _archive(Path(path))
+        statistics = Statistics(
+            np.asarray(arrays["mu"], np.float64), np.asarray(arrays["sigma"], np.float64), int(arrays.get("n", 0)),
+            arrays.get("features"), arrays.get("logits"), json.loads(str(arrays.get("provenance", "{}"))))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{where}: no statistics ({error}): give an .npz with mu and sigma, a pair *_m.npy and "
+                        "*_s.npy, or a folder of pictures") from error
+    width = len(statistics.mean)
+    if statistics.mean.ndim != 1 or statistics.covariance.shape != (width, width):
+        raise UserError(f"{where}: mu {statistics.mean.shape} and sigma {statistics.covariance.shape} do not belong together")
+    if not (np.isfinite(statistics.mean).all() and np.isfinite(statistics.covariance).all()):
+        raise UserError(f"{where}: holds values that are not finite")
+    return statistics
+
+
+def _archive(path: Path) -> dict:
+    with np.load(io.BytesIO(path.read_bytes())) as archive:
+        return dict(archive)
+
+
+def _pair(path: Path) -> dict:
+    """The mean and the covariance, from the name of either."""
+    if not path.stem.endswith(("_m", "_s")):
+        raise UserError(f"{path}: of a pair of .npy files, one ends in _m (mean) and the other in _s (covariance)")
+    stem = path.stem[:-1]
+    return {"mu": np.load(path.with_name(f"{stem}m.npy")), "sigma": np.load(path.with_name(f"{stem}s.npy"))}

@@ -1,0 +1,168 @@
+"""`python -m parity check`: a run over real workers, what fails it, and what it leaves behind."""
+import json
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from jittwin.errors import UserError
+from parity import check
+from parity.case import Case
+from parity.cases import find as find_case
+from parity.compare import Verdict
+from parity.faults import broken_copy, find
+from parity.result import LEVELS, row
+from parity.worker import ROOT
+
+MODEL = "apf_gan.encoder"
+LEVEL = ("--level", "L4")
+MODES = find_case(MODEL).modes
+
+
+def run(*words):
+    return subprocess.run([sys.executable, "-m", "parity", "check", *map(str, words)], cwd=ROOT, capture_output=True,
+                          text=True)
+
+
+def copy_of_twin(folder, **added):
+    """Another copy of the Jittor twin, with text added at the end of files: dots in keys stand for folders."""
+    shutil.copytree(ROOT / "jt_models", folder / "jt_models", ignore=shutil.ignore_patterns("__pycache__"))
+    for module, text in added.items():
+        with open(folder / "jt_models" / f"{module.replace('__', '/')}.py", "a") as file:
+            file.write(f"\n\n{text}\n")
+    return folder
+
+
+def test_the_twins_agree_and_every_form_is_written(tmp_path):
+    files = {name: tmp_path / f"r.{name}" for name in ("json", "html", "junit", "markdown")}
+    count = 1 + len(MODES)
+    done = run(MODEL, "--level", "L0", *LEVEL, *(word for name, path in files.items() for word in (f"--{name}", path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"pass: {count} of {count} comparisons passed, 1 model")
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        f"[1/{count}] environment L0", *(f"[{2 + k}/{count}] {MODEL} L4 {mode}" for k, mode in enumerate(MODES))]
+    found = json.loads(files["json"].read_text())
+    assert set(found) == {"verdict", "attestation", "cases"} and found["verdict"] == "pass"
+    assert found["attestation"]["command"] == f"python -m parity check {MODEL} --tier ci --level L0 --level L4"
+    assert [case["level"] for case in found["cases"]] == ["L0", *["L4"] * len(MODES)]
+    for case in found["cases"][1:]:
+        assert 0 < case["error"] <= case["detail"]["limit"] and case["noise"] > 0 and case["worst"]
+    assert ElementTree.parse(files["junit"]).getroot().get("failures") == "0"
+    assert "The twins agree" in files["html"].read_text() and f"| {MODEL} |" in files["markdown"].read_text()
+
+
+def test_a_broken_twin_fails_and_says_where(tmp_path):
+    twin = broken_copy(find("encoder_slope"), tmp_path / "twin")
+    done = run(MODEL, *LEVEL, "--twin", twin, "--json", tmp_path / "r.json")
+    assert done.returncode == 1
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["verdict"] == "fail" and found["attestation"]["verdict"] == "pass"
+    assert f"{MODEL} L4 {MODES[0]}: " in done.stdout and "is over its limit" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"fail: 0 of {len(MODES)}")
+
+
+def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
+    folder = copy_of_twin(tmp_path, apf_gan__encoder="import os, sys\nprint('out of luck', file=sys.stderr)\nos.abort()")
+    rows = check.run([MODEL], levels=["L0", "L4"], twin=folder)
+    assert [(r.level, r.mode, r.verdict) for r in rows] == [
+        ("L0", "", "pass"), *(("L4", mode, "fail") for mode in MODES)]
+    for r in rows[1:]:
+        assert "the jittor worker ended by SIGABRT" in r.detail["reason"] and "out of luck" in r.detail["reason"]
+        assert r.error == float("inf") and r.detail["size"] == "tiny"
+
+
+def test_a_mistake_told_by_a_worker_is_a_row(tmp_path, twins):
+    told = "from jittwin.errors import UserError\n\n\ndef load(*_, **__):\n    raise UserError('5 keys are missing')\n\n\n" \
+           "Backend.load_numpy = load"
+    before = twins.torch.process.pid
+    twins.replace_jittor(copy_of_twin(tmp_path, backend=told))
+    try:
+        rows = check.run([MODEL], levels=["L4"], twins=twins)
+    finally:
+        twins.replace_jittor(None)
+    assert {r.detail["reason"] for r in rows} == {"5 keys are missing"}
+    assert twins.torch.process.pid == before                # its worker owed no answer and lives on
+    assert all(r.passed for r in check.run([MODEL], levels=["L4"], twins=twins))
+
+
+# ---- the plan --------------------------------------------------------------------------
+
+class Other(Case):
+    name = "family.one"
+    sizes = ("tiny", "full")
+    levels = ("L1", "L3", "L4")
+
+
+class Idle:
+    """Workers that nobody asks."""
+    renewed = 0
+
+    def renew(self):
+        self.renewed += 1
+
+
+@pytest.fixture
+def cases(monkeypatch):
+    """One small family, whose every level passes."""
+    second = type("Second", (Other,), {"name": "family.two", "levels": ("L3",), "modes": ("eval",)})
+    monkeypatch.setattr("parity.cases.CASES", {case.name: case for case in (Other(), second())})
+    monkeypatch.setattr(check, "CHECKS", dict.fromkeys(LEVELS, "test_check_cli:passes"))
+    monkeypatch.setattr(sys.modules[__name__], "ONCE", False, raising=False)
+
+
+def passes(case, size, mode, twins):
+    return [row(case.name, "L3", mode, {"a": Verdict(1e-7, 1e-7, 1e-7, 8e-7)})]
+
+
+def fails(case, size, mode, twins):
+    return {}["nothing"]
+
+
+def steps(*arguments, **keywords):
+    return [(s.model, s.level, s.size, s.mode) for s in check.plan(*arguments, **keywords)]
+
+
+def test_a_family_is_all_its_models(cases):
+    assert steps(["family"], levels=["L3"]) == [("family.one", "L3", "tiny", "eval"), ("family.one", "L3", "tiny", "train"),
+                                                ("family.two", "L3", "tiny", "eval")]
+    assert steps(["family.two"], levels=["L3", "L1"]) == [("family.two", "L3", "tiny", "eval")]
+    assert len(steps()) == 1 + 6 + 1 and steps()[0] == ("environment", "L0", "", "")
+
+
+def test_the_full_tier_adds_the_published_size_where_it_is_owed(cases):
+    added = set(steps(["family.one"], "full")) - set(steps(["family.one"]))
+    assert added == {("family.one", level, "full", mode) for level in ("L1", "L3") for mode in ("eval", "train")}
+
+
+def test_a_level_that_does_not_depend_on_the_mode_runs_once(cases, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ONCE", True)
+    assert steps(["family.one"], levels=["L4"]) == [("family.one", "L4", "tiny", "eval")]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"names": ["famly"]}, "no parity case 'famly' \\(did you mean 'family'"),
+    ({"levels": ["L11"]}, "no level 'L11' \\(did you mean 'L1'"), ({"tier": "cl"}, "no tier 'cl' \\(did you mean 'ci'")])
+def test_names_that_do_not_exist(cases, arguments, message):
+    with pytest.raises(UserError, match=message):
+        check.plan(**arguments)
+
+
+def test_progress_is_told_of_every_step(cases):
+    seen = []
+    rows = check.run(["family.two"], levels=["L3"], twins=Idle(), progress=lambda step, rows: seen.append((step, rows)))
+    assert [(step.model, found) for step, found in seen] == [("family.two", rows)] and rows[0].detail["size"] == "tiny"
+
+
+def test_a_check_that_fails_itself_is_a_row(cases, monkeypatch):
+    monkeypatch.setitem(check.CHECKS, "L3", "test_check_cli:fails")
+    twins = Idle()
+    [found] = check.run(["family.two"], levels=["L3"], twins=twins)
+    assert not found.passed and "KeyError: 'nothing'" in found.detail["reason"] and twins.renewed == 1
+
+
+def test_every_level_has_a_check():
+    assert check.CHECKS.keys() == LEVELS.keys()
+    for reference in check.CHECKS.values():
+        assert callable(check.resolve(reference)), reference

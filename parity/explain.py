@@ -1,0 +1,167 @@
+"""Names the difference behind a failure: PyTorch is made to compute as each known difference of Jittor would, and
+what then agrees with the Jittor twin explains it."""
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from parity.oracle import DRAWS, Twins
+from parity.suspects import Failure, Suspect, search
+
+LEVELS = ("L3", "L4", "L5")     # forward, backward and update: what the fingerprints speak of
+SHOWN = 3                       # suspects per failure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One failure. suspects: the likeliest first; culprits: the modules that differ when each gets the right
+    input, where the level knows them; reason: why the row failed."""
+    model: str
+    level: str
+    mode: str
+    reason: str
+    suspects: list[Suspect] = field(default_factory=list)
+    culprits: list[str] = field(default_factory=list)
+
+    @property
+    def explained(self) -> bool:
+        return bool(self.suspects) and self.suspects[0].explains
+
+    @property
+    def named(self) -> str:
+        """The id that explains the failure, or ids joined by "+"; "" where none does."""
+        return self.suspects[0].name if self.explained else ""
+
+    def lines(self) -> list[str]:
+        found = [f"{' '.join(filter(None, (self.model, self.level, self.mode)))}: {self.reason}"]
+        if not self.explained:
+            found.append("  no known difference explains it")
+            if self.culprits:
+                found.append(f"  modules that differ on their own: {', '.join(self.culprits)}")
+        for suspect in self.suspects[:1 if self.explained else SHOWN]:
+            if suspect.explains:
+                found.append(f"  {suspect.name} explains it: {suspect.worst} {suspect.before:.1e} from PyTorch, "
+                             f"{suspect.after:.1e} from PyTorch with {suspect.name} (limit {suspect.limit:.1e})")
+            else:
+                found.append(f"  {suspect.name} removes {100 * suspect.removed:.0f} % of the excess")
+            found += [f"    {line}" for line in suspect.lines()]
+        also = [s.name for s in self.suspects[1:] if s.explains]
+        if also:
+            found.append(f"  so do {', '.join(also)}")
+        return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All failures found; compared: how many rows or specimens there were."""
+    findings: list[Finding]
+    compared: int
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+    @property
+    def named(self) -> list[str]:
+        """The ids that explain something, without repetition."""
+        return list(dict.fromkeys(f.named for f in self.findings if f.explained))
+
+    def text(self) -> str:
+        lines = [line for finding in self.findings for line in finding.lines()]
+        explained = sum(f.explained for f in self.findings)
+        lines.append(f"{self.compared} compared, {len(self.findings)} failed, {explained} explained"
+                     + (f": {', '.join(self.named)}" if self.named else ""))
+        return "\n".join(lines)
+
+
+class Recorder:
+    """Workers that also keep the comparisons made through them."""
+
+    def __init__(self, twins: Twins):
+        self.twins = twins
+        self.made: list[Failure] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self.twins, name)
+
+    def compare(self, function, arrays, /, draws: int = DRAWS, variant: str | None = None, **arguments):
+        comparison = self.twins.compare(function, arrays, draws=draws, variant=variant, **arguments)
+        self.made.append(Failure(function, arrays, arguments, comparison))
+        return comparison
+
+    def take(self) -> list[Failure]:
+        """The comparisons since the last call that failed, the worst first."""
+        made, self.made = self.made, []
+        failed = [m for m in made if not all(v.passed for v in m.comparison.verdicts().values())]
+        return sorted(failed, key=lambda m: m.excess, reverse=True)
+
+
+def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = None, twins: Twins | None = None,
+        progress: Callable[[Finding], None] | None = None) -> Explanation:
+    """Check models and explain what fails.
+
+    names, twin, twins: as in parity.check.run. levels: LEVELS by default. progress: called with every finding.
+    """
+    if twins is None:
+        with Twins(twin) as twins:
+            return run(names, levels=levels, twins=twins, progress=progress)
+    from parity import check
+    recorder, findings, rows = Recorder(twins), [], []
+    for step in check.plan(names, levels=LEVELS if levels is None else levels):
+        found = check.perform(step, recorder)
+        failures, failed = recorder.take(), [r for r in found if not r.passed]
+        rows += found
+        if failed:
+            suspects = search(failures[0], twins) if failures else []
+            findings.append(Finding(failed[0].model, step.level, step.mode, failed[0].detail.get("reason", ""),
+                                    suspects, list(failed[0].detail.get("culprits", ()))))
+            if progress:
+                progress(findings[-1])
+    return Explanation(findings, len(rows))
+
+
+def specimens(ids: Iterable[str] = (), twins: Twins | None = None,
+              progress: Callable[[Finding], None] | None = None) -> Explanation:
+    """Explain the specimens of these ids, or all: each should be named by its own."""
+    from jittwin.errors import UserError, choose_from
+    from parity.specimens import SPECIMENS
+    ids = list(ids) or list(SPECIMENS)
+    for id in ids:
+        if id not in SPECIMENS:
+            raise UserError(f"no specimen {id!r}{choose_from(id, SPECIMENS)}")
+    if twins is None:
+        with Twins() as twins:
+            return specimens(ids, twins, progress)
+    findings = []
+    for id in ids:
+        recorder = Recorder(twins)
+        verdicts = recorder.compare("parity.specimens:run", SPECIMENS[id].inputs, id=id).verdicts()
+        for failure in recorder.take():
+            reason = "; ".join(f"{name}: {v.reason}" for name, v in verdicts.items() if not v.passed)
+            findings.append(Finding(f"specimen {id}", "", "", reason, search(failure, twins)))
+            if progress:
+                progress(findings[-1])
+    return Explanation(findings, len(ids))
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="a model, or a family such as apf_gan; without one every model. With --specimens: ids")
+    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models to explain")
+    parser.add_argument("--level", action="append", metavar="L", help="a level, repeatable; default "
+                        + ", ".join(LEVELS))
+    parser.add_argument("--specimens", action="store_true",
+                        help="explain the naive ports that come with the catalogue instead")
+
+
+def command(args) -> int:
+    """0: all agrees; 1: something failed, explained or not."""
+    from parity.check import twin_folder
+
+    def show(finding: Finding) -> None:
+        print("\n".join(finding.lines()), flush=True)
+
+    if args.specimens:
+        found = specimens(args.models, progress=show)
+    else:
+        found = run(args.models, twin_folder(args.twin), args.level, progress=show)
+    print(found.text().splitlines()[-1])
+    return 0 if found.passed else 1

@@ -1,0 +1,25 @@
+"""PyTorch as something else computes: one context per known difference of Jittor 1.3.11, or common slip of a port.
+
+`applied("N4")` makes every torch module in the process, whoever wrote it, store the biased running variance.
+Where that makes a failing comparison agree, the failure is explained.
+"""
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from jittwin.errors import UserError, choose_from
+from parity.fingerprints import layers, losses, numeric, ports, ties, training
+from parity.fingerprints.record import FINGERPRINTS, Fingerprint
+
+__all__ = ["FINGERPRINTS", "Fingerprint", "applied", "layers", "losses", "numeric", "ports", "ties", "training"]
+
+
+@contextmanager
+def applied(ids: str) -> Iterator[None]:
+    """PyTorch computes as this fingerprint says, or as several do that "+" joins."""
+    for id in ids.split("+"):
+        if id not in FINGERPRINTS:
+            raise UserError(f"no fingerprint {id!r}{choose_from(id, FINGERPRINTS)}")
+    with ExitStack() as stack:
+        for id in ids.split("+"):
+            stack.enter_context(FINGERPRINTS[id].patch())
+        yield

@@ -1,0 +1,54 @@
+"""Two ways to change what PyTorch computes: by the function called, and by the attribute read."""
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+
+def rerouted(**replacements: Callable):
+    """Calls of torch functions of these names go to `replacement(original, *arguments, **keywords)` instead.
+
+    A name stands for the function in torch, torch.nn.functional and torch.special, for the method of Tensor and
+    for its in-place form. PyTorch itself passes every call through the mode, so it does not matter from where
+    or under which name a module calls the function. Inside a replacement nothing is rerouted.
+    """
+    return _mode()({function: new for name, new in replacements.items() for function in _functions(name)})
+
+
+def _functions(name: str) -> set:
+    import torch
+    homes = torch, torch.nn.functional, torch.special, torch.Tensor
+    return {getattr(home, n) for home in homes for n in (name, f"{name}_") if hasattr(home, n)}
+
+
+@cache
+def _mode() -> type:
+    from torch.overrides import TorchFunctionMode
+
+    class Rerouted(TorchFunctionMode):
+        def __init__(self, table: Mapping):
+            super().__init__()
+            self.table = table
+
+        def __torch_function__(self, function, types, arguments=(), keywords=None):
+            new = self.table.get(function)
+            if new is None:
+                return function(*arguments, **(keywords or {}))
+            return new(function, *arguments, **(keywords or {}))
+
+    return Rerouted
+
+
+@contextlib.contextmanager
+def swapped(*changes: tuple[object, str, Callable]) -> Iterator[None]:
+    """(owner, attribute, make): the attribute of a module or class is make(what it was) inside."""
+    before = [(owner, name, vars(owner).get(name)) for owner, name, _ in changes]
+    try:
+        for owner, name, make in changes:
+            setattr(owner, name, make(getattr(owner, name)))
+        yield
+    finally:
+        for owner, name, value in before:
+            if value is None:
+                delattr(owner, name)        # it was inherited
+            else:
+                setattr(owner, name, value)

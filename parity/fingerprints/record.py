@@ -1,0 +1,31 @@
+"""What a fingerprint is, and the table of all of them."""
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """One way in which a port computes something else than PyTorch.
+
+    id: the entry of the catalogue of Jittor's differences ("N4"; "F6.scale" where an entry holds several), or
+    "X-…" for mistakes that ports into any framework share. patch: makes PyTorch compute that way while its
+    context lasts.
+    """
+    id: str
+    title: str
+    remedy: str
+    patch: Callable[[], AbstractContextManager]
+
+
+FINGERPRINTS: dict[str, Fingerprint] = {}
+
+
+def fingerprint(id: str, title: str, remedy: str):
+    """Enters the decorated function, which returns the patch's context, into the table."""
+    def enter(patch):
+        if id in FINGERPRINTS:
+            raise ValueError(f"two fingerprints are called {id}")
+        FINGERPRINTS[id] = Fingerprint(id, title, remedy, patch)
+        return patch
+    return enter

@@ -1,0 +1,146 @@
+"""Which fingerprints make PyTorch agree with a port that disagrees: the search behind `explain`."""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parity.compare import DRAWS, Comparison, Verdict
+from parity.fingerprints import FINGERPRINTS, applied
+from parity.oracle import compute, widened
+from parity.result import severity
+from parity.side import Arrays, Side, group, grouped
+from parity.worker import WorkerError
+
+CONFIRMED = 3           # how many of the cheap search's best are measured with noise of their own
+TOGETHER = 3            # how many differences one failure may be explained by
+HOPELESS = 0.05         # share of the residual that a first difference must remove for a second to be tried
+MOST = 12.0             # what an infinite error counts for
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """ids: one fingerprint, or several at once. before, after: the worst tensor's error without and with them;
+    limit: what it may be. removed: share of the residual that they remove; explains: nothing remains."""
+    ids: tuple[str, ...]
+    worst: str
+    before: float
+    after: float
+    limit: float
+    removed: float
+    explains: bool
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.ids)
+
+    def lines(self) -> list[str]:
+        """What it is and how to neutralise it, per id."""
+        return [f"{FINGERPRINTS[id].title}; remedy: {FINGERPRINTS[id].remedy}" for id in self.ids]
+
+
+def excess(verdict: Verdict) -> float:
+    """How far a tensor is beyond its limit, in orders of magnitude; 0 where it passes."""
+    if verdict.passed:
+        return 0.0
+    return min(MOST, math.log10(1 + min(severity(verdict), 10 ** MOST)))
+
+
+def total(verdicts: dict[str, Verdict]) -> float:
+    return sum(map(excess, verdicts.values()))
+
+
+def residuals(side: Side, arrays: Arrays, function: str, arguments: dict, comparison: dict,
+              with_ids: Sequence[str] = ()) -> tuple[Arrays, dict]:
+    """In the PyTorch worker: the total excess under each fingerprint, on top of `with_ids`, by id.
+
+    Fingerprints that change nothing here, and those under which the function does not run, are left out.
+    arrays: "arrays/…" for the function, "candidate/…" and "unsure/…". comparison: "own" and "noise" as measured
+    without fingerprints.
+    """
+    wide, candidate, unsure = widened(group(arrays, "arrays")), group(arrays, "candidate"), group(arrays, "unsure")
+
+    def truth(ids: Sequence[str]) -> Arrays:
+        with applied("+".join(ids)), side.double():
+            return compute(side, wide, function, arguments)[0]
+
+    plain, found = truth(with_ids) if with_ids else None, {}
+    if plain is None:
+        with side.double():
+            plain = compute(side, wide, function, arguments)[0]
+    for id in (id for id in FINGERPRINTS if id not in with_ids):
+        try:
+            changed = truth([*with_ids, id])
+        except Exception:       # such as a shape that the variant cannot compute: it does not explain this
+            continue
+        if not same(changed, plain):
+            known = {kind: {name: comparison[kind].get(name, 0.0) for name in changed} for kind in ("own", "noise")}
+            found[id] = total(Comparison(candidate, changed, values={}, unsure=unsure, **known).verdicts())
+    return {}, found
+
+
+def same(one: Arrays, other: Arrays) -> bool:
+    return one.keys() == other.keys() and all(
+        a.shape == other[name].shape and a.tobytes() == other[name].tobytes() for name, a in one.items())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A comparison that failed, and all it takes to repeat its PyTorch side."""
+    function: str
+    arrays: Arrays
+    arguments: dict
+    comparison: Comparison
+
+    @property
+    def excess(self) -> float:
+        return total(self.comparison.verdicts())
+
+
+def search(failure: Failure, twins) -> list[Suspect]:
+    """Suspects, the best first: those that explain the failure, then by how much of it they remove.
+
+    Where no single fingerprint explains it, the best one is kept and joined by a second, and by a third.
+    """
+    suspects, held = [], ()
+    for _ in range(TOGETHER):
+        found = sorted((remaining, id) for id, remaining in cheap(failure, twins, held).items())
+        tried = [confirmed(failure, twins, (*held, id), remaining) for remaining, id in found[:CONFIRMED]]
+        tried += [estimated(failure, (*held, id), remaining) for remaining, id in found[CONFIRMED:]]
+        suspects += [s for s in tried if s.removed > 0 and (not held or s.explains)]
+        best = max(tried, key=quality, default=None)
+        if best is None or best.explains or best.removed < HOPELESS:
+            break
+        held = best.ids
+    return sorted(suspects, key=quality, reverse=True)
+
+
+def quality(suspect: Suspect) -> tuple:
+    return suspect.explains, -len(suspect.ids), suspect.removed
+
+
+def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
+    c = failure.comparison
+    arrays = {**grouped("arrays", failure.arrays), **grouped("candidate", c.candidate), **grouped("unsure", c.unsure)}
+    _, found = twins.torch.call("parity.suspects:residuals", arrays, function=failure.function,
+                                arguments=failure.arguments, comparison={"own": c.own, "noise": c.noise},
+                                with_ids=list(held))
+    return found
+
+
+def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -> Suspect:
+    """Measured as everything is: truth, own error and noise of PyTorch under the fingerprints."""
+    try:
+        arrays, measured = twins.torch.call("parity.oracle:measure", failure.arrays, function=failure.function,
+                                            arguments=failure.arguments, draws=DRAWS, variant="+".join(ids))
+    except WorkerError:         # it computes in float64 only
+        return estimated(failure, ids, remaining)
+    verdicts = Comparison(failure.comparison.candidate, group(arrays, "truth"), measured["own"], measured["noise"],
+                          {}, group(arrays, "unsure")).verdicts()
+    before = failure.comparison.verdicts()
+    name = max(verdicts, key=lambda name: (excess(verdicts[name]), before[name].error if name in before else 0))
+    return Suspect(ids, name, before[name].error if name in before else math.inf, verdicts[name].error,
+                   verdicts[name].limit, 1 - total(verdicts) / failure.excess,
+                   all(v.passed for v in verdicts.values()))
+
+
+def estimated(failure: Failure, ids: tuple[str, ...], remaining: float) -> Suspect:
+    return Suspect(ids, "", math.nan, math.nan, math.nan, 1 - remaining / failure.excess, False)

@@ -14,18 +14,21 @@ class Case:
     """Subclass, and set or override what differs. Both workers hold the same case.
 
     name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration.
-    modes: "eval…" or "train…", with words after it for more ways to run it. differentiable: the inputs
-    whose gradient is compared. optimizer: the rule the model is trained with, (kind, settings).
+    modes: "eval…" or "train…", with words after it for more ways to run it; more_modes: those that only the full
+    tier runs. differentiable: the inputs whose gradient is compared. halves: of a training step, where each half
+    has losses and parameters of its own. optimizer: the rule the model is trained with, (kind, settings).
     full_depth: at full size the forward pass is compared down to this depth of the module tree.
     """
     name: str
     sizes: tuple[str, ...] = ("tiny",)
     modes: tuple[str, ...] = ("eval", "train")
+    more_modes: tuple[str, ...] = ()
     levels: tuple[str, ...] = ("L1", "L2", "L3", "L4", "L5")
     dtype: str = "float32"
     differentiable: tuple[str, ...] = ()
     optimizer: tuple[str, dict] = ("adam", {})
     full_depth: int = 1
+    halves: tuple[str, ...] = ("",)
 
     def reference(self) -> dict:
         """How a worker finds this case: {"factory": "module:callable", "arguments": {…}}, fit for JSON."""
@@ -43,9 +46,16 @@ class Case:
         """Output tensors by name, from input tensors by name."""
         raise NotImplementedError
 
-    def losses(self, side: Side, module, inputs: dict, mode: str) -> dict:
-        """The real losses by name, as scalar tensors: {} where the model has none of its own."""
+    def losses(self, side: Side, module, inputs: dict, mode: str, half: str = "") -> dict:
+        """The real losses by name, as scalar tensors: {} where the model has none of its own.
+
+        half: those of one of the `halves` alone; "" for all.
+        """
         return {}
+
+    def trained(self, half: str, parameter: str) -> bool:
+        """Whether the losses of this half train the parameter of this name."""
+        return True
 
     def weights(self, shapes: Shapes, seed: int) -> Arrays:
         """Float32 values for every key of the state."""

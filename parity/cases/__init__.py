@@ -1,0 +1,13 @@
+"""The cases of this project's models. A model of the catalogue without a case fails the tests."""
+from jittwin.errors import UserError, choose_from
+from parity.case import Case
+from parity.cases.apf_gan import Discriminator, Encoder, Generator, Objective
+
+CASES = {case.name: case for case in (Encoder(), Generator(), Discriminator(), Objective())}
+
+
+def find(name: str) -> Case:
+    """The case of a model; UserError names the nearest one."""
+    if name not in CASES:
+        raise UserError(f"no parity case {name!r}{choose_from(name, CASES)}")
+    return CASES[name]

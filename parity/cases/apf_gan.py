@@ -1,0 +1,189 @@
+"""Cases of the APF-GAN networks, alone and in the training step that joins them.
+
+A mode names what is run: "train 45 repaired" is a pass of training as it is in epoch 45, with every repair of
+the published semantics; "noise" adds the segmentation-guided noise, which epochs of the second phase have anyway.
+"""
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.models.apf_gan import AUGMENTATIONS, REPAIRED, ModelConfig, Semantics, Stage, stage
+from parity.case import Case
+
+GROWN = 180          # the epoch from which images have their full size; after it comes the second phase
+
+
+def epoch_of(mode: str) -> int:
+    """The epoch that a mode names; without one, growing is just over."""
+    return next((int(word) for word in mode.split() if word.isdigit()), GROWN)
+
+
+def stage_of(mode: str) -> Stage:
+    return stage(epoch_of(mode), GROWN, 4)
+
+
+def is_noisy(mode: str) -> bool:
+    return epoch_of(mode) > GROWN or "noise" in mode.split()
+
+
+def noise(side):
+    """The injected noise of Condition: standard normal, by the number of the normalisation."""
+    def draw(index, shape):
+        return side.tensor(as_wide(side, Draws(5).normal(f"noise {index}", shape)))
+    return draw
+
+
+def as_wide(side, array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if side.wide else array
+
+
+def label_maps(config: ModelConfig, batch: int) -> np.ndarray:
+    """Class numbers (B, H, W) in blocks of 8 pixels."""
+    height, width = config.size
+    blocks = Draws(1).integers("label", 0, config.label_nc - 1, (batch, height // 8, width // 8))
+    return blocks.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+
+
+def pictures(config: ModelConfig, batch: int) -> np.ndarray:
+    """Smooth pictures (B, 3, H, W) in [-1, 1]."""
+    height, width = config.size
+    b, c, y, x = np.mgrid[:batch, :3, :height, :width]
+    return np.sin(0.05 * y * (c + 1) + 0.03 * x + b).astype(np.float32)
+
+
+class ApfGan(Case):
+    """What its networks share. "tiny" is narrow and has 128x192 pixels; "full" is as published."""
+    sizes = ("tiny", "full")
+    optimizer = ("adam", {"betas": (0.0, 0.9), "form": "jittor"})
+
+    def config(self, size: str, mode: str = "train") -> ModelConfig:
+        semantics = REPAIRED if "repaired" in mode.split() else Semantics()
+        if size == "full":
+            return ModelConfig(semantics=semantics)
+        return ModelConfig(label_nc=8, ngf=4, ndf=8, crop_size=192, aspect_ratio=1.5, spade_hidden=8,
+                           semantics=semantics)
+
+    def batch(self, size: str) -> int:
+        return 2 if size == "tiny" else 1
+
+    def network(self, side, part: str, size: str, mode: str):
+        """Part "encoder", "generator" or "discriminator", as the epoch of the mode has it."""
+        options = {"seg_noise": is_noisy(mode), "heads": not stage_of(mode).full} if part == "generator" else {}
+        return side.backend.build(f"apf_gan.{part}", self.config(size, mode), **options)
+
+
+class Encoder(ApfGan):
+    name = "apf_gan.encoder"
+    modes = ("train", "train repaired")
+    more_modes = ("eval", "eval repaired")
+    differentiable = ("seg",)
+
+    def build(self, side, size, mode):
+        return self.network(side, "encoder", size, mode)
+
+    def inputs(self, size, mode):
+        config = self.config(size)
+        return {"seg": Draws(1).uniform("seg", (self.batch(size), config.label_nc, *config.size))}
+
+    def run(self, side, module, inputs, mode):
+        return {"z": module(inputs["seg"])}
+
+
+class Generator(ApfGan):
+    """45 is in the middle of a fade, where two heads share the picture."""
+    name = "apf_gan.generator"
+    modes = ("eval noise", "train 45", "train repaired")
+    more_modes = ("eval", "train", "train noise", "train 1", "eval repaired")
+    differentiable = ("z", "seg")
+
+    def build(self, side, size, mode):
+        return self.network(side, "generator", size, mode)
+
+    def inputs(self, size, mode):
+        config, batch = self.config(size), self.batch(size)
+        height, width = config.size
+        seg = np.eye(config.label_nc, dtype=np.float32)[label_maps(config, batch)]
+        return {"z": Draws(1).normal("z", (batch, 16 * config.ngf, height // 64, width // 64)),
+                "seg": np.moveaxis(seg, -1, 1)}
+
+    def run(self, side, module, inputs, mode):
+        condition = side.twin("apf_gan.generator").Condition(inputs["seg"], noise(side))
+        return {"image": module(condition, inputs["z"], stage_of(mode))}
+
+
+class Discriminator(ApfGan):
+    """In epoch 31 the newest discriminator computes with its parent's variables."""
+    name = "apf_gan.discriminator"
+    modes = ("train", "train 45 repaired")
+    more_modes = ("train 1", "train 31", "train 45", "train repaired", "train 31 repaired")
+    differentiable = ("pairs",)
+
+    def build(self, side, size, mode):
+        return self.network(side, "discriminator", size, mode)
+
+    def inputs(self, size, mode):
+        config, at = self.config(size), stage_of(mode)
+        top = config.num_D - 1 if at.full else at.level + (at.alpha > 0)
+        height, width = (side >> config.num_D - 1 - top for side in config.size)
+        return {"pairs": Draws(1).normal("pairs", (self.batch(size), config.label_nc + 3, height, width))}
+
+    def run(self, side, module, inputs, mode):
+        at = stage_of(mode)
+        alias = at.first_fade and module.config.semantics.warm_start == "alias"
+        if at.first_fade:
+            module.inherit(at.level + 1)
+        return {f"scale {k} feature {n}": feature for k, features in enumerate(module(inputs["pairs"], at, alias))
+                for n, feature in enumerate(features)}
+
+
+class Objective(ApfGan):
+    """Encoder, generator and discriminators joined as in one training step, with its losses.
+
+    The epochs reach every stage: plain, first fade and later fade of each resolution, full size, second phase.
+    """
+    name = "apf_gan.objective"
+    modes = ("train 31", "train 181")
+    more_modes = (*(f"train {epoch}" for epoch in (1, 45, 60, 91, 120, 151, 180)), "train 31 repaired",
+                  "train 181 repaired")
+    halves = ("G", "D")
+
+    def build(self, side, size, mode):
+        parts = {net: self.network(side, part, size, mode)
+                 for net, part in (("E", "encoder"), ("G", "generator"), ("D", "discriminator"))}
+
+        class Networks(side.Module):
+            def __init__(self):
+                super().__init__()
+                for net, module in parts.items():
+                    setattr(self, net, module)
+
+        networks = Networks()
+        networks.config = self.config(size, mode)
+        return networks
+
+    def inputs(self, size, mode):
+        config, batch = self.config(size), self.batch(size)
+        return {"label": label_maps(config, batch), "real": pictures(config, batch)}
+
+    def objective(self, side, module, mode: str):
+        augmentation = AUGMENTATIONS if epoch_of(mode) > GROWN else ()
+        return side.backend.objective(module.config, module.E, module.G, module.D, augmentation=augmentation)
+
+    def run(self, side, module, inputs, mode):
+        """Everything the networks return."""
+        objective, at = self.objective(side, module, mode), stage_of(mode)
+        seg = side.ops.one_hot(inputs["label"], module.config.label_nc)
+        image = objective.fake(seg, at, noise(side))
+        scales = objective.discriminate(seg, image, inputs["real"], at, Draws(11))
+        return {"image": image, **{
+            f"{kind} {k} {n}": feature for kind, results in zip(("fake", "real"), scales)
+            for k, scale in enumerate(results) for n, feature in enumerate(scale)}}
+
+    def losses(self, side, module, inputs, mode, half=""):
+        objective, found = self.objective(side, module, mode), {}
+        for name, losses in (("G", objective.generator_losses), ("D", objective.discriminator_losses)):
+            if half in ("", name):
+                found |= losses(inputs["label"], inputs["real"], stage_of(mode), Draws(11), noise(side))
+        return found
+
+    def trained(self, half, parameter):
+        return (half == "D") == parameter.startswith("D.")

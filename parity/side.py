@@ -54,7 +54,10 @@ class Side:
         return tensor.requires_grad_(True) if self.name == "torch" else tensor.start_grad()
 
     def gradients(self, loss, tensors: Mapping) -> Arrays:
-        """Of a scalar loss, by the names of `tensors`; zeros where the loss does not reach."""
+        """Of a scalar loss, by the names of `tensors`; zeros where the loss does not reach.
+
+        That of a tensor without dimensions has one element, as in Jittor [P10].
+        """
         if self.name == "torch":
             import torch
             found = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
@@ -62,7 +65,7 @@ class Side:
         else:
             from jt_models.boot import jt
             found = jt.grad(loss, list(tensors.values()))
-        return {name: self.host(gradient) for name, gradient in zip(tensors, found, strict=True)}
+        return {name: np.atleast_1d(self.host(gradient)) for name, gradient in zip(tensors, found, strict=True)}
 
     @contextlib.contextmanager
     def double(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ entries of the catalogue of Jittor's differences that the function repairs.
 import numpy as np
 
 from jt_models.boot import jt, nn
+from jt_models.nn.kernels import MaxPool
 
 tanh = jt.tanh
 
@@ -35,8 +36,8 @@ def assign(target, source):
 
 
 def from_host(array):
-    """A tensor with the values of a NumPy array."""
-    return jt.array(array)
+    """A tensor with the values and the type of a NumPy array: Jittor alone would halve 64-bit types [P6]."""
+    return jt.array(array, dtype=str(array.dtype))
 
 
 def no_grad():
@@ -54,7 +55,7 @@ def randn(shape):
 
 def one_hot(labels, classes: int):
     """(B, H, W) integers to (B, classes, H, W) float32; values outside 0..classes-1 give no class."""
-    return (labels.int32().unsqueeze(1) == jt.arange(classes).reshape(1, classes, 1, 1)).float32()
+    return (labels.unsqueeze(1) == jt.arange(classes).reshape(1, classes, 1, 1)).float32()
 
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
@@ -127,13 +128,8 @@ def _window_sum(x, kernel: int, stride: int, padding: int):
 
 
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
-    """Maximum pooling; Jittor refuses inputs no larger than the window [F2]."""
-    height, width = x.shape[-2:]
-    if min(height, width) > kernel:
-        return nn.pool(x, kernel, "maximum", padding, stride)
-    rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    x = nn.pad(x, [0, kernel, 0, kernel], value=-3.4e38)
-    return nn.pool(x, kernel, "maximum", padding, stride)[:, :, :rows, :columns]
+    """Maximum pooling; Jittor's own loses NaNs and refuses inputs no larger than the window [F2]."""
+    return MaxPool(kernel, stride, padding)(x)
 
 
 def mean(x):
@@ -154,9 +150,10 @@ def mean_dims(x, dims):
 
 
 def l1_mean(x, y):
-    """Mean absolute difference; its gradient is 0 where the two are equal [G1]."""
+    """Mean absolute difference; its gradient is 0 where the two are equal, or the difference is NaN [G1]."""
     difference = x - y
-    return mean(jt.ternary(difference == 0, jt.zeros_like(difference), jt.abs(difference)))
+    sign = (difference > 0).float32() - (difference < 0).float32()
+    return mean(difference * sign)
 
 
 def shift2d(x, dy, dx):

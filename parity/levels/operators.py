@@ -1,0 +1,80 @@
+"""L2: every operator and leaf layer that a model calls, on inputs where implementations part.
+
+One call of each kind (parity.calls) is run on every probe (parity.probes) in both twins, forward and backward,
+against PyTorch in float64. No element may be far off, so gradients are held to the rule of results.
+"""
+import numpy as np
+
+from parity.calls import distinct, record, title  # noqa: F401  (record runs in a worker)
+from parity.case import Case, arrays_for
+from parity.compare import VACUOUS, Comparison, Verdict, equal
+from parity.ops import OPS
+from parity.oracle import Twins
+from parity.probes import inputs
+from parity.result import Row, failure, row
+from parity.side import Arrays
+
+ONCE = True     # a call is probed once, whichever modes it occurs in
+
+
+def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
+    """The row of this level, for all modes of the case together."""
+    calls, values, weights, recorded = recorded_calls(case, size, twins)
+    unknown = sorted({call["name"] for call in calls if not call["path"] and call["name"] not in OPS})
+    if unknown:
+        return [failure(case.name, "L2", mode, f"no probe knows how to drive nn.ops.{', nn.ops.'.join(unknown)}: "
+                        "add a row to OPS in parity/ops.py", case.dtype, size=size)]
+    arrays = dict(weights)
+    for index, call in enumerate(calls):
+        call["probes"] = []
+        for probe, given in inputs(call, values[index], title(call)):
+            call["probes"].append(probe)
+            arrays |= {f"{index}|{probe}/{name}": a for name, a in given.items()}
+    found = twins.compare("parity.probes:run", arrays, case=case.reference(), size=size, calls=calls)
+    titles = [f"{index} {title(call)}" for index, call in enumerate(calls)]
+    judged = verdicts(found, calls, titles)
+    undecided = [name for name, verdict in judged.items() if "[random]" not in name and not decided(verdict)]
+    return [row(case.name, "L2", mode, {name: v for name, v in judged.items() if name not in undecided}, case.dtype,
+                size=size, calls=titles, recorded=recorded, probes=sum(len(call["probes"]) for call in calls),
+                undecided=undecided, raised=found.values["raised"])]
+
+
+def decided(verdict: Verdict) -> bool:
+    """Whether float32 PyTorch knows the answer itself: it does not know the slope of tanh at 10."""
+    return verdict.noise < VACUOUS or verdict.error > verdict.limit
+
+
+def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], list[Arrays], Arrays, int]:
+    """Over all modes: one call of each kind; the values of its integer arguments; the weights of its layers as
+    "weights <mode>/<name>"; how many calls were seen."""
+    seen, weights, recorded = [], {}, 0
+    for mode in case.modes:
+        arrays = arrays_for(case, twins, size, mode)
+        values, found = twins.torch.call("parity.calls:record", arrays, case=case.reference(), size=size, mode=mode)
+        recorded += found["recorded"]
+        seen += [(call, {name.split("/")[1]: a for name, a in values.items() if name.split("/")[0] == str(index)})
+                 for index, call in enumerate(found["calls"])]
+        weights[mode] = {name[len("weights/"):]: a for name, a in arrays.items() if name.startswith("weights/")}
+    kept = distinct(seen)
+    calls = [call for call, _ in kept]
+    needed = {f"weights {call['mode']}/{name}": a for call in calls if call["path"]
+              for name, a in weights[call["mode"]].items() if name.startswith(f"{call['path']}.")}
+    return calls, [values for _, values in kept], needed, recorded
+
+
+def verdicts(found: Comparison, calls: list[dict], titles: list[str]) -> dict[str, Verdict]:
+    """Per call, probe and result."""
+    judged = {}
+    for name, verdict in found.verdicts().items():
+        index, probe, result = name.split("|")
+        call = calls[int(index)]
+        if not call["path"] and OPS[call["name"]].exact and not result.startswith("slope") \
+                and name in found.truth and name in found.candidate:
+            verdict = equal(found.candidate[name], single(found.truth[name]))
+        judged[f"{titles[int(index)]} [{probe}] {result}"] = verdict
+    return judged
+
+
+def single(truth: np.ndarray) -> np.ndarray:
+    """What float32 should hold of float64 copies."""
+    return truth.astype(np.float32) if truth.dtype == np.float64 else truth

@@ -1,0 +1,144 @@
+"""The functions of `nn.ops`: which only move data, how each is driven in a probe, and an example call of each.
+
+A function without a row here fails level L2 of every model that calls it, and a test.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jittwin.draws import Draws
+from parity.case import Case
+
+BATCH = (2, 3, 6, 8)
+
+
+@dataclass(frozen=True)
+class Op:
+    """example: arguments of a call; a shape in a `Like` stands for a tensor. exact: the result is moved or selected
+    data, so equality is owed. run: `run(side, *arguments)` returns what to compare, where the function's own result
+    is not enough. masks: numbers of the tensors that hold 0 and 1. labels: … that hold class ids. weights: … that are
+    ordinary numbers in every probe: what zero padding times an infinite weight is, PyTorch's own kernels disagree on.
+    size_argument: position of the (height, width) the result gets.
+    """
+    example: tuple
+    exact: bool = False
+    run: Callable | None = None
+    masks: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+    weights: tuple[int, ...] = ()
+    size_argument: int | None = None
+
+
+@dataclass(frozen=True)
+class Like:
+    """A tensor of an example, or an array on the host: standard normal float32, or integers from low to high."""
+    shape: tuple[int, ...]
+    type: str = "float32"
+    low: int = 0
+    high: int = 1
+    host: bool = False
+
+    def array(self, site: str) -> np.ndarray:
+        if self.type == "float32":
+            return Draws(3).normal(site, self.shape)
+        return Draws(3).integers(site, self.low, self.high, self.shape).astype(self.type)
+
+
+def assigned(side, target, source):
+    """The target afterwards."""
+    target = side.ops.detach(target)
+    side.ops.assign(target, source)
+    return target
+
+
+def detached(side, x):
+    """Twice the tensor; the gradient of one half alone."""
+    return side.ops.detach(x) + x
+
+
+def without_gradient(side):
+    """Twice a tensor, without a gradient."""
+    x = side.differentiable(side.tensor(np.arange(6, dtype=np.float64 if side.wide else np.float32)))
+    with side.ops.no_grad():
+        y = x + x
+    return {"output": y, "gradient": side.tensor(side.gradients((y * y).sum() + (x + x).sum(), {"x": x})["x"])}
+
+
+def random(side, shape):
+    """The two streams differ by design [F18]: whether mean and variance are those of a standard normal, within
+    five standard deviations of their own; whether the next draw is another one; the shape."""
+    first, second = (side.host(side.ops.randn(shape)) for _ in range(2))
+    within = 5 / np.sqrt(first.size)
+    facts = [abs(first.mean()) < within, abs((first ** 2).mean() - 1) < within * np.sqrt(2),
+             bool(np.any(first != second))]
+    return {"facts": np.array(facts), "shape": np.array(first.shape)}
+
+
+IMAGES = Like(BATCH)
+OPS = {
+    "leaky_relu": Op((IMAGES, 0.2)),
+    "relu": Op((IMAGES,)),
+    "tanh": Op((IMAGES,)),
+    "concat": Op(((IMAGES, Like((2, 2, 6, 8))), 1), exact=True),
+    "detach": Op((IMAGES,), exact=True, run=detached),
+    "assign": Op((IMAGES, IMAGES), exact=True, run=assigned),
+    "from_host": Op((Like(BATCH, host=True),), exact=True),
+    "no_grad": Op((), exact=True, run=without_gradient),
+    "zeros": Op(((2, 3),), exact=True),
+    "randn": Op(((64, 64),), exact=True, run=random),
+    "one_hot": Op((Like((2, 6, 8), "uint8", 0, 4), 5), exact=True, labels=(0,)),
+    "conv2d": Op((IMAGES, Like((4, 3, 3, 3)), Like((4,)), 2, 1), weights=(1, 2)),
+    "interpolate": Op((IMAGES, (9, 10), "bicubic"), size_argument=1),
+    "upsample2": Op((IMAGES,), exact=True),
+    "avg_pool2d": Op((IMAGES, 3, 2, 1, False)),
+    "max_pool2d": Op((IMAGES, 3, 2, 1)),
+    "mean": Op((IMAGES,)),
+    "mean_dims": Op((IMAGES, (1, 3))),
+    "l1_mean": Op((IMAGES, IMAGES)),
+    "shift2d": Op((IMAGES, Like((2,), "int64", -3, 3, host=True), Like((2,), "int64", -3, 3, host=True)), exact=True),
+    "where": Op((Like((2, 1, 1, 1), "uint8"), IMAGES, IMAGES), exact=True, masks=(0,)),
+}
+# More examples: every mode, and the argument types that behave differently.
+MORE = (
+    ("one_hot", (Like((2, 6, 8), "int64", 0, 4), 5)),
+    ("from_host", (Like((4,), "int64", -9, 9, host=True),)),
+    ("interpolate", (IMAGES, (3, 4), "nearest")),
+    ("interpolate", (IMAGES, (5, 7), "nearest")),
+    ("interpolate", (IMAGES, (9, 10), "bilinear")),
+    ("interpolate", (IMAGES, (3, 4), "bilinear")),
+    ("interpolate", (IMAGES, (5, 7), "bicubic")),
+    ("avg_pool2d", (IMAGES, 3, 2, 1, True)),
+    ("max_pool2d", (Like((2, 3, 4, 3)), 3, 2, 1)),
+    ("max_pool2d", (IMAGES, 2, 2)),
+)
+
+
+class Functions(Case):
+    """All functions of `nn.ops`, as a model that calls every one of them."""
+    name = "nn.ops"
+    modes = ("eval",)
+    levels = ("L2",)
+
+    def reference(self):
+        return {"factory": "parity.ops:Functions", "arguments": {}}
+
+    def build(self, side, size, mode):
+        return side.layers.ReLU()
+
+    def inputs(self, size, mode):
+        return {}
+
+    def run(self, side, module, inputs, mode):
+        for number, (name, example) in enumerate([*((name, op.example) for name, op in OPS.items()), *MORE]):
+            getattr(side.ops, name)(*_filled(side, example, f"{number} {name}"))
+        return {}
+
+
+def _filled(side, value, site: str):
+    """An example's arguments."""
+    if isinstance(value, Like):
+        return value.array(site) if value.host else side.tensor(value.array(site))
+    if isinstance(value, tuple):
+        return tuple(_filled(side, item, f"{site} {index}") for index, item in enumerate(value))
+    return value

@@ -22,7 +22,7 @@ METRICS = ("fid", "kid", "pr", "is")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what in (("a", "pictures to judge"), ("b", "pictures to compare with")):
         parser.add_argument(name, metavar=name.upper(), help=f"{what}: folder, zip file, or statistics (.npz, *_m.npy)")
-    parser.add_argument("--mode", "--resize", choices=MODES, default="pytorch-fid",
+    parser.add_argument("--mode", choices=MODES, default="pytorch-fid",
                         help="convention of resizing and pooling (default: pytorch-fid); values of different modes "
                              "do not compare")
     add_network_arguments(parser)
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON")
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every command that measures FID takes."""
-    parser.add_argument("--weights", "--fid-weights", dest="fid_weights", metavar="FILE",
+def add_network_arguments(parser: argparse.ArgumentParser, weights: str = "--weights") -> None:
+    """What every command that measures FID takes; `weights` names the option of the network's file."""
+    parser.add_argument(weights, dest="fid_weights", metavar="FILE",
                         help="Inception: pytorch-fid's .pth or the published net_params.pkl")
     parser.add_argument("--random-weights", action="store_true", help="go on with an untrained network")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")

@@ -17,6 +17,8 @@ FLAGS = {
               "--device", "--threads"},
     "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet"},
+    "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
+            "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},
     "prepare": {"kind", "folder", "--synthetic", "--size", "--seed"},
     "list": set(),

@@ -1,0 +1,103 @@
+"""`jittwin fid` on both backends: the same number, whatever form the pictures come in."""
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import BACKENDS, run
+from jittwin.draws import Draws
+from jittwin.metrics.statistics import read_statistics
+
+SIZE, OTHER = (80, 96), (96, 80)
+OPTIONS = ["--random-weights", "--batch", "4", "--no-cache"]
+
+
+def smooth(seed, size):
+    """A picture with structure: features of plain noise hardly differ."""
+    grid = Draws(seed).uniform("grid", (3, 4, 3)) * 255
+    return Image.fromarray(grid.astype(np.uint8)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fid")
+    for name, seeds in (("a", range(5)), ("b", range(10, 16))):
+        (root / name).mkdir()
+        for seed in seeds:
+            smooth(seed, OTHER if seed == 3 else SIZE).save(root / name / f"{seed}.png")
+    (root / "bad").mkdir()
+    for seed in range(4):
+        smooth(seed, SIZE).save(root / "bad" / f"{seed}.png")
+    (root / "bad/2.png").write_bytes((root / "bad/2.png").read_bytes()[:80])
+    (root / "empty").mkdir()
+    (root / "one").mkdir()
+    smooth(0, SIZE).save(root / "one/0.png")
+    with zipfile.ZipFile(root / "b.zip", "w") as archive:
+        for path in sorted((root / "b").iterdir()):
+            archive.write(path, path.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(place):
+    """Per backend: folder against folder; zip and saved statistics; skipped damage; mistakes."""
+    found = {}
+    for backend in BACKENDS:
+        use, stats = [*OPTIONS, "--backend", backend], place / f"{backend}.npz"
+        found[backend] = run(
+            ["fid", place / "a", place / "b", "--metrics", "fid,kid,pr", "--json", place / f"{backend}.json",
+             "--save-stats", stats, *use],
+            ["fid", stats, place / "b.zip", "--workers", "1", *use],
+            ["fid", place / "bad", place / "b", "--skip-bad", *use],
+            ["fid", place / "bad", place / "b", *use],
+            ["fid", stats, place / "b", "--mode", "clean", *use],
+            ["fid", place / "one", place / "b", *use])
+    return found
+
+
+def number(done):
+    return float(done.ok().out.split()[1])
+
+
+def test_both_backends_print_the_same(results, place):
+    jittor, torch = (json.loads((place / f"{b}.json").read_text()) for b in BACKENDS)
+    for name in ("fid", "kid", "precision", "recall"):
+        assert jittor[name] == pytest.approx(torch[name], rel=1e-4)
+    assert torch["fid"] > 0 and (torch["n_a"], torch["n_b"]) == (5, 6)
+    assert torch["random_weights"] and torch["weights_sha256"] is None and torch["mode"] == "pytorch-fid"
+    for backend in BACKENDS:
+        assert "(random weights)" in results[backend][0].out and "biased upwards" in results[backend][0].err
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_statistics_and_zip_give_the_number_of_the_folders(results, place, backend):
+    assert number(results[backend][1]) == pytest.approx(number(results[backend][0]), rel=1e-6)
+    saved = read_statistics(place / f"{backend}.npz")
+    assert saved.n == 5 and saved.features.shape == (5, 2048) and saved.provenance["mode"] == "pytorch-fid"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mistakes(results, backend):
+    skipped, damaged, other_mode, one = results[backend][2:]
+    assert number(skipped) > 0 and "left out" in skipped.err and "2.png" in skipped.err
+    assert damaged.status == 2 and "2.png: cannot be read" in damaged.err
+    assert other_mode.status == 2 and "made with mode pytorch-fid, not clean" in other_mode.err
+    assert one.status == 2 and "at least two" in one.err
+
+
+def test_mistakes_that_need_no_network(place):
+    no_weights, both, metric, empty, absent, name = run(
+        ["fid", place / "a", place / "b", "--backend", "torch"],
+        ["fid", place / "a", place / "b", "--backend", "torch", "--random-weights", "--weights", "x.pth"],
+        ["fid", place / "a", place / "b", "--metrics", "fdi"],
+        ["fid", place / "empty", place / "b", "--backend", "torch", *OPTIONS],
+        ["fid", place / "absent", place / "b", "--backend", "torch", *OPTIONS],
+        ["fid", place / "a", place / "b", "--save-stats", "x.npy"])
+    assert "FID needs weights" in no_weights.one_line() and "--random-weights" in no_weights.err
+    assert "contradict" in both.one_line()
+    assert "did you mean 'fid'" in metric.one_line()
+    assert "holds no picture" in empty.one_line()
+    assert "neither a folder nor a zip" in absent.one_line()
+    assert ".npz" in name.one_line()

@@ -1,0 +1,123 @@
+"""Sets of pictures: what belongs to one, in which order, and how a picture is prepared in each mode."""
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jittwin.errors import UserError
+from jittwin.metrics.images import ImageSet, batches, prepared
+from jittwin.metrics.preparation import MODES, find_mode
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def png(array):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "set"
+    (root / "deep/er").mkdir(parents=True)
+    for number, name in enumerate(["10.png", "2.png", "deep/er/1.PNG"]):
+        (root / name).write_bytes(png(picture(6, 8 + number, number)))
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def test_a_folder_with_subfolders_in_natural_order(folder):
+    images = ImageSet(folder)
+    assert images.names == ["2.png", "10.png", "deep/er/1.PNG"]
+    np.testing.assert_array_equal(images.decode(0), picture(6, 9, 1))
+
+
+def test_a_zip_file_and_a_list_are_the_same_pictures(folder, tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        for name in ("10.png", "2.png", "deep/er/1.PNG", "notes.txt"):
+            z.write(folder / name, name)
+    sets = [ImageSet(folder), ImageSet(archive), ImageSet([folder / n for n in ("deep/er/1.PNG", "10.png", "2.png")])]
+    assert sets[0].fingerprint() == sets[1].fingerprint()
+    for images in sets:
+        assert [images.decode(i).shape[1] for i in range(3)] == [9, 8, 10]
+
+
+def test_the_fingerprint_follows_contents_and_names(folder):
+    before = ImageSet(folder).fingerprint()
+    assert ImageSet(folder).fingerprint() == before
+    (folder / "2.png").rename(folder / "3.png")
+    renamed = ImageSet(folder).fingerprint()
+    (folder / "3.png").write_bytes(png(picture(6, 9, 5)))
+    assert len({before, renamed, ImageSet(folder).fingerprint()}) == 3
+
+
+def test_nothing_to_read_is_told(tmp_path):
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        ImageSet(tmp_path / "absent")
+    with pytest.raises(UserError, match="holds no picture"):
+        ImageSet(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_order_and_batches_do_not_depend_on_the_workers(folder, workers):
+    for number in range(20):
+        (folder / f"a{number}.png").write_bytes(png(picture(6, 8 + number % 2, number)))
+    images = ImageSet(folder)
+    items = list(prepared(images, lambda image: image.copy(), workers))
+    assert [index for index, _ in items] == list(range(23))
+    seen, sizes = [], []
+    for indices, batch in batches(iter(items), 4):
+        assert len(indices) == len(batch) <= 4
+        sizes.append(len(batch))
+        seen += indices
+        for index, image in zip(indices, batch):
+            np.testing.assert_array_equal(image, images.decode(index))
+    assert sorted(seen) == list(range(23)) and sum(sizes) == 23
+
+
+def test_a_damaged_picture_is_named_or_counted(folder):
+    (folder / "5.png").write_bytes(png(picture(6, 8))[:60])
+    images, bad = ImageSet(folder), []
+    with pytest.raises(UserError, match="5.png: cannot be read"):
+        list(prepared(images, np.copy))
+    assert [index for index, _ in prepared(images, np.copy, on_error=bad.append)] == [0, 2, 3]
+    assert len(bad) == 1
+
+
+def test_published_resize_has_its_golden_values():
+    def pattern(height, width):
+        y, x, c = np.mgrid[:height, :width, :3]
+        return ((3 * y + 5 * x + 40 * c) % 256).astype(np.uint8)
+
+    for size, first, middle in (((768, 1024), (12.1961, 52.1961, 92.1961), (138.5, 178.5, 218.4993)),
+                                ((384, 512), (3.78772, 43.78772, 83.78772), (67.25, 107.25, 147.25))):
+        seen = MODES["apf-gan"].prepare(pattern(*size)) * 255
+        assert seen.shape == (3, 256, 256) and seen.dtype == np.float32
+        np.testing.assert_allclose(seen[:, 0, 0], first, atol=1e-4)
+        np.testing.assert_allclose(seen[:, 128, 128], middle, atol=1e-4)
+
+
+def test_clean_resize_is_pillows_bicubic_without_rounding():
+    image = picture(40, 700) // 2 + 64      # far enough from 0 and 255 that nothing is cut off
+    seen = MODES["clean"].prepare(image)
+    assert seen.shape == (3, 299, 299)
+    rounded = np.asarray(Image.fromarray(image).resize((299, 299), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    # Pillow's own result for 8 bits is rounded after either axis.
+    assert np.abs(seen * 255 - rounded).max() < 1.5
+    assert np.abs(seen * 255 - np.round(seen * 255)).max() > 0.3 and seen.min() >= 0 and seen.max() <= 1
+
+
+def test_pytorch_fid_leaves_pixels_as_they_are():
+    image = picture(5, 7)
+    np.testing.assert_array_equal(MODES["pytorch-fid"].prepare(image), (image / np.float32(255)).transpose(2, 0, 1))
+
+
+def test_an_unknown_mode_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'clean'"):
+        find_mode("clena")

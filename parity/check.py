@@ -143,6 +143,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
     parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
     parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
+    parser.add_argument("--explain", action="store_true",
+                        help="name the known difference between the frameworks behind each failure")
     output_arguments(parser)
 
 
@@ -167,11 +169,25 @@ def command(args) -> int:
         with Live(steps) as live:
             rows = list(_rows(steps, twins, live, args.bundle))
         attestation = None if steps[0].level == "L0" else attested(twins)
+        explanations = explain_failures(rows, twins) if args.explain else []
     report = of_rows(rows, attestation, command=asked(args),
                      seconds=round(time.monotonic() - begun, 1))
+    if explanations:
+        report.extras["explanations"] = explanations
     write(report, files)
     show(report)
     return 0 if report.passed else 1
+
+
+def explain_failures(rows: list[Row], twins: Twins) -> list[dict]:
+    """{"model", "level", "mode", "named": ids of the catalogue, "text"} of what failed and can be explained."""
+    from parity import explain
+    failed = [r for r in rows if not r.passed and r.level in explain.LEVELS]
+    if not failed:
+        return []
+    found = explain.run({r.model for r in failed}, levels={r.level for r in failed}, twins=twins)
+    return [{"model": f.model, "level": f.level, "mode": f.mode, "named": f.named, "text": "\n".join(f.lines())}
+            for f in found.findings]
 
 
 def asked(args) -> str:

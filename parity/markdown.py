@@ -1,13 +1,6 @@
 """A report as Markdown tables: the matrix of models and levels, every comparison, the environment."""
-from parity.report import Report, explained, outcome, short, summary
+from parity.report import READING, Report, explained, outcome, short, summary
 from parity.result import LEVELS, Row
-
-READING = """\
-Truth is PyTorch in float64; *error* is the largest deviation of the Jittor twin from it, relative to the root mean
-square of the tensor (for gradients the ninth decile). *Noise* is the same of float32 PyTorch when weights and inputs
-move by one unit in the last place. *Ratio* is error over noise, or over float32 PyTorch's own error where that is
-larger; a comparison passes up to 8 times the noise or 4 times that error (gradients 16 and 8). `equal` means that not
-one bit differs."""
 
 
 def render(report: Report) -> str:
@@ -16,10 +9,14 @@ def render(report: Report) -> str:
     lines = [f"# Parity: {report.verdict}", "", f"{made}."]
     if "command" in attestation:
         lines += ["", f"Written by `{attestation['command']} --markdown FILE`; do not edit."]
-    lines += ["", READING, "", *matrix(report)]
+    lines += ["", *(line for text in READING for line in (text, "")), *matrix(report)]
     if report.failed:
         lines += ["", "## Failed", "", *(f"- {cell(r.model)} {r.level} {r.mode}: {cell(explained(r))}"
                                          for r in report.failed)]
+    if report.extras.get("explanations"):
+        lines += ["", "## Explanations", "", *(
+            f"- {cell(found['model'])} {found['level']} {found['mode']}: {found['named'] or 'no known difference'}"
+            for found in report.extras["explanations"])]
     lines += mutation(report) + ["", "## Every comparison", "", *comparisons(report.rows)]
     return "\n".join(lines + environment(attestation)) + "\n"
 

@@ -2,22 +2,14 @@
 from html import escape
 
 from parity import charts
-from parity.report import Report, explained, outcome, short, summary
+from parity.report import READING, Report, explained, outcome, short, summary
 from parity.result import LEVELS, Row
 from parity.style import CSS, SCRIPT
 
 KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when
 everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order they run.
-<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs: the
-fault is theirs.</p>"""
-READING = """
-<p>The truth is PyTorch in float64 on the same weights and inputs. <b>Error</b> is the largest deviation of the Jittor
-twin from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign of
-a ReLU moves single elements of a correct gradient far. <b>Noise</b> is the same of float32 PyTorch when weights and
-inputs move by one unit in the last place, at worst over eight draws. <b>Ratio</b> is error over noise, or over float32
-PyTorch's own error where that is larger. A comparison passes up to 8 times the noise or 4 times PyTorch's own error
-(gradients 16 and 8), and never by a number somebody picked. Where equality is owed, bytes are compared: “equal”
-means that not one differs.</p>"""
+<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs: the fault
+is theirs.</p>"""
 
 
 def render(report: Report) -> str:
@@ -27,7 +19,7 @@ def render(report: Report) -> str:
                 ("growth", "Error through depth", _growth(report, ids)),
                 ("faults", "Seeded faults", _faults(report)), ("rows", "Every comparison", _rows(report, ids)),
                 ("environment", "Environment", _environment(report.attestation)),
-                ("reading", "How to read this", READING)]
+                ("reading", "How to read this", _paragraphs(READING))]
     sections = [(name, heading, body) for name, heading, body in sections if body]
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
     body = "".join(f'<section id="{name}"><h2>{heading}</h2>{inside}</section>' for name, heading, inside in sections)
@@ -35,6 +27,10 @@ def render(report: Report) -> str:
             f'<title>Parity: {report.verdict}</title><style>{CSS}</style>')
     return (f'<!doctype html><html lang="en"><head>{head}</head><body><main>{_header(report)}<nav>{links}</nav>{body}'
             f'</main><script>{SCRIPT}</script></body></html>\n')
+
+
+def _paragraphs(texts) -> str:
+    return "".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
 def _header(report: Report) -> str:
@@ -182,7 +178,8 @@ def _faults(report: Report) -> str:
         parts += ["<h3>Not noticed</h3>", _mutants(missed, "because", lambda m: m["explanation"])]
     noticed = _mutants([m for m in mutants if m["verdict"] == "killed"], "noticed by",
                        lambda m: f'{m["first"]}, {m["killed_by"][m["first"]]}')
-    return "".join(parts) + f'<details><summary>Every fault that is noticed</summary><div>{noticed}</div></details>'
+    return "".join(parts) + (f'<details><summary class="plain">Every fault that is noticed</summary><div>{noticed}</div>'
+                             '</details>')
 
 
 def _mutants(mutants: list[dict], last: str, tell) -> str:
@@ -192,4 +189,10 @@ def _mutants(mutants: list[dict], last: str, tell) -> str:
 
 
 def _explanations(report: Report) -> str:
-    return ""
+    """Which known difference between the frameworks removes what failed."""
+    parts = []
+    for found in report.extras.get("explanations", ()):
+        where = escape(" ".join(filter(None, (found["model"], found["level"], found["mode"]))))
+        named = f"<b>{escape(found['named'])}</b> explains it" if found["named"] else "no known difference explains it"
+        parts.append(f"<p>{where}: {named}</p><pre>{escape(found['text'])}</pre>")
+    return "".join(parts)

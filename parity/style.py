@@ -31,6 +31,7 @@ th { font-weight: 600; color: var(--soft); } .number { text-align: right; white-
 details { background: var(--card); border: 1px solid var(--line); border-radius: 6px; margin: 5px 0; }
 summary { cursor: pointer; padding: 7px 12px; display: grid; gap: 12px; align-items: baseline;
   grid-template-columns: 132px 1fr 90px 90px 70px 50px; }
+summary.plain { display: list-item; }
 summary .worst { color: var(--soft); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: 13px; }
 details > div { padding: 4px 14px 14px; border-top: 1px solid var(--line); }
 details:target { outline: 2px solid var(--mark); } pre { white-space: pre-wrap; font-size: 13px; margin: 8px 0; }

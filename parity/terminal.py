@@ -33,6 +33,8 @@ def show(report: Report) -> None:
     put(screen, table(report.rows))
     for r in report.failed:
         screen.print(f"[bold red]{escape(title(r))}[/]: {escape(explained(r))}", soft_wrap=True)
+    for found in report.extras.get("explanations", ()):
+        screen.print(escape(found["text"]), soft_wrap=True)
     reason = report.attestation.get("reason")
     if reason and not any(r.level == "L0" for r in report.failed):
         screen.print(f"[bold red]environment[/]: {escape(reason)}", soft_wrap=True)

@@ -227,6 +227,17 @@ def test_seeded_faults_are_shown_and_objections_fail():
     assert "two channels swapped" in text and "| L3 forward | 2 | 1 | 50% | 1 |" in plain
 
 
+def test_explanations_are_shown_everywhere(capsys):
+    found = made(failed())
+    found.extras["explanations"] = [{"model": "net", "level": "L3", "mode": "train", "named": "N4",
+                                     "text": "net L3 train: out\n  N4 explains it: <running_var>"}]
+    text = page.render(found)
+    assert not Tags(text).open and "<b>N4</b> explains it" in text and "&lt;running_var&gt;" in text
+    assert "- net L3 train: N4" in markdown.render(found)
+    terminal.show(found)
+    assert "N4 explains it: <running_var>" in capsys.readouterr().out
+
+
 def test_merging_adds_only_what_is_new():
     mutation = made(failed())
     mutation.extras = MUTATION

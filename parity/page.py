@@ -1,4 +1,5 @@
 """A report as one HTML page that needs nothing else: no other file, no network."""
+import json
 from html import escape
 
 from parity import charts
@@ -8,15 +9,21 @@ from parity.style import CSS, SCRIPT
 
 KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when
 everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order they run.
-<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs: the fault
-is theirs.</p>"""
+<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs:
+the fault is theirs.</p>"""
+
+STEPS = """<p class="soft">One training step at a time: Jittor begins every step from PyTorch's state, and the updates
+are compared.</p>"""
+DRAWN = {"reason", "limit", "tensors", "curve", "first_divergence", "culprits", "size", "seconds", "map", "count"}
+LONGEST_NOTE = 400
 
 
 def render(report: Report) -> str:
     ids = {id(r): f"row-{number}" for number, r in enumerate(report.rows)}
     sections = [("matrix", "Models and levels", _matrix(report, ids)), ("failed", "What failed", _failed(report, ids)),
                 ("explained", "Explanations", _explanations(report)),
-                ("growth", "Error through depth", _growth(report, ids)),
+                ("growth", "Error through depth", _growth(report, ids, "L3", KEY)),
+                ("training", "Error along training", _growth(report, ids, "L6", STEPS)),
                 ("faults", "Seeded faults", _faults(report)), ("rows", "Every comparison", _rows(report, ids)),
                 ("environment", "Environment", _environment(report.attestation)),
                 ("reading", "How to read this", _paragraphs(READING))]
@@ -75,17 +82,17 @@ def _failed(report: Report, ids: dict) -> str:
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _growth(report: Report, ids: dict) -> str:
-    """The worst forward pass of every model."""
+def _growth(report: Report, ids: dict, level: str, key: str) -> str:
+    """Of every model the worst row of this level that has a curve."""
     worst: dict[str, Row] = {}
     for r in report.rows:
-        if len(r.detail.get("curve", ())) > 2 and (r.model not in worst or (r.passed, -r.ratio) <
+        if r.level == level and len(r.detail.get("curve", ())) > 2 and (r.model not in worst or (r.passed, -r.ratio) <
                                                    (worst[r.model].passed, -worst[r.model].ratio)):
             worst[r.model] = r
     figures = [f'<figure>{_curve(r)}<figcaption><a href="#{ids[id(r)]}">{escape(r.model)}, {escape(r.mode)}</a>: '
                f'{_verdict(r)}, ratio {short(r.ratio)}</figcaption></figure>'
                for r in worst.values()]
-    return KEY + f'<div class="charts">{"".join(figures)}</div>' if figures else ""
+    return key + f'<div class="charts">{"".join(figures)}</div>' if figures else ""
 
 
 def _verdict(r: Row) -> str:
@@ -114,7 +121,7 @@ def _row(r: Row, identity: str) -> str:
     parts = [] if r.passed else [f'<pre class="bad">{escape(explained(r))}</pre>']
     if r.detail.get("curve"):
         parts.append(f'<figure class="whole">{_curve(r)}</figure>')
-    parts += [_tensors(r), _map(r.detail.get("map"))]
+    parts += [_tensors(r), _map(r.detail.get("map")), _notes(r)]
     parts.append(f'<p class="soft">{escape(LEVELS.get(r.level, ""))}; {escape(r.dtype or "all types")}; '
                  f'{r.detail.get("count", 0)} tensors; {r.detail.get("seconds", 0)} s</p>')
     return (f'<details id="{identity}"{"" if r.passed else " open"}><summary>{"".join(cells)}</summary>'
@@ -136,6 +143,13 @@ def _map(found: dict | None) -> str:
         return ""
     return (f'<figure class="whole">{charts.heat(found["error"])}<figcaption>where the error of '
             f'{escape(str(found.get("name", "")))} sits</figcaption></figure>')
+
+
+def _notes(r: Row) -> str:
+    """What else the level recorded."""
+    notes = [[escape(key.replace("_", " ")), escape(json.dumps(value, ensure_ascii=False)[:LONGEST_NOTE])]
+             for key, value in r.detail.items() if key not in DRAWN and value not in ({}, [], "", None)]
+    return _table(["also recorded", ""], notes) if notes else ""
 
 
 def _environment(found: dict) -> str:
@@ -178,8 +192,8 @@ def _faults(report: Report) -> str:
         parts += ["<h3>Not noticed</h3>", _mutants(missed, "because", lambda m: m["explanation"])]
     noticed = _mutants([m for m in mutants if m["verdict"] == "killed"], "noticed by",
                        lambda m: f'{m["first"]}, {m["killed_by"][m["first"]]}')
-    return "".join(parts) + (f'<details><summary class="plain">Every fault that is noticed</summary><div>{noticed}</div>'
-                             '</details>')
+    parts.append(f'<details><summary class="plain">Every fault that is noticed</summary><div>{noticed}</div></details>')
+    return "".join(parts)
 
 
 def _mutants(mutants: list[dict], last: str, tell) -> str:

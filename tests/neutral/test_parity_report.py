@@ -16,7 +16,8 @@ from parity.compare import Verdict
 from parity.result import Row, failure, row
 
 ROOT = Path(__file__).parents[2]
-GOOD, BAD = Verdict(2e-7, 1e-7, 1.5e-7, 1.2e-6), Verdict(3e-4, 1e-7, 2e-7, 1.6e-6, "error 3.0e-4 is over its limit 1.6e-6")
+GOOD = Verdict(2e-7, 1e-7, 1.5e-7, 1.2e-6)
+BAD = Verdict(3e-4, 1e-7, 2e-7, 1.6e-6, "error 3.0e-4 is over its limit 1.6e-6")
 CURVE = [["", 1e-7, 1e-7, 8e-7], ["up_0.conv", 3e-7, 1e-7, 8e-7], ["up_1.conv", 5e-5, 2e-7, 1.6e-6],
          ["up_2", float("inf"), 0.0, 1e-6]]
 ATTESTATION = {"verdict": "pass", "made": "2026-01-01 00:00 UTC", "facts": {
@@ -30,17 +31,19 @@ def rows(*more) -> list[Row]:
 
 
 def failed() -> Row:
-    return row("net", "L3", "train", {"out": BAD, "other": GOOD}, size="tiny", curve=CURVE, first_divergence="up_1.conv",
-               culprits=["up_1.conv"], map={"name": "out", "error": [[0.0, 1e-6], [2e-6, float("inf")]]})
+    return row("net", "L3", "train", {"out": BAD, "other": GOOD}, size="tiny", curve=CURVE,
+               first_divergence="up_1.conv", culprits=["up_1.conv"], flips={"top": 2}, nothing={},
+               map={"name": "out", "error": [[0.0, 1e-6], [2e-6, float("inf")]]})
 
 
 def crashed() -> Row:
-    return failure("net", "L9", "train", "the jittor worker ended by SIGSEGV in f; its last lines:\n\x1b[31m<b>&\x00 dies")
+    return failure("net", "L9", "train",
+                   "the jittor worker ended by SIGSEGV in f; its last lines:\n\x1b[31m<b>&\x00 dies")
 
 
 MUTANTS = [
-    {"name": "swapped", "id": "", "why": "two channels swapped", "verdict": "killed", "first": "L3", "levels": ["L1", "L3"],
-     "killed_by": {"L3": "net eval: out"}, "explanation": ""},
+    {"name": "swapped", "id": "", "why": "two channels swapped", "verdict": "killed", "first": "L3",
+     "levels": ["L1", "L3"], "killed_by": {"L3": "net eval: out"}, "explanation": ""},
     {"name": "slower", "id": "N2", "why": "sums in one pass", "verdict": "survived", "first": None, "levels": ["L3"],
      "killed_by": {}, "explanation": "too small to see"}]
 MUTATION = {"kill_rate": 0.5, "mutants": MUTANTS, "objections": ["kill rate 50.0% is below 95%"],
@@ -151,7 +154,8 @@ class Tags(HTMLParser):
         found = dict(attributes)
         self.ids += [found["id"]] if "id" in found else []
         self.links += [found["href"]] if tag == "a" else []
-        self.loads += [f"{tag} {key}" for key in found if key in ("src", "srcset", "data") or (key == "href" and tag != "a")]
+        self.loads += [f"{tag} {key}" for key in found
+                       if key in ("src", "srcset", "data") or (key == "href" and tag != "a")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -176,9 +180,12 @@ def test_the_page_is_whole_and_loads_nothing():
 def test_the_page_says_what_matters():
     text = page.render(made(failed(), crashed()))
     for expected in ("The twins do not agree", "2 of 4 comparisons passed, 1 model, 1 min 15 s",
-                     "first divergence: up_1.conv", "SIGSEGV", "jittor 1", 'class="differs"', 'class="heat"',
+                     "first divergence: up_1.conv", "SIGSEGV", "jittor 1",
+                     "<td>flips</td><td>{&quot;top&quot;: 2}</td>",
+                     'class="differs"', 'class="heat"',
                      "prefers-color-scheme: dark"):
         assert expected in text
+    assert "<td>nothing</td>" not in text and "Error along training" not in text
     assert "The twins agree" in page.render(made()) and "What failed" not in page.render(made())
 
 
@@ -194,10 +201,11 @@ def test_growth_marks_the_first_divergence_and_the_culprits():
     line = next(line for line in svg.iter("line") if line.get("class") == "first")
     assert line.get("x1") == circles["up_1.conv"].get("cx")
     heights = [float(circle.get("cy")) for circle in circles.values()]
-    assert heights == sorted(heights, reverse=True) and heights[-1] == charts.TOP     # larger is higher, infinite on top
+    assert heights == sorted(heights, reverse=True) and heights[-1] == charts.TOP     # infinite on top
 
 
-@pytest.mark.parametrize("curve", [[["a", 0.0, 0.0, 0.0]] * 3, [["a", 1.0, 1.0, 1.0]], [["a", float("inf"), 0.0, 0.0]] * 2])
+@pytest.mark.parametrize("curve", [[["a", 0.0, 0.0, 0.0]] * 3, [["a", 1.0, 1.0, 1.0]],
+                                   [["a", float("inf"), 0.0, 0.0]] * 2])
 def test_growth_of_odd_numbers_stays_inside_the_picture(curve):
     svg = ElementTree.fromstring(charts.growth(curve))
     numbers = [float(part) for line in svg.iter("polyline") for pair in line.get("points").split()

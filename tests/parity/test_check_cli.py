@@ -64,7 +64,8 @@ def test_a_broken_twin_fails_and_says_where(tmp_path):
 
 
 def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
-    folder = copy_of_twin(tmp_path, apf_gan__encoder="import os, sys\nprint('out of luck', file=sys.stderr)\nos.abort()")
+    dies = "import os, sys\nprint('out of luck', file=sys.stderr)\nos.abort()"
+    folder = copy_of_twin(tmp_path, apf_gan__encoder=dies)
     rows = check.run([MODEL], levels=["L0", "L4"], twin=folder)
     assert [(r.level, r.mode, r.verdict) for r in rows] == [
         ("L0", "", "pass"), *(("L4", mode, "fail") for mode in MODES)]
@@ -74,8 +75,8 @@ def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
 
 
 def test_a_mistake_told_by_a_worker_is_a_row(tmp_path, twins):
-    told = "from jittwin.errors import UserError\n\n\ndef load(*_, **__):\n    raise UserError('5 keys are missing')\n\n\n" \
-           "Backend.load_numpy = load"
+    told = ("def load(*_, **__):\n    raise UserError('5 keys are missing')\n\n\n"
+            "Backend.load_numpy = load")
     before = twins.torch.process.pid
     twins.replace_jittor(copy_of_twin(tmp_path, backend=told))
     try:
@@ -125,8 +126,8 @@ def steps(*arguments, **keywords):
 
 
 def test_a_family_is_all_its_models(cases):
-    assert steps(["family"], levels=["L3"]) == [("family.one", "L3", "tiny", "eval"), ("family.one", "L3", "tiny", "train"),
-                                                ("family.two", "L3", "tiny", "eval")]
+    assert steps(["family"], levels=["L3"]) == [
+        ("family.one", "L3", "tiny", "eval"), ("family.one", "L3", "tiny", "train"), ("family.two", "L3", "tiny", "eval")]
     assert steps(["family.two"], levels=["L3", "L1"]) == [("family.two", "L3", "tiny", "eval")]
     assert len(steps()) == 1 + 6 + 1 and steps()[0] == ("environment", "L0", "", "")
 
@@ -143,7 +144,8 @@ def test_a_level_that_does_not_depend_on_the_mode_runs_once(cases, monkeypatch):
 
 @pytest.mark.parametrize("arguments, message", [
     ({"names": ["famly"]}, "no parity case 'famly' \\(did you mean 'family'"),
-    ({"levels": ["L11"]}, "no level 'L11' \\(did you mean 'L1'"), ({"tier": "cl"}, "no tier 'cl' \\(did you mean 'ci'")])
+    ({"levels": ["L11"]}, "no level 'L11' \\(did you mean 'L1'"),
+    ({"tier": "cl"}, "no tier 'cl' \\(did you mean 'ci'")])
 def test_names_that_do_not_exist(cases, arguments, message):
     with pytest.raises(UserError, match=message):
         check.plan(**arguments)

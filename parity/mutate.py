@@ -125,9 +125,9 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     """Put the faults that concern these models into the Jittor twin, one after another.
 
     names: models or families, none for all. only: these faults; levels: these levels; None for all.
-    progress: called with every Mutant. twins: the workers to use. Returns, fit for a report: "kill_rate" of
-    the faults that are not equivalent and that some check was shown, "by_level", "mutants", "objections" to the result (see `objections`),
-    and "rows", those of the unbroken twin.
+    progress: called with every Mutant. twins: the workers to use. Returns, fit for a report: "kill_rate" of the
+    faults that are not equivalent and that some check was shown, "by_level", "mutants", "objections" to the
+    result (see `objections`), and "rows", those of the unbroken twin.
     """
     if twins is None:
         with Remembering() as twins:

@@ -1,6 +1,6 @@
 """Faults of layers: norms, convolutions, what is a parameter and what a buffer."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, TRAINING, VGG
+from parity.faults.where import DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR, INCEPTION, OPTIMIZERS, VGG
 
 LAYERS = "nn/layers.py"
 
@@ -94,15 +94,18 @@ FAULTS = (
     Fault("eval_stops_gradients", "S9", "backend.py",
           "        for part in module.modules():\n            part.is_train = flag",
           "        module.train() if flag else module.eval()",
-          "evaluation mode has no gradients", (ENCODER,)),
+          "evaluation mode has no gradients", (GENERATOR,)),
     Fault("weights_loaded_in_reverse", "", "backend.py",
           "            state[name].update(jt.array(np.asarray(arrays[name])",
           "            state[name].update(jt.array(np.asarray(arrays[name])[::-1]",
           "weights are read backwards along their first dimension", (ENCODER,)),
     Fault("small_integers", "P6", "backend.py",
           "dtype=dtype or str(np.asarray(array).dtype)", "dtype=dtype",
-          "64-bit arrays become 32-bit ones", ("environment",)),
+          "64-bit arrays become 32-bit ones", (ENVIRONMENT, DATA)),
+    Fault("everything_is_float", "", "backend.py",
+          "dtype=dtype or str(np.asarray(array).dtype)", 'dtype=dtype or "float32"',
+          "class ids arrive as float32", (ENVIRONMENT, DATA)),
     Fault("gradients_applied_at_once", "O2", "backend.py",
           "        if not accumulate:\n", "        if True:\n",
-          "accumulation steps after every batch", (TRAINING,)),
+          "accumulation steps after every batch", (OPTIMIZERS,)),
 )

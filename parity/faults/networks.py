@@ -1,6 +1,6 @@
 """Faults of the networks: APF-GAN's three, VGG-19 and Inception-v3."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, TRAINING, VGG
+from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, PICTURES, TRAINING, VGG
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
 V, I = "backbones/vgg.py", "backbones/inception_v3.py"
@@ -41,7 +41,7 @@ FAULTS = (
           "every normalisation takes the noise of the next one", (GENERATOR,)),
     Fault("noise_index_runs_on", "", G,
           "    def begin(self):\n        self.index = 0", "    def begin(self):\n        pass",
-          "a second pass with the same labels takes other noise", (GENERATOR,)),
+          "a second pass with the same labels takes other noise", (PICTURES,)),
     Fault("noise_unscaled", "", G,
           "x = x + condition.draw(x.shape[0], size) * scale", "x = x + condition.draw(x.shape[0], size)",
           "noise is not guided by the label map", (GENERATOR,)),
@@ -53,7 +53,7 @@ FAULTS = (
           "        if key not in self.modulations:\n"
           "            self.modulations[key] = spade.modulation(self.resized(size))\n"
           "        return self.modulations[key]",
-          "kept modulations are shared by normalisations of one size", (GENERATOR,)),
+          "kept modulations are shared by normalisations of one size", (PICTURES,)),
     Fault("label_map_softened", "F6", G,
           'ops.interpolate(self.seg, size, "nearest")', 'ops.interpolate(self.seg, size, "bilinear")',
           "Jittor's default mode resizes the label map", (GENERATOR,)),
@@ -139,7 +139,6 @@ FAULTS = (
           "FrozenBatchNorm2d(out_channels, eps=1e-3)", "FrozenBatchNorm2d(out_channels)",
           "PyTorch's epsilon instead of Inception's", (INCEPTION,)),
     Fault("inception_stored_statistics", "", I,
-          "def __init__(self, config=None, batch_statistics: bool = True):",
-          "def __init__(self, config=None, batch_statistics: bool = False):",
+          "part.batch_statistics = batch_statistics", "part.batch_statistics = False",
           "Inception normalises by its stored statistics", (INCEPTION,)),
 )

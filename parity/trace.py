@@ -12,6 +12,8 @@ import numpy as np
 from parity.case import is_training, load, prepared
 from parity.side import Arrays, Side, group, grouped
 
+ROOT = "(model)"      # how the model itself, whose path is empty, is called in reports
+
 
 def record(side: Side, arrays: Arrays, case: dict, size: str, mode: str, depth: int | None = None,
            inputs: bool = True) -> tuple[Arrays, dict]:
@@ -41,12 +43,12 @@ def traced(side: Side, arrays: Arrays, case: dict, size: str, mode: str, tape: "
     """
     case = load(case)
     module, tensors = prepared(side, arrays, case, size, mode)
+    trained = set(side.backend.parameters(module))
     with side.backend.no_grad(), side.intercepted(module, tape.around):
         results = case.run(side, module, tensors, mode)
     results = {name: host(side, tensor) for name, tensor in results.items()}
     state = {}
     if is_training(mode):
-        trained = side.backend.parameters(module)
         state = {name: a for name, a in side.backend.state_numpy(module).items() if name not in trained}
     return ({**tape.arrays, **grouped("result", results), **grouped("state", state)},
             {"order": tape.order, "callers": tape.callers})

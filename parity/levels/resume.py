@@ -1,0 +1,110 @@
+"""L9: a run begun in one framework goes on in the other, by the real command, checkpoints and log.
+
+Both ways, and from both sides of the boundary between two phases. What is restored must be the checkpoint, byte
+for byte. The next step of either framework is held against the one of float64 PyTorch from that checkpoint, by
+the rules of L6.
+"""
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from jittwin import config as settings
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.train import train
+from parity.case import load
+from parity.compare import Verdict, equal
+from parity.levels.trajectory import changes, judged
+from parity.oracle import Comparison, Twins
+from parity.result import Row, row
+from parity.side import Arrays, Side, group, grouped
+from parity.training import Outcome, Training, trainer
+
+DIRECTIONS = (("torch", "jittor"), ("jittor", "torch"))
+UNSAVED = ("rates", "still")     # what a checkpoint and a log do not tell
+
+
+def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps: int) -> Arrays:
+    """In a worker: a new run of `steps` steps, with a checkpoint after each."""
+    case, file = load(case), Path(folder, "settings.yaml")
+    file.write_text(settings.dump(replace(case.config(size), max_steps=steps, save_every=1)))
+    train(case.task, side.name, out=folder, yaml_path=str(file))
+    return {}
+
+
+def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps: int) -> Arrays:
+    """In a worker: the run goes on from checkpoint `start` to `steps` steps."""
+    Checkpoints(folder).point_to(start)
+    train(load(case).task, side.name, out=folder, resume=True, overrides=[f"max_steps={steps}"])
+    return {}
+
+
+def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> tuple[Arrays, dict]:
+    """In a worker: what a checkpoint's files would hold if they were written again right after restoring it.
+    Returns also the keys that are trained, by network."""
+    run = trainer(side, load(case), size, 0, folder)
+    run.restore(start)
+    return ({key: a for stem, files in run.files() for key, a in grouped(stem, files).items()},
+            {stem: list(side.backend.parameters(module)) for stem, module in run.task.modules.items()})
+
+
+def outcome(folder: str, name: str, parameters: dict) -> Outcome:
+    """What a checkpoint says, and the log of its last step."""
+    checkpoints = Checkpoints(folder)
+    state = checkpoints.state(name)
+    stems = sorted(path.stem for path in (checkpoints.folder / name).glob("*.safetensors"))
+    arrays = {key: a for stem in stems for key, a in grouped(stem, checkpoints.weights(name, stem)).items()}
+    line = json.loads(Path(folder, "log.jsonl").read_text().splitlines()[state["global_step"] - 1])
+    losses = {key: value for key, value in line.items() if key not in ("phase", "epoch", "step")}
+    return Outcome(arrays, state, losses, parameters)
+
+
+class Truth:
+    """What float64 PyTorch makes of a checkpoint in its next step."""
+
+    def __init__(self, twins: Twins, before: Outcome, steps: int, arguments: dict):
+        arguments = {**arguments, "state": before.state, "steps": steps}
+        self.before = before.arrays
+        _, found = twins.torch.call("parity.levels.trajectory:still", self.before, **arguments)
+        self.still = found["names"]
+        truth, self.measured = twins.torch.call(
+            "parity.oracle:measure", self.before, function="parity.levels.trajectory:step",
+            arguments={**arguments, "still": self.still})
+        self.truth = group(truth, "truth")
+
+    def judged(self, who: str, after: Outcome) -> dict[str, Verdict]:
+        candidate = changes(self.before, after, self.still)
+        found = Comparison(candidate, self.truth, self.measured["own"], self.measured["noise"], {})
+        names = [name for name in self.truth if name not in UNSAVED]
+        return {f"{name} ({who})": verdict for name, verdict in judged(found, names).items()}
+
+
+def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
+    """One row per direction."""
+    return [row(case.name, "L9", " to ".join(way), handed_over(case, size, twins, way), case.dtype)
+            for way in DIRECTIONS]
+
+
+def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -> dict[str, Verdict]:
+    """A run in the first framework, up to the first step of the second phase. From each of its two checkpoints
+    before the last, the second framework takes the next step as well."""
+    workers = {"torch": twins.torch, "jittor": twins.jittor}
+    first, second = (workers[name] for name in way)
+    arguments, verdicts, last = {"case": case.reference(), "size": size}, {}, case.boundary(size) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        first.call("parity.levels.resume:begin", folder=folder, steps=last, **arguments)
+        *starts, _ = names = Checkpoints(folder).names()[-3:]
+        again = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments) for name in starts]
+        made = [outcome(folder, name, trained) for name, (_, trained) in zip(names, [*again, again[-1]])]
+        # From the later one first: each resumption overwrites what came after its checkpoint.
+        for number in (1, 0):
+            before, after, steps = made[number], made[number + 1], last - 1 + number
+            verdicts |= {f"restored {name}, after {steps - 1} steps": equal(again[number][0][name], a)
+                         for name, a in before.arrays.items()}
+            second.call("parity.levels.resume:go_on", case=arguments["case"], folder=folder, start=starts[number],
+                        steps=steps)
+            resumed = outcome(folder, names[number + 1], again[number][1])
+            truth = Truth(twins, before, steps, arguments)
+            verdicts |= truth.judged(f"{way[0]} itself, after {steps - 1} steps", after)
+            verdicts |= truth.judged(f"{way[1]} resumed, after {steps - 1} steps", resumed)
+    return verdicts

@@ -1,0 +1,144 @@
+"""L6: the real training loop, step by step.
+
+Re-anchored: before every step Jittor takes over the whole state of PyTorch (weights, running statistics,
+optimizer, position), so no chaos enters and any number of steps can be compared. The truth of a step is what
+float64 PyTorch makes of the same state.
+Free: both go on alone from one state. That counts as long as float32 PyTorch itself stays near the truth.
+"""
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from parity import compare
+from parity.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_update, rms
+from parity.oracle import Comparison, Twins, widened
+from parity.result import Row, row
+from parity.side import Arrays, Side
+from parity.training import Outcome, Training, train
+
+NEAR = 1e-3          # float32 PyTorch's distance from the truth, of the update's norm, up to which a free run counts
+FREE_STEPS = 6
+DRAWS = {"tiny": compare.DRAWS, "full": 2}     # of the noise; fewer make the limits tighter
+EXACT = ("position", "rates", "counts")
+
+
+def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Arrays:
+    """What training made of a checkpoint, in few arrays.
+
+    "update <network>", "update statistics of <network>", "update moments of <optimizer>": the differences, one
+    vector each; "new <network>": values of the parameters that a phase adds; "losses": of the last step;
+    "counts": of the optimizers' steps; "rates": learning rates; "position": epoch, step, and steps in all;
+    "still": the gradients of the parameters of that name, as a share of the largest one. The updates leave those out.
+    """
+    parts: dict[str, list] = {}
+    for key in sorted(set(outcome.arrays) - set(still)):
+        stem, _, name = key.partition("/")
+        value = np.asarray(outcome.arrays[key], np.float64)
+        if stem == "optimizer":
+            kind = "counts" if name.endswith("/step") else f"update moments of {name.split('/')[0]}"
+        elif key not in before:
+            kind = f"new {stem}"
+        else:
+            kind = f"update {stem}" if name in outcome.parameters[stem] else f"update statistics of {stem}"
+        parts.setdefault(kind, []).append((value - before.get(key, 0) if kind.startswith("update") else value).ravel())
+    found = {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
+    found["losses"] = np.array([outcome.losses[name] for name in sorted(outcome.losses)])
+    found["position"] = np.array([outcome.state[name] for name in ("epoch", "step", "global_step")])
+    if outcome.rates:
+        found["rates"] = np.concatenate([outcome.rates[name] for name in sorted(outcome.rates)])
+    if outcome.gradients:
+        sizes = {name: np.abs(a).max() for name, a in outcome.gradients.items()}
+        found["still"] = np.array([sizes.get(name, 0.0) / max(sizes.values()) for name in still], np.float64)
+    return found
+
+
+def step(side: Side, arrays: Arrays, still: Collection[str] = (), **arguments) -> Arrays:
+    """In a worker: the changes by one training run, for whose arguments see `train`."""
+    return changes(arrays, train(side, arrays, **arguments), still)
+
+
+def still(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:
+    """PyTorch only: names of the parameters whose true gradient is zero, such as biases that a normalisation
+    takes out again. All that float32 gives them is the sign of a rounding error, which Adam turns into a step."""
+    with side.double():
+        gradients = train(side, widened(arrays), **arguments).gradients
+    sizes = {name: rms(a) for name, a in gradients.items()}
+    return {}, {"names": [name for name, size in sizes.items() if size <= NOTHING * max(sizes.values())]}
+
+
+def free(side: Side, arrays: Arrays, still: Collection[str], state: dict, steps: int, **arguments) -> Arrays:
+    """In a worker: the changes after 1 step, 2 steps … `steps` steps from a checkpoint."""
+    found, now, begun = {}, arrays, state["global_step"]
+    for count in range(1, steps + 1):
+        outcome = train(side, now, state=state, steps=begun + count, **arguments)
+        now, state = outcome.arrays, outcome.state
+        found |= {f"{name} after {count}": a for name, a in changes(arrays, outcome, still).items()}
+    return found
+
+
+def judged(found: Comparison, names: Iterable[str] | None = None) -> dict[str, Verdict]:
+    """Verdicts of changes. What is counted or has a closed form must be equal."""
+    verdicts = found.verdicts(names)
+    for name in verdicts.keys() & found.candidate.keys() & found.truth.keys():
+        kind = name.split(" ")[0]
+        if kind in EXACT:
+            verdicts[name] = equal(found.candidate[name], found.truth[name])
+        elif kind == "still":
+            verdicts[name] = stays(found.candidate[name])
+    return verdicts
+
+
+def stays(shares: np.ndarray) -> Verdict:
+    """Whether gradients that are truly zero are nearly so."""
+    seen = float(shares.max(initial=0.0))
+    reason = "" if seen <= NEARLY_NOTHING else f"{seen:.1e} of the largest gradient where the truth is zero"
+    return Verdict(seen, 0.0, 0.0, NEARLY_NOTHING, reason)
+
+
+def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
+    """Two rows: re-anchored at the case's steps, and free from the second of them on."""
+    return [anchored(case, size, twins), freely(case, size, twins)]
+
+
+def compared(twins: Twins, arrays: Arrays, **arguments) -> dict[str, Verdict]:
+    """One step from a checkpoint in either framework."""
+    _, found = twins.torch.call("parity.levels.trajectory:still", arrays, **arguments)
+    size = arguments["size"]
+    return judged(twins.compare("parity.levels.trajectory:step", arrays, draws=DRAWS[size], keep=size == "tiny",
+                                still=found["names"], **arguments))
+
+
+def anchored(case: Training, size: str, twins: Twins) -> Row:
+    arguments = {"case": case.reference(), "size": size}
+    verdicts, curve, arrays, state = {}, [], {}, None
+    for number in case.checked(size):
+        arrays, state = twins.torch.call("parity.training:advance", arrays, state=state, steps=number, **arguments)
+        found = compared(twins, arrays, state=state, steps=number + 1, **arguments)
+        curve.append(farthest(f"step {number}", found))
+        verdicts |= {f"{name}, step {number}": verdict for name, verdict in found.items()}
+    return row(case.name, "L6", "re-anchored", verdicts, case.dtype, curve=curve, steps=len(curve),
+               worst_ratio=max(v.ratio for name, v in verdicts.items() if is_update(name)))
+
+
+def freely(case: Training, size: str, twins: Twins) -> Row:
+    arguments, begun = {"case": case.reference(), "size": size}, case.checked(size)[1]
+    arrays, state = twins.torch.call("parity.training:advance", {}, state=None, steps=begun, **arguments)
+    _, resting = twins.torch.call("parity.levels.trajectory:still", arrays, state=state, steps=begun + 1, **arguments)
+    found = twins.compare("parity.levels.trajectory:free", arrays, still=resting["names"], state=state,
+                          steps=FREE_STEPS, **arguments)
+    verdicts, counted, drifts = {}, 0, []
+    for count in range(1, FREE_STEPS + 1):
+        # Not the losses: they show where parameters with zero gradient drifted to.
+        names = [name for name in found.truth
+                 if name.endswith(f" after {count}") and name.split(" ")[0] in ("update", *EXACT)]
+        drifts.append(max(found.own[name] for name in names if name.startswith("update ")))
+        if drifts[-1] < NEAR and counted == count - 1:
+            verdicts, counted = verdicts | judged(found, names), count
+    return row(case.name, "L6", "free", verdicts, case.dtype, steps=counted, begun=begun, drift=drifts)
+
+
+def farthest(label: str, verdicts: Mapping[str, Verdict]) -> list:
+    """Of the updates of one step, the one nearest to its limit, as a point of the growth curve."""
+    updates = [v for name, v in verdicts.items() if is_update(name)]
+    worst = max(updates, key=lambda v: v.error / v.limit if v.limit else v.error)
+    return [label, worst.error, worst.noise, worst.limit]

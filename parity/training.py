@@ -1,0 +1,203 @@
+"""Training cases: the rules of the optimizers; and the real task and Trainer, whose checkpoint stays in memory.
+
+A run is handed from one worker to another as a checkpoint is: the arrays of its files, "<stem>/<key>", and
+what state.json says. So a step may begin from any state of either framework.
+"""
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import numpy as np
+
+from jittwin.engine.trainer import Trainer
+from jittwin.tasks import load_task
+from parity.case import Case, load
+from parity.side import Arrays, Side, group, grouped
+
+class Training(Case):
+    """One task with a schedule so short that every kind of epoch comes up within a few steps.
+
+    task: its name in jittwin.tasks. checked: the steps, counted from 0, that L6 looks at one by one.
+    boundary: the steps before its second phase begins.
+    """
+    task: str
+    modes = ("train",)
+    levels = ("L6", "L9")
+
+    def config(self, size: str):
+        """The task's Config. Noise must be shared between the twins."""
+        raise NotImplementedError
+
+    def checked(self, size: str) -> list[int]:
+        raise NotImplementedError
+
+    def boundary(self, size: str) -> int:
+        raise NotImplementedError
+
+
+class ApfGanTraining(Training):
+    """APF-GAN grows through four resolutions, two epochs of fading each, and is then fine-tuned.
+
+    "full" has more batches per epoch, not larger networks: a hundred steps in all.
+    """
+    name = "apf_gan.training"
+    task = "apf_gan"
+    sizes = ("tiny", "full")
+
+    def config(self, size):
+        return load_task(self.task).Config(
+            ngf=2, ndf=8, spade_hidden=4, load_size=208, crop_size=192, aspect_ratio=1.5,
+            batch_size=2, finetune_batch_size=2, synthetic_images=2 if size == "tiny" else 8,
+            pg_niter=15, pretrain_epochs=16, epochs=25, decay_epochs=4,
+            noise="shared", log_every=1, sample_every=1 << 20)
+
+    def checked(self, size):
+        # Plain, first fade, later fade: of each resolution; full size; then both ends of phase 2.
+        return [0, 2, 3, 4, 7, 8, 9, 12, 13, 14, 16, 24] if size == "tiny" else list(range(100))
+
+    def boundary(self, size):
+        config = self.config(size)
+        return config.pretrain_epochs * (config.synthetic_images // config.batch_size)
+
+
+class Optimizers(Case):
+    """Every rule of the twins' optimizers on a few small parameters, of which the last is a group of its own."""
+
+    name = "optimizers"
+    modes = ("train",)
+    levels = ("L5",)
+    parameters = {"a": (6, 50), "b": (40,), "c": (30,)}
+    rules = {
+        "sgd": {"kind": "sgd"},
+        "sgd momentum": {"kind": "sgd", "settings": {"momentum": 0.9}},
+        "sgd nesterov decay": {"kind": "sgd", "settings": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}},
+        "sgd accumulated": {"kind": "sgd", "settings": {"momentum": 0.9}, "parts": 3},
+        "adam": {"kind": "adam"},
+        "adam decay": {"kind": "adam", "settings": {"betas": [0.5, 0.9], "weight_decay": 0.1}},
+        "adam without momentum": {"kind": "adam", "settings": {"betas": [0.0, 0.9]}},
+        "adam accumulated clipped": {"kind": "adam", "clip": 2.0, "parts": 3},
+        "adamw": {"kind": "adamw"},
+        "adamw decay clipped": {"kind": "adamw", "settings": {"weight_decay": 0.2}, "clip": 1.0},
+        "jittor": {"kind": "adam", "settings": {"form": "jittor"}},
+        "jittor decay clipped": {"kind": "adam", "clip": 1.0, "settings": {
+            "form": "jittor", "betas": [0.0, 0.9], "weight_decay": 0.1}},
+    }
+
+
+@dataclass
+class Outcome:
+    """Where training got to, and what its last step was like."""
+
+    arrays: Arrays                          # of the checkpoint's files, "<stem>/<key>"
+    state: dict                             # what state.json says
+    losses: dict[str, float]                # as logged
+    parameters: dict[str, list[str]]        # keys that are trained, by network
+    rates: dict[str, list[float]] = field(default_factory=dict)     # of each optimizer's groups
+    gradients: Arrays = field(default_factory=dict)                 # "<network>/<key>", where the losses reached
+
+
+class Memory:
+    """Stands for the Checkpoints and the Logbook of a Trainer: it begins from one checkpoint, and keeps the last."""
+
+    bar = SimpleNamespace(total=0, update=lambda: None)
+
+    def __init__(self, arrays: Arrays, state: dict | None):
+        self.arrays, self.begun = arrays, state
+        self.saved, self.ended, self.terms = {}, {}, {}
+
+    def state(self, name: str) -> dict:
+        return self.begun
+
+    def weights(self, name: str, stem: str) -> Arrays:
+        return group(self.arrays, stem)
+
+    def has(self, name: str, stem: str) -> bool:
+        return any(key.startswith(f"{stem}/") for key in self.arrays)
+
+    def save(self, name: str, files, state: dict, metadata: dict) -> None:
+        self.saved = {key: a for stem, arrays in files for key, a in grouped(stem, arrays).items()}
+        self.ended = state
+
+    def latest(self) -> None:
+        return None
+
+    def losses(self, phase: str, epoch: int, step: int, terms: dict) -> None:
+        self.terms = terms
+
+    def note(self, text: str) -> None:
+        pass
+
+    def sync(self) -> int:
+        return 0
+
+
+class Widened:
+    """A loader whose pictures are float64."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0):
+        for batch in self.loader.epoch(epoch, start):
+            yield {key: a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a
+                   for key, a in batch.items()}
+
+
+def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> Trainer:
+    """In a worker: the real task and the real Trainer, which stops after `steps` steps of the whole run."""
+    config, module = replace(case.config(size), max_steps=steps), load_task(case.task)
+
+    class Task(module.Task):
+        def loader(self):
+            return Widened(super().loader()) if side.wide else super().loader()
+
+    return Trainer(Task(config, side.backend, None, folder), side.backend, config, folder,
+                   {"task": case.task, "backend": side.name, "data": None})
+
+
+@contextlib.contextmanager
+def gradients_kept(backend) -> Iterator[dict[int, np.ndarray]]:
+    """Inside, the last gradients by the id of their parameter; seen where several processes average theirs."""
+    kept, average = {}, backend.average_gradients
+
+    def keep(optimizer):
+        average(optimizer)
+        for name, gradient in optimizer.gradients.items():
+            kept[id(optimizer.parameters[name])] = np.array(backend.numpy(gradient))
+
+    backend.average_gradients = keep
+    try:
+        yield kept
+    finally:
+        del backend.average_gradients
+
+
+def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None, steps: int) -> Outcome:
+    """In a worker: train to `steps` steps of the whole run, from a checkpoint or, where state is None, anew."""
+    backend = side.backend
+    with tempfile.TemporaryDirectory() as folder, gradients_kept(backend) as kept:
+        run = trainer(side, load(case), size, steps, folder)
+        run.checkpoints = memory = Memory(arrays, state)
+        if state:
+            run.restore("given")
+        else:
+            run.enter(run.task.phases[0])
+            run.save("0", False, 0)
+        run.train_phases(memory, [])
+    rates = {name: [group["lr"] for group in optimizer.groups] for name, optimizer in run.task.optimizers.items()}
+    parameters = {stem: backend.parameters(module) for stem, module in run.task.modules.items()}
+    gradients = {f"{stem}/{name}": kept[id(parameter)] for stem, found in parameters.items()
+                 for name, parameter in found.items() if id(parameter) in kept}
+    return Outcome(memory.saved, memory.ended, memory.terms,
+                   {stem: list(found) for stem, found in parameters.items()}, rates, gradients)
+
+
+def advance(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:
+    """In a worker: the checkpoint that `train` ends with, and its state."""
+    outcome = train(side, arrays, **arguments)
+    return outcome.arrays, outcome.state

@@ -183,6 +183,22 @@ def equal(candidate, truth) -> Verdict:
     return Verdict(seen, 0.0, 0.0, 0.0, reason)
 
 
+def near(candidate, truth, ulps: int) -> Verdict:
+    """The rule where only the order of a few roundings may differ: so many units in the last place of the truth."""
+    candidate = np.asarray(candidate)
+    with np.errstate(over="ignore"):
+        truth = np.asarray(truth).astype(candidate.dtype)
+    if reason := masks_differ(candidate, truth):
+        return Verdict(np.inf, 0.0, 0.0, 0.0, reason)
+    finite = np.isfinite(truth)
+    units = np.spacing(np.abs(truth[finite])).astype(np.float64)
+    off = np.abs(candidate[finite].astype(np.float64) - truth[finite]) / units
+    limit = over(ulps * float(units.max(initial=0.0)), rms(truth[finite]))
+    reason = "" if np.all(off <= ulps) else f"{np.sum(off > ulps)} of {off.size} are off by more than {ulps} ULP, " \
+        f"at most by {off.max():.0f}"
+    return Verdict(error(candidate, truth), 0.0, 0.0, limit, reason)
+
+
 @dataclass
 class Comparison:
     """The same function run by Jittor, by PyTorch in float64, and by PyTorch in float32 with perturbations."""

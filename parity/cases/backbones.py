@@ -1,0 +1,58 @@
+"""Cases of the feature networks: they are frozen, so gradients reach the picture alone."""
+import numpy as np
+
+from jittwin.draws import Draws
+from parity.case import Case
+
+
+class Features(Case):
+    """A network of one size. "full" is the size of the published pictures; both sizes use every layer."""
+    sizes = ("tiny", "full")
+    modes = ("eval",)
+    levels = ("L1", "L2", "L3", "L4")
+    differentiable = ("image",)
+    shape: tuple[int, ...]                    # of the tiny pictures
+
+    def build(self, side, size, mode):
+        return side.backend.build(self.name, None)
+
+    def inputs(self, size, mode):
+        shape = self.shape if size == "tiny" else (1, 3, 384, 512)
+        return {"image": Draws(3).uniform("image", shape) * 2 - 1}
+
+    def run(self, side, module, inputs, mode):
+        return {f"feature {index}": feature for index, feature in enumerate(module(inputs["image"]))}
+
+    def weights(self, shapes, seed):
+        """Random weights with which rounding errors rarely flip the sign of a ReLU.
+
+        A flip changes the gradient of a whole field of view, and would drown what is to be compared. Every
+        channel is shifted by two to three deviations, at random up (mostly active) or down (mostly 0).
+        """
+        draws, arrays = Draws(5, seed), {}
+        for name, shape in shapes.items():
+            values = draws.normal(name, shape)
+            if len(shape) == 4:
+                arrays[name] = values * np.float32(np.sqrt(0.4 / np.prod(shape[1:])))
+            elif name.endswith((".bn.weight", ".running_var")):
+                arrays[name] = 0.75 + 0.5 * draws.uniform(name, shape)
+            elif name.endswith(".running_mean"):
+                arrays[name] = values * np.float32(0.1)
+            else:
+                arrays[name] = 2.5 * np.sign(values) + np.float32(0.1) * values
+        return arrays
+
+
+class VGG19(Features):
+    name = "vgg19"
+    shape = (2, 3, 48, 64)
+
+
+class InceptionV3(Features):
+    """As published it normalises by the statistics of its batch; "running" uses the stored ones."""
+    name = "inception_v3"
+    modes = ("eval", "eval running")
+    shape = (2, 3, 128, 160)                  # less would leave Mixed_7 a handful of values to normalise by
+
+    def build(self, side, size, mode):
+        return side.backend.build(self.name, None, batch_statistics="running" not in mode)

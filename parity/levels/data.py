@@ -1,0 +1,60 @@
+"""L7: what reaches the networks. The same files, seeds and epochs give both twins the same batches, whatever the
+number of threads and the position a run is resumed at; the same draws augment them alike."""
+import numpy as np
+
+from parity.case import Case, arrays_for, load, prepared
+from parity.compare import Verdict, equal, near
+from parity.oracle import Twins
+from parity.result import Row, failure, row
+from parity.side import Arrays, Side, group
+
+ULPS = 1       # what scaling a picture to [-1, 1] may cost
+
+
+def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
+    """Of a case with `delivered`, batches; of any other, outputs for injected draws."""
+    return [batches(case, size, mode, twins) if hasattr(case, "delivered") else outputs(case, size, mode, twins)]
+
+
+def delivered(side: Side, arrays: Arrays, case: dict, mode: str):
+    """In a worker: see the `delivered` of the case."""
+    return load(case).delivered(side, group(arrays, "inputs"), mode)
+
+
+def batches(case: Case, size: str, mode: str, twins: Twins) -> Row:
+    """Every batch of either twin against the one that PyTorch's twin makes with one thread from the start on."""
+    arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
+    found = twins.both("parity.levels.data:delivered", arrays, case=case.reference(), mode=mode)
+    verdicts, (truth, names) = {}, found["torch"]
+    for side, (seen, seen_names) in found.items():
+        if truth.keys() != seen.keys() or any(seen_names[key] != names[first(key)] for key in seen_names):
+            return failure(case.name, "L7", mode, f"{side} delivers other samples", case.dtype)
+        verdicts |= {f"{side} {name}": judged(a, truth[first(name)]) for name, a in seen.items()}
+    return row(case.name, "L7", mode, verdicts, case.dtype, size=size)
+
+
+def first(name: str) -> str:
+    """The same batch made by one thread from the start on."""
+    return name.replace("3 threads", "1 threads")
+
+
+def judged(candidate: np.ndarray, truth: np.ndarray) -> Verdict:
+    floating = candidate.dtype == truth.dtype and np.issubdtype(truth.dtype, np.floating)
+    return near(candidate, truth, ULPS) if floating else equal(candidate, truth)
+
+
+def augmented(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Arrays:
+    """In a worker: the outputs of the case."""
+    case = load(case)
+    module, inputs = prepared(side, arrays, case, size, mode)
+    return {name: side.host(tensor) for name, tensor in case.run(side, module, inputs, mode).items()}
+
+
+def outputs(case: Case, size: str, mode: str, twins: Twins) -> Row:
+    """Within the noise of PyTorch; equal where the case says that nothing is computed, only moved."""
+    found = twins.compare("parity.levels.data:augmented", arrays_for(case, twins, size, mode),
+                          case=case.reference(), size=size, mode=mode)
+    verdicts = found.verdicts()
+    for name in case.exact:
+        verdicts[name] = equal(found.candidate[name], found.truth[name].astype(np.float32))
+    return row(case.name, "L7", mode, verdicts, case.dtype, size=size)

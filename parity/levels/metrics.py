@@ -1,0 +1,58 @@
+"""L8: what is measured or written in the end. Whole numbers are equal, others within two units in the last place.
+
+Where a whole number is a rounded one, the true value may lie so near the boundary that the error already granted
+to it decides: such a flip is excused, counted and reported. The float64 oracle says how near.
+"""
+import numpy as np
+
+from parity.case import Case, arrays_for, load
+from parity.compare import Verdict, equal, near, rms
+from parity.oracle import Comparison, Twins
+from parity.result import Row, row
+from parity.side import Arrays, Side
+
+ULPS = 2
+EXACT = "exact "      # "exact <name>": the real numbers of which <name> is the whole part
+
+
+def measured(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Arrays:
+    """In a worker: see the `measured` of the case."""
+    return load(case).measured(side, arrays, size, mode)
+
+
+def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
+    found = twins.compare("parity.levels.metrics:measured", arrays_for(case, twins, size, mode),
+                          case=case.reference(), size=size, mode=mode)
+    verdicts, flips = judged(found)
+    counted = {name: found.truth[name].size for name in flips}
+    return [row(case.name, "L8", mode, verdicts, case.dtype, size=size, flips=flips, counted=counted)]
+
+
+def judged(found: Comparison) -> tuple[dict[str, Verdict], dict[str, int]]:
+    """Verdicts by name, and for every array of rounded numbers how many flips were excused."""
+    verdicts, flips = found.verdicts(), {}
+    for name in found.truth.keys() & found.candidate.keys():
+        seen, truth = found.candidate[name], found.truth[name]
+        if name.startswith(EXACT):
+            continue
+        if EXACT + name in found.truth:
+            exact = found.truth[EXACT + name]
+            margin = verdicts[EXACT + name].limit * rms(exact)
+            verdicts[name], flips[name] = rounded(seen, exact, margin)
+        else:
+            floating = np.issubdtype(truth.dtype, np.floating)
+            verdicts[name] = near(seen, truth, ULPS) if floating else equal(seen, truth)
+    return verdicts, flips
+
+
+def rounded(candidate: np.ndarray, exact: np.ndarray, margin: float) -> tuple[Verdict, int]:
+    """Whole parts of `exact`, and how many elements differ in a way that is excused: to the neighbour beyond a
+    boundary that is no further than `margin`."""
+    if candidate.shape != exact.shape:
+        return equal(candidate, exact), 0
+    whole, scale = np.floor(exact), max(rms(exact), np.finfo(float).tiny)
+    allowed = (np.floor(exact - margin) <= candidate) & (candidate <= np.floor(exact + margin))
+    wrong, flips = int(np.sum(~allowed)), int(np.sum(allowed & (candidate != whole)))
+    error = float(np.abs(candidate - whole).max(initial=0.0)) / scale
+    reason = f"{wrong} of {exact.size} differ, further from a boundary than {margin:.1e}" if wrong else ""
+    return Verdict(error, 0.0, 0.0, (1 + margin) / scale if flips else 0.0, reason), flips

@@ -3,6 +3,8 @@
 `python -m parity check` is at the end.
 """
 import importlib
+import os
+import re
 import shlex
 import time
 import traceback
@@ -84,9 +86,9 @@ def plan(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | No
     for case in select(names):
         for level in (level for level in LEVELS if level in wanted and level in case.levels and level != "L0"):
             once = getattr(importlib.import_module(CHECKS[level].split(":")[0]), "ONCE", False)
-            modes = case.modes[:1] if once else case.modes
-            sizes = [size for size in case.sizes if size == "tiny" or level in TIERS[tier]]
-            steps += [Step(level, case, size, mode) for size in sizes for mode in modes]
+            for size in (size for size in case.sizes if size == "tiny" or level in TIERS[tier]):
+                more = case.more_modes if tier == "full" and size == "tiny" else ()
+                steps += [Step(level, case, size, mode) for mode in (case.modes[:1] if once else case.modes + more)]
     return steps
 
 
@@ -101,10 +103,25 @@ def perform(step: Step, twins: Twins, bundle=None) -> list[Row]:
         rows = [failure(step.model, step.level, step.mode, reason)]
         twins.renew()
     for row in rows:
+        if bundle and step.level == "L3" and row.detail.get("culprits"):
+            reproduce(step, row, twins, bundle)
         row.detail.setdefault("seconds", round((time.monotonic() - begun) / len(rows), 2))
         if step.size:
             row.detail.setdefault("size", step.size)
     return rows
+
+
+def reproduce(step: Step, row: Row, twins: Twins, folder: str | os.PathLike) -> None:
+    """Write what reproduces the first module at fault; the row says where."""
+    from parity import bundle
+    path = row.detail["culprits"][0]
+    name = "-".join(re.findall(r"[\w.]+", f"{step.model} {step.size} {step.mode} {path}"))
+    try:
+        written = bundle.write(Path(folder, name), step.case, step.size, step.mode, path, twins)
+        row.detail["bundle"] = os.fspath(written)
+    except (WorkerError, UserError) as error:
+        row.detail["bundle_missing"] = str(error)
+        twins.renew()
 
 
 def run(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | None = None,

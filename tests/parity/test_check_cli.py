@@ -1,5 +1,6 @@
 """`python -m parity check`: a run over real workers, what fails it, and what it leaves behind."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from parity import check
 from parity.case import Case
 from parity.cases import find as find_case
 from parity.compare import Verdict
+from parity.explain import Explanation, Finding
 from parity.faults import broken_copy, find
-from parity.result import LEVELS, row
+from parity.result import LEVELS, failure, row
 from parity.worker import ROOT
 
 MODEL = "apf_gan.encoder"
@@ -61,6 +63,17 @@ def test_a_broken_twin_fails_and_says_where(tmp_path):
     assert found["verdict"] == "fail" and found["attestation"]["verdict"] == "pass"
     assert f"{MODEL} L4 {MODES[0]}: " in done.stdout and "is over its limit" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(f"fail: 0 of {len(MODES)}")
+
+
+def test_a_failing_layer_is_explained_and_leaves_what_reproduces_it(tmp_path):
+    twin, bundle = broken_copy(find("encoder_layer_dropped_norm"), tmp_path / "twin"), tmp_path / "bundle"
+    done = run(MODEL, "--level", "L3", "--twin", twin, "--bundle", bundle, "--json", tmp_path / "r.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    [folder, *_] = bundle.iterdir()
+    assert f"reproduced in {folder}" in done.stdout and "first divergence at" in done.stdout
+    again = subprocess.run([sys.executable, folder / "repro.py", "--twin", twin], capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert again.returncode == 1 and "limit" in again.stdout, again.stderr
 
 
 def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
@@ -127,7 +140,8 @@ def steps(*arguments, **keywords):
 
 def test_a_family_is_all_its_models(cases):
     assert steps(["family"], levels=["L3"]) == [
-        ("family.one", "L3", "tiny", "eval"), ("family.one", "L3", "tiny", "train"), ("family.two", "L3", "tiny", "eval")]
+        ("family.one", "L3", "tiny", "eval"), ("family.one", "L3", "tiny", "train"),
+        ("family.two", "L3", "tiny", "eval")]
     assert steps(["family.two"], levels=["L3", "L1"]) == [("family.two", "L3", "tiny", "eval")]
     assert len(steps()) == 1 + 6 + 1 and steps()[0] == ("environment", "L0", "", "")
 
@@ -162,6 +176,20 @@ def test_a_check_that_fails_itself_is_a_row(cases, monkeypatch):
     twins = Idle()
     [found] = check.run(["family.two"], levels=["L3"], twins=twins)
     assert not found.passed and "KeyError: 'nothing'" in found.detail["reason"] and twins.renewed == 1
+
+
+def test_only_what_failed_is_explained(monkeypatch):
+    asked = []
+
+    def explained(names, levels, twins):
+        asked.append((names, levels))
+        return Explanation([Finding("net", "L3", "eval", "out is off")], 1)
+
+    monkeypatch.setattr("parity.explain.run", explained)
+    good = row("net", "L4", "eval", {"a": Verdict(0.0, 0.0, 0.0, 0.0)})
+    assert check.explain_failures([good, failure("net", "L9", "eval", "died")], Idle()) == [] and not asked
+    [found] = check.explain_failures([good, failure("net", "L3", "eval", "off")], Idle())
+    assert asked == [({"net"}, {"L3"})] and found["named"] == "" and "out is off" in found["text"]
 
 
 def test_every_level_has_a_check():

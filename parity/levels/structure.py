@@ -32,8 +32,10 @@ def describe(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tu
     """
     module = load(case).build(side, size, mode)
     before = {name: id(tensor) for name, tensor in _tensors(side, module).items()}
+    half = {name: a.astype(np.float16) if a.dtype == np.float32 else a
+            for name, a in side.backend.state_numpy(module).items()}
+    side.backend.load_numpy(module, half)           # whose type must not become the module's [S4]
     state = side.backend.state_numpy(module)
-    side.backend.load_numpy(module, state)
     for flag in (True, False):
         side.backend.train_mode(module, flag)
     tensors, ties = _tensors(side, module), _ties(side, module)

@@ -98,13 +98,16 @@ def test_five_of_each_kind_are_listed_with_the_nearest_names():
      "tensors, worst"),
     ("backend.py", "np.asarray(arrays[name]).astype(str(state[name].dtype))",
      "np.asarray(arrays[name], 'float16').astype('float32')", "other bytes after torch -> .safetensors -> jittor"),
+    ("backend.py", "np.asarray(arrays[name]).astype(str(state[name].dtype))", "np.asarray(arrays[name])",
+     "of another type: layer1.0.weight_orig float16 instead of float32"),
     ("nn/layers.py", "setattr(self, name, value.stop_grad())", "setattr(self, name, value)",
      "of another role: layer1.0.weight_u parameter instead of constant"),
     ("backend.py", "if name not in buffers and", "if True or",
      "jittor: 12 names, such as layer1.0.weight_u, which is given to the optimizer"),
     ("backend.py", "        state = module.state_dict()\n",
      "        state = module.state_dict()\n        fits = [n for n in arrays if n in state and "
-     "tuple(state[n].shape) == arrays[n].shape]\n        [state[n].update(jt.array(arrays[n].copy())) for n in fits]\n",
+     "tuple(state[n].shape) == arrays[n].shape]\n        "
+     "[state[n].update(jt.array(arrays[n].astype('float32'))) for n in fits]\n",
      "jittor refuses a state without layer1.0.weight_orig after it has loaded 21 tensors of it"),
 ])
 def test_a_fault_of_the_jittor_twin_is_found(broken, file, old, new, reason):

@@ -1,6 +1,6 @@
 """What a forward pass calls: functions of `nn.ops` and leaf modules, with everything needed to call them again.
 
-A call is a dict fit for JSON: {"name": of the function, or the class of the module; "path": of the module, "" for
+A call is a dict fit for JSON: {"name": of the function, or the class of the module; "path": of the module, null for
 a function; "mode": of the case; "arguments", "keywords": the arguments, where {"tensor": number, "shape": …,
 "type": …} stands for a tensor and {"array": …} for an array on the host}. A function or leaf module called by
 another one is part of that one.
@@ -15,8 +15,9 @@ import numpy as np
 
 from jittwin.errors import UserError
 from parity.case import load, prepared
-from parity.ops import OPS
+from parity.ops import OPS, Op
 from parity.side import Arrays, Side
+from parity.sites import is_site
 
 # Attributes of layers that only say how large they are, or change while they run.
 SIZES = {"in_features", "out_features", "in_channels", "out_channels", "num_features", "num_embeddings",
@@ -51,7 +52,7 @@ class Recorder:
     @contextlib.contextmanager
     def listening(self, side: Side, module) -> Iterator[None]:
         originals = {name: getattr(side.ops, name) for name in public(side.ops)}
-        leaves = {path for path, part in side.parts(module).items() if path and not list(part.children())}
+        leaves = {path for path, part in side.parts(module).items() if not list(part.children())}
 
         def around(path, number, part, proceed, arguments, keywords):
             if path not in leaves:
@@ -68,9 +69,9 @@ class Recorder:
                 setattr(side.ops, name, function)
 
     def _noted(self, name: str, function):
-        return lambda *arguments, **keywords: self.note(name, "", {}, function, arguments, keywords)
+        return lambda *arguments, **keywords: self.note(name, None, {}, function, arguments, keywords)
 
-    def note(self, name: str, path: str, described: dict, function, arguments, keywords):
+    def note(self, name: str, path: str | None, described: dict, function, arguments, keywords):
         if self.inside:
             return function(*arguments, **keywords)
         values: dict[int, np.ndarray] = {}
@@ -78,7 +79,7 @@ class Recorder:
                             "arguments": encode(list(arguments), values, name),
                             "keywords": encode(dict(keywords), values, name)},
                            {number: a for number, a in values.items() if a.dtype.kind != "f"
-                            or OPS.get(name) and number in OPS[name].masks}))
+                            or path is None and name in OPS and number in OPS[name].masks}))
         self.inside = True
         try:
             return function(*arguments, **keywords)
@@ -87,10 +88,15 @@ class Recorder:
 
 
 def attributes(part) -> dict:
-    """What a leaf module was made with, apart from its sizes: its public settings, and its parameters' windows."""
+    """What a leaf module was made with, apart from its sizes: its public settings, and its parameters' windows.
+
+    Training counts where the layer may act otherwise in it: where it has buffers, or drops.
+    """
     settings = {name: value for name, value in vars(part).items()
                 if not name.startswith("_") and name not in SIZES
                 and isinstance(value, (bool, int, float, str, tuple, type(None)))}
+    if list(part.buffers()) or is_site(part):
+        settings["training"] = part.training
     return {**settings, "parameters": {name: [tensor.ndim, *tensor.shape[2:]] for name, tensor in
                                        part.named_parameters(recurse=False)}}
 
@@ -123,6 +129,16 @@ def decode(value, tensors: dict[int, object]):
     return [decode(v, tensors) for v in value] if isinstance(value, list) else value
 
 
+def operator(call: dict) -> Op | None:
+    """The row of a function; None for a layer."""
+    return OPS.get(call["name"]) if call["path"] is None else None
+
+
+def is_within(name: str, path: str) -> bool:
+    """Whether a state entry belongs to the module at `path`; "" is the whole."""
+    return not path or name.startswith(f"{path}.")
+
+
 def is_tensor(value) -> bool:
     return isinstance(value, dict) and "shape" in value and "type" in value
 
@@ -141,35 +157,38 @@ def tensors_in(call: dict) -> list[dict]:
 
 
 def distinct(calls: Iterable[tuple[dict, dict]]) -> list[tuple[dict, dict]]:
-    """The smallest call of each kind: of one function or class, with equal attributes, on shapes of one class."""
+    """The best call of each kind: with the fewest odd sides (a probe takes one off even sides), then the smallest."""
     kinds: dict[str, tuple[dict, dict]] = {}
     for call, values in calls:
         known = kinds.get(kind(call))
-        if known is None or volume(call) < volume(known[0]):
+        if known is None or _cost(call) < _cost(known[0]):
             kinds[kind(call)] = call, values
     return list(kinds.values())
 
 
-def volume(call: dict) -> int:
-    return sum(math.prod(place["shape"]) for place in tensors_in(call))
+def _cost(call: dict) -> tuple[int, int]:
+    shapes = [place["shape"] for place in tensors_in(call)]
+    return sum(side % 2 for shape in shapes for side in shape[2:]), sum(map(math.prod, shapes))
 
 
 def kind(call: dict) -> str:
-    """Everything about a call but its sizes: of shapes, the rank, which sides are one, and parity."""
-    arguments, op = call["arguments"], OPS.get(call["name"])
-    if op and op.size_argument is not None and not call["path"]:
+    """Everything about a call but its sizes; of those, the ranks, and where one tensor is spread over another."""
+    arguments, op = call["arguments"], operator(call)
+    if op and op.size_argument is not None:
         arguments = list(arguments)
         shape = next(tensors_of(arguments))["shape"]
         arguments[op.size_argument] = [_relation(old, new) for old, new in
                                        zip(shape[-2:], arguments[op.size_argument])]
-    training = call["mode"].split()[0] if call["path"] else ""
-    return json.dumps([call["name"], bool(call["path"]), training, call["attributes"], _classed(arguments),
+    shapes = [place["shape"] for place in tensors_in(call)]
+    widest = [max(sides) for sides in zip(*shapes)] if len({len(shape) for shape in shapes}) == 1 else []
+    spread = [[side < most for side, most in zip(shape, widest)] for shape in shapes]
+    return json.dumps([call["name"], call["path"] is None, call["attributes"], spread, _classed(arguments),
                        _classed(call["keywords"])], sort_keys=True)
 
 
 def _classed(value):
     if is_tensor(value):
-        return [value["type"], [side == 1 for side in value["shape"]], [side % 2 for side in value["shape"][2:]]]
+        return [value["type"], len(value["shape"])]
     if isinstance(value, dict):
         return {key: _classed(v) for key, v in value.items()}
     return [_classed(v) for v in value] if isinstance(value, list) else value
@@ -191,4 +210,4 @@ def title(call: dict) -> str:
         return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else str(value)
 
     arguments = [*map(shown, call["arguments"]), *(f"{key}={shown(v)}" for key, v in call["keywords"].items())]
-    return f"{call['path'] + ' ' if call['path'] else ''}{call['name']}({', '.join(arguments)})"
+    return f"{call['path'] or ''} {call['name']}({', '.join(arguments)})".strip()

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from jittwin.draws import Draws
-from parity.calls import decode, tensors_in
+from parity.calls import decode, is_within, operator, tensors_in
 from parity.case import is_training, load
 from parity.levels.backward import projected
-from parity.ops import OPS
 from parity.pair import named
 from parity.side import Arrays, Side, group
+from parity.sites import injected
 
 # Probes whose values come from a palette: moving a palette by one unit in the last place keeps ties ties.
 PALETTES = {"ties": (-1.0, 0.0, 1.0), "zeros": (0.0,), "extremes": (-100.0, -30.0, 0.5, 30.0, 100.0)}
@@ -27,7 +27,7 @@ def inputs(call: dict, values: Arrays, seed: str) -> Iterator[tuple[str, Arrays]
     """
     places = {place.get("tensor", place.get("array")): place for place in tensors_in(call)}
     floats = [number for number in places if str(number) not in values]
-    weights = OPS[call["name"]].weights if not call["path"] else ()
+    weights = op.weights if (op := operator(call)) else ()
     integers = _ranged(call, places, values)
     for probe in PROBES:
         if probe == "range" and not integers or not (floats or probe in ("random", "range")):
@@ -67,7 +67,8 @@ def _filled(probe: str, number: int, shape: list[int], site: str) -> Arrays:
     if probe == "large mean":
         values += 10
     elif probe == "nan":
-        flat[flat.size // 3] = np.nan
+        # In the first half only: what one sample does to another shows as well.
+        flat[draws.permutation(f"{site} at", max(1, flat.size // 2))[:max(1, flat.size // 32)]] = np.nan
     elif probe == "inf":
         flat[flat.size // 4], flat[-1 - flat.size // 5] = np.inf, -np.inf
     return {str(number): values}
@@ -75,8 +76,7 @@ def _filled(probe: str, number: int, shape: list[int], site: str) -> Arrays:
 
 def _ranged(call: dict, places: dict, values: Arrays) -> Arrays:
     """Integers that no class has, or that 32 bits do not hold."""
-    op = OPS.get(call["name"]) if not call["path"] else None
-    arrays = {}
+    op, arrays = operator(call), {}
     for number, place in places.items():
         if op and (number in op.labels or call["name"] == "from_host") and str(number) in values:
             limits = np.iinfo(place["type"])
@@ -95,7 +95,7 @@ def run(side: Side, arrays: Arrays, case: dict, size: str, calls: list[dict]) ->
     """
     modules, results, raised = {}, {}, {}
     for index, call in enumerate(calls):
-        if call["path"] and call["mode"] not in modules:
+        if call["path"] is not None and call["mode"] not in modules:
             modules[call["mode"]] = Layers(side, load(case), size, call["mode"], arrays)
         for probe in call["probes"]:
             given = _decoded(group(arrays, f"{index}|{probe}"))
@@ -122,10 +122,14 @@ class Layers:
         side.backend.load_numpy(self.module, group(arrays, f"weights {mode}"), allow_missing=("*",))
         side.backend.train_mode(self.module, is_training(mode))
         self.parts, self.parameters = side.parts(self.module), side.backend.parameters(self.module)
+        self.tensors = self.module.state_dict()
 
     def state(self, path: str) -> Arrays:
-        return {name: self.side.host(tensor) for name, tensor in self.module.state_dict().items()
-                if name.startswith(f"{path}.")}
+        return {name: self.side.host(tensor) for name, tensor in self.tensors.items() if is_within(name, path)}
+
+    def call(self, path: str, arguments, keywords):
+        with injected(self.side, self.module):
+            return self.parts[path](*arguments, **keywords)
 
     def restore(self, state: Arrays) -> None:
         if state:
@@ -139,17 +143,16 @@ def one(side: Side, call: dict, given: Arrays, layers: Layers | None) -> Arrays:
     wanted = {f"{n}": side.differentiable(t) for n, t in tensors.items()
               if n not in host and given[str(n)].dtype.kind == "f"}
     arguments, keywords = decode(call["arguments"], tensors), decode(call["keywords"], tensors)
-    if not call["path"]:
-        op = OPS[call["name"]]
+    if op := operator(call):
         function = getattr(side.ops, call["name"]) if op.run is None else lambda *a, **k: op.run(side, *a, **k)
         return results_of(side, function(*arguments, **keywords), wanted)
     path = call["path"]
-    wanted |= {name: p for name, p in layers.parameters.items() if name.startswith(f"{path}.")}
+    wanted |= {name: p for name, p in layers.parameters.items() if is_within(name, path)}
     before = layers.state(path)
-    found = results_of(side, layers.parts[path](*arguments, **keywords), wanted)
-    after = layers.state(path)
-    layers.restore(before)
-    return found | {f"state {name}": a for name, a in after.items() if a.tobytes() != before[name].tobytes()}
+    found = results_of(side, layers.call(path, arguments, keywords), wanted)
+    changed = {name: a for name, a in layers.state(path).items() if a.tobytes() != before[name].tobytes()}
+    layers.restore({name: before[name] for name in changed})
+    return found | {f"state {name}": a for name, a in changed.items()}
 
 
 def results_of(side: Side, outputs, wanted: dict) -> Arrays:

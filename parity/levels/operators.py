@@ -5,7 +5,7 @@ against PyTorch in float64. No element may be far off, so gradients are held to 
 """
 import numpy as np
 
-from parity.calls import distinct, record, title  # noqa: F401  (record runs in a worker)
+from parity.calls import distinct, is_within, operator, title
 from parity.case import Case, arrays_for
 from parity.compare import VACUOUS, Comparison, Verdict, equal
 from parity.ops import OPS
@@ -20,7 +20,7 @@ ONCE = True     # a call is probed once, whichever modes it occurs in
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     """The row of this level, for all modes of the case together."""
     calls, values, weights, recorded = recorded_calls(case, size, twins)
-    unknown = sorted({call["name"] for call in calls if not call["path"] and call["name"] not in OPS})
+    unknown = sorted({call["name"] for call in calls if call["path"] is None and call["name"] not in OPS})
     if unknown:
         return [failure(case.name, "L2", mode, f"no probe knows how to drive nn.ops.{', nn.ops.'.join(unknown)}: "
                         "add a row to OPS in parity/ops.py", case.dtype, size=size)]
@@ -57,8 +57,8 @@ def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], lis
         weights[mode] = {name[len("weights/"):]: a for name, a in arrays.items() if name.startswith("weights/")}
     kept = distinct(seen)
     calls = [call for call, _ in kept]
-    needed = {f"weights {call['mode']}/{name}": a for call in calls if call["path"]
-              for name, a in weights[call["mode"]].items() if name.startswith(f"{call['path']}.")}
+    needed = {f"weights {call['mode']}/{name}": a for call in calls if call["path"] is not None
+              for name, a in weights[call["mode"]].items() if is_within(name, call["path"])}
     return calls, [values for _, values in kept], needed, recorded
 
 
@@ -67,8 +67,8 @@ def verdicts(found: Comparison, calls: list[dict], titles: list[str]) -> dict[st
     judged = {}
     for name, verdict in found.verdicts().items():
         index, probe, result = name.split("|")
-        call = calls[int(index)]
-        if not call["path"] and OPS[call["name"]].exact and not result.startswith("slope") \
+        op = operator(calls[int(index)])
+        if op and op.exact and not result.startswith("slope") \
                 and name in found.truth and name in found.candidate:
             verdict = equal(found.candidate[name], single(found.truth[name]))
         judged[f"{titles[int(index)]} [{probe}] {result}"] = verdict

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from parity.oracle import DRAWS, Twins
 from parity.suspects import Failure, Suspect, search
+from parity.worker import WorkerError
 
 LEVELS = ("L3", "L4", "L5")     # forward, backward and update: what the fingerprints speak of
 SHOWN = 3                       # suspects per failure
@@ -73,11 +74,12 @@ class Explanation:
 
 
 class Recorder:
-    """Workers that also keep the comparisons made through them."""
+    """Workers that also keep what was compared through them."""
 
     def __init__(self, twins: Twins):
         self.twins = twins
         self.made: list[Failure] = []
+        self.exact: list[tuple] = []        # calls whose results the level holds against each other by itself
 
     def __getattr__(self, name: str):
         return getattr(self.twins, name)
@@ -87,11 +89,23 @@ class Recorder:
         self.made.append(Failure(function, arrays, arguments, comparison))
         return comparison
 
-    def take(self) -> list[Failure]:
-        """The comparisons since the last call that failed, the worst first."""
-        made, self.made = self.made, []
-        failed = [m for m in made if not all(v.passed for v in m.comparison.verdicts().values())]
-        return sorted(failed, key=lambda m: m.excess, reverse=True)
+    def both(self, function, arrays=None, /, **arguments):
+        self.exact.append((function, arrays or {}, arguments))
+        return self.twins.both(function, arrays, **arguments)
+
+    def take(self) -> Failure | None:
+        """Of what was compared since the last call, the comparison that failed worst. Where none did, the first
+        of the exact ones that fails as a comparison too."""
+        (made, self.made), (exact, self.exact) = (self.made, []), (self.exact, [])
+        worst = max((m for m in made if m.excess), key=lambda m: m.excess, default=None)
+        for function, arrays, arguments in exact if worst is None else ():
+            try:
+                again = Failure(function, arrays, arguments, self.twins.compare(function, arrays, **arguments))
+            except WorkerError:         # made for float32 alone
+                continue
+            if again.excess:
+                return again
+        return worst
 
 
 def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = None, twins: Twins | None = None,
@@ -104,13 +118,15 @@ def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = Non
         with Twins(twin) as twins:
             return run(names, levels=levels, twins=twins, progress=progress)
     from parity import check
-    recorder, findings, rows = Recorder(twins), [], []
+    findings, rows = [], []
     for step in check.plan(names, levels=LEVELS if levels is None else levels):
+        recorder = Recorder(twins)
         found = check.perform(step, recorder)
-        failures, failed = recorder.take(), [r for r in found if not r.passed]
+        failed = [r for r in found if not r.passed]
         rows += found
         if failed:
-            suspects = search(failures[0], twins) if failures else []
+            failure = recorder.take()
+            suspects = search(failure, twins) if failure else []
             findings.append(Finding(failed[0].model, step.level, step.mode, failed[0].detail.get("reason", ""),
                                     suspects, list(failed[0].detail.get("culprits", ()))))
             if progress:
@@ -134,7 +150,8 @@ def specimens(ids: Iterable[str] = (), twins: Twins | None = None,
     for id in ids:
         recorder = Recorder(twins)
         verdicts = recorder.compare("parity.specimens:run", SPECIMENS[id].inputs, id=id).verdicts()
-        for failure in recorder.take():
+        failure = recorder.take()
+        if failure:
             reason = "; ".join(f"{name}: {v.reason}" for name, v in verdicts.items() if not v.passed)
             findings.append(Finding(f"specimen {id}", "", "", reason, search(failure, twins)))
             if progress:

@@ -1,10 +1,12 @@
 """Which fingerprints make PyTorch agree with a port that disagrees: the search behind `explain`."""
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from parity.compare import DRAWS, Comparison, Verdict
 from parity.fingerprints import FINGERPRINTS, applied
+from parity.fingerprints.patch import concerns, listening
 from parity.oracle import compute, widened
 from parity.result import severity
 from parity.side import Arrays, Side, group, grouped
@@ -44,8 +46,13 @@ def excess(verdict: Verdict) -> float:
     return min(MOST, math.log10(1 + min(severity(verdict), 10 ** MOST)))
 
 
-def total(verdicts: dict[str, Verdict]) -> float:
-    return sum(map(excess, verdicts.values()))
+def shared(comparison: Comparison) -> dict[str, Verdict]:
+    """Of the tensors that both twins return: where one wraps a library's model, its tree of modules is another."""
+    return comparison.verdicts([name for name in comparison.truth if name in comparison.candidate])
+
+
+def total(comparison: Comparison) -> float:
+    return sum(map(excess, shared(comparison).values()))
 
 
 def residuals(side: Side, arrays: Arrays, function: str, arguments: dict, comparison: dict,
@@ -58,22 +65,28 @@ def residuals(side: Side, arrays: Arrays, function: str, arguments: dict, compar
     """
     wide, candidate, unsure = widened(group(arrays, "arrays")), group(arrays, "candidate"), group(arrays, "unsure")
 
-    def truth(ids: Sequence[str]) -> Arrays:
-        with applied("+".join(ids)), side.double():
+    def truth(*contexts) -> Arrays:
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
+            stack.enter_context(side.double())
             return compute(side, wide, function, arguments)[0]
 
-    plain, found = truth(with_ids) if with_ids else None, {}
-    if plain is None:
-        with side.double():
-            plain = compute(side, wide, function, arguments)[0]
+    def held():
+        return applied("+".join(with_ids)) if with_ids else nullcontext()
+
+    heard, found = listening(), {}
+    plain = truth(held(), heard)
     for id in (id for id in FINGERPRINTS if id not in with_ids):
+        if not concerns(FINGERPRINTS[id].patch(), heard.called):
+            continue
         try:
-            changed = truth([*with_ids, id])
+            changed = truth(held(), applied(id))
         except Exception:       # such as a shape that the variant cannot compute: it does not explain this
             continue
         if not same(changed, plain):
             known = {kind: {name: comparison[kind].get(name, 0.0) for name in changed} for kind in ("own", "noise")}
-            found[id] = total(Comparison(candidate, changed, values={}, unsure=unsure, **known).verdicts())
+            found[id] = total(Comparison(candidate, changed, values={}, unsure=unsure, **known))
     return {}, found
 
 
@@ -92,7 +105,7 @@ class Failure:
 
     @property
     def excess(self) -> float:
-        return total(self.comparison.verdicts())
+        return total(self.comparison)
 
 
 def search(failure: Failure, twins) -> list[Suspect]:
@@ -133,12 +146,12 @@ def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -
                                             arguments=failure.arguments, draws=DRAWS, variant="+".join(ids))
     except WorkerError:         # it computes in float64 only
         return estimated(failure, ids, remaining)
-    verdicts = Comparison(failure.comparison.candidate, group(arrays, "truth"), measured["own"], measured["noise"],
-                          {}, group(arrays, "unsure")).verdicts()
-    before = failure.comparison.verdicts()
+    changed = Comparison(failure.comparison.candidate, group(arrays, "truth"), measured["own"], measured["noise"],
+                         {}, group(arrays, "unsure"))
+    verdicts, before = shared(changed), shared(failure.comparison)
     name = max(verdicts, key=lambda name: (excess(verdicts[name]), before[name].error if name in before else 0))
     return Suspect(ids, name, before[name].error if name in before else math.inf, verdicts[name].error,
-                   verdicts[name].limit, 1 - total(verdicts) / failure.excess,
+                   verdicts[name].limit, 1 - total(changed) / failure.excess,
                    all(v.passed for v in verdicts.values()))
 
 

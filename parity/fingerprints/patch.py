@@ -38,6 +38,33 @@ def _mode() -> type:
     return Rerouted
 
 
+@cache
+def _listener() -> type:
+    from torch.overrides import TorchFunctionMode
+
+    class Listener(TorchFunctionMode):
+        def __init__(self):
+            super().__init__()
+            self.called = set()
+
+        def __torch_function__(self, function, types, arguments=(), keywords=None):
+            self.called.add(function)
+            return function(*arguments, **(keywords or {}))
+
+    return Listener
+
+
+def listening():
+    """A context whose `called` is the set of torch functions that were called inside: what `rerouted` sees."""
+    return _listener()()
+
+
+def concerns(context, called: set) -> bool:
+    """Whether a patch could change anything where just these functions are called; a swapped attribute always may."""
+    table = getattr(context, "table", None)
+    return table is None or not called.isdisjoint(table)
+
+
 @contextlib.contextmanager
 def swapped(*changes: tuple[object, str, Callable]) -> Iterator[None]:
     """(owner, attribute, make): the attribute of a module or class is make(what it was) inside."""

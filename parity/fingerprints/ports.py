@@ -140,11 +140,16 @@ def _():
 
 
 def attention(change: Callable):
-    """Scaled dot-product attention with other queries, keys or keywords."""
-    def scaled_dot_product_attention(original, query, key, value, *arguments, **keywords):
-        query, key, changed = change(query, key)
-        return original(query, key, value, *arguments, **{**keywords, **changed})
-    return rerouted(scaled_dot_product_attention=scaled_dot_product_attention)
+    """Scaled dot-product attention with other queries, keys or keywords; also inside nn.MultiheadAttention, whose
+    calls `rerouted` does not see, as it sees the function that makes them."""
+    from torch.nn import functional
+
+    def other(original):
+        def scaled_dot_product_attention(query, key, value, *arguments, **keywords):
+            query, key, changed = change(query, key)
+            return original(query, key, value, *arguments, **{**keywords, **changed})
+        return scaled_dot_product_attention
+    return swapped((functional, "scaled_dot_product_attention", other))
 
 
 @fingerprint("X-swapped-qk", "attention exchanges queries and keys", "scores are q k^T, not k q^T")

@@ -1,0 +1,21 @@
+"""Ports that test_explain.py looks at: a mistake that no catalogue knows, and two known ones at once."""
+
+
+def unknown(side, arrays):
+    """Jittor's result is 1 % too large."""
+    x = side.tensor(arrays["x"])
+    return {"y": side.host(x * (1.01 if side.name == "jittor" else 1.0)), "abs": side.host(x.abs())}
+
+
+def two_at_once(side, arrays):
+    """Bilinear for nearest, and another slope."""
+    x = side.tensor(arrays["x"])
+    if side.name == "jittor":
+        from jt_models.boot import nn
+        return {"y": side.host(nn.leaky_relu(nn.interpolate(x, scale_factor=2)))}
+    from torch.nn import functional as F
+    return {"y": side.host(F.leaky_relu(F.interpolate(x, scale_factor=2), 0.2))}
+
+
+def right(side, arrays):
+    return {"y": side.host(side.ops.relu(side.tensor(arrays["x"])))}

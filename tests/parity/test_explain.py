@@ -1,0 +1,90 @@
+"""explain: the right difference is named, first, for what real Jittor computes and for broken copies of our twin."""
+import argparse
+
+import numpy as np
+import pytest
+
+from jittwin.errors import UserError
+from parity import explain, faults
+from parity.explain import Recorder
+from parity.fingerprints import FINGERPRINTS
+from parity.specimens import SPECIMENS
+from parity.suspects import search
+
+PROBES = "tests.parity.explain_probes"
+X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float32)}
+
+
+def test_there_are_enough_specimens():
+    assert len(SPECIMENS) >= 40 and set(SPECIMENS) <= set(FINGERPRINTS)
+    assert sum(not id.startswith("X-") for id in SPECIMENS) >= 30      # of Jittor itself
+
+
+@pytest.mark.parametrize("id", list(SPECIMENS))
+def test_the_difference_of_a_specimen_is_named(id, twins):
+    """Without the fingerprint real Jittor disagrees with PyTorch; with it, and with no other, it agrees."""
+    found = explain.specimens([id], twins)
+    finding, = found.findings
+    assert finding.named == id
+    assert [s.name for s in finding.suspects if s.explains] == [id]
+    assert finding.suspects[0].after <= finding.suspects[0].limit and finding.suspects[0].removed == 1
+
+
+def failure(twins, name: str):
+    recorder = Recorder(twins)
+    recorder.compare(f"{PROBES}:{name}", X)
+    return recorder.take()
+
+
+def test_what_no_catalogue_knows_is_not_explained(twins):
+    made = failure(twins, "unknown")
+    suspects = search(made, twins)
+    assert not any(s.explains for s in suspects)
+    text = "\n".join(explain.Finding("m", "L3", "eval", "y differs", suspects, ["m.layer"]).lines())
+    assert "no known difference explains it" in text and "modules that differ on their own: m.layer" in text
+
+
+def test_two_differences_at_once(twins):
+    made = failure(twins, "two_at_once")
+    best = search(made, twins)[0]
+    assert best.explains and set(best.ids) == {"F6", "X-slope-0.01"}
+
+
+def test_agreement_needs_no_explanation(twins):
+    assert failure(twins, "right") is None
+
+
+@pytest.mark.parametrize("fault, model, level, id", [
+    ("leaky_slope_ignored", "apf_gan.encoder", "L3", "X-slope-0.01"),
+    ("adam_epsilon", "apf_gan.encoder", "L5", "X-adam-eps")])
+def test_a_broken_copy_of_the_twin_is_explained(fault, model, level, id, twins, tmp_path):
+    """What is known of PyTorch is kept, so only Jittor runs anew."""
+    twins.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
+    try:
+        found = explain.run([model], levels=[level], twins=twins)
+    finally:
+        twins.replace_jittor(None)
+    assert found.findings and found.named == [id] and all(f.explained for f in found.findings)
+    assert f"{id} explains it" in found.text()
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    explain.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_the_command_fails_where_something_fails(capsys):
+    assert explain.command(parsed("--specimens", "C2")) == 1
+    printed = capsys.readouterr().out
+    assert "C2 explains it: rates" in printed and "StepLR with step_size=1 skips the first step" in printed
+    assert printed.endswith("1 compared, 1 failed, 1 explained: C2\n")
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--specimens", "N44"], r"no specimen 'N44' \(did you mean 'N4'\?\)"),
+    (["no_such_model"], "no parity case 'no_such_model'"),
+    (["--twin", "nowhere"], "--twin nowhere: there is no jt_models package in it")])
+def test_misuse_is_told(words, message):
+    with pytest.raises(UserError, match=message):
+        explain.command(parsed(*words))

@@ -5,38 +5,47 @@ from fnmatch import fnmatch
 import numpy as np
 
 from jittwin.draws import Draws
-from jittwin.errors import UserError
+from jittwin.errors import UserError, choose_from
 from parity.align import explain_differences, renamed, translated
 from parity.case import Case
 from parity.oracle import Twins
+from parity.sites import injected
 from parity.worker import resolve
+
+LEVELS = ("L1", "L3", "L4")
 
 
 class Pair(Case):
     """Two classes given by name, so that neither framework is imported where the pair is declared.
 
     torch, jittor: "module:Class", or any callable that returns a module.
-    arguments: keyword arguments of both constructors; jittor_arguments: the Jittor one's, where they differ.
+    arguments: keyword arguments of both constructors; torch_arguments, jittor_arguments: further ones of either.
     inputs: by name, in the order of the call: a shape, filled with standard normal float32; ("int", low, high,
     shape), int64 from low to below high; or "module:function", which returns a NumPy array.
     keywords: the inputs passed by name. options: more keyword arguments of the call, the same on both sides.
     names: where attribute names differ, paths in the Jittor module to paths in the PyTorch one (parity.align).
     ignore: shell patterns of PyTorch's state entries that either side makes itself, such as tables of positions.
     Entries that are not floating point, such as num_batches_tracked [S15], are always left to either side.
-    modes, levels, optimizer, differentiable: see Case; all inputs given by shape are differentiable by default.
+    Dropout layers get equal masks (parity.sites); dropout called as a function must be given probability 0.
+    modes, optimizer, differentiable: see Case; all inputs given by shape are differentiable by default.
+    levels: L1, L3 and L4. For the asking also L2, which probes every layer with NaN, ties and large means, where
+    layers of raw Jittor do differ; and L5, which moves the parameters by this project's optimizers.
     """
 
     def __init__(self, torch: str, jittor: str, inputs: Mapping, arguments: Mapping | None = None,
-                 jittor_arguments: Mapping | None = None, keywords: Iterable[str] = (), options: Mapping | None = None,
+                 torch_arguments: Mapping | None = None, jittor_arguments: Mapping | None = None,
+                 keywords: Iterable[str] = (), options: Mapping | None = None,
                  names: Mapping[str, str] | None = None, ignore: Iterable[str] = (), name: str = "",
-                 modes: Iterable[str] = Case.modes, levels: Iterable[str] = Case.levels,
+                 modes: Iterable[str] = Case.modes, levels: Iterable[str] = LEVELS,
                  optimizer: tuple[str, dict] = Case.optimizer, differentiable: Iterable[str] | None = None):
+        _check("keyword", keywords, inputs)
+        _check("level", levels, Case.levels)
         self.declaration = {key: value for key, value in locals().items() if key != "self"} | {
             "keywords": list(keywords), "ignore": list(ignore), "modes": list(modes), "levels": list(levels),
             "differentiable": None if differentiable is None else list(differentiable)}
         self.factories = {"torch": torch, "jittor": jittor}
-        self.arguments = dict(arguments or {})
-        self.jittor_arguments = self.arguments if jittor_arguments is None else dict(jittor_arguments)
+        self.arguments = {"torch": {**(arguments or {}), **(torch_arguments or {})},
+                          "jittor": {**(arguments or {}), **(jittor_arguments or {})}}
         self.given = {key: value if isinstance(value, str) else list(value) for key, value in inputs.items()}
         self.keywords, self.options = tuple(keywords), dict(options or {})
         self.names, self.ignore = dict(names or {}), tuple(ignore)
@@ -50,8 +59,7 @@ class Pair(Case):
         return {"factory": "parity.pair:Pair", "arguments": self.declaration}
 
     def build(self, side, size, mode):
-        factory = _resolved(self.factories[side.name])
-        module = factory(**(self.arguments if side.name == "torch" else self.jittor_arguments))
+        module = _resolved(self.factories[side.name])(**self.arguments[side.name])
         shown = ShownTorch if side.name == "torch" else ShownJittor
         module.__class__ = type(type(module).__name__, (shown, type(module)), {"pair": self})
         if side.name == "torch":
@@ -65,7 +73,8 @@ class Pair(Case):
     def run(self, side, module, inputs, mode):
         positional = [tensor for name, tensor in inputs.items() if name not in self.keywords]
         by_name = {name: inputs[name] for name in self.keywords}
-        return named(module(*positional, **by_name, **self.options))
+        with injected(side, module):
+            return named(module(*positional, **by_name, **self.options))
 
     def misfit(self, twins: Twins) -> str:
         """Why the two states do not fit, with a map where shapes suggest one; "" when they fit."""
@@ -121,6 +130,12 @@ def named(outputs, name: str = "output") -> dict:
     else:
         return {name: outputs}
     return {key: tensor for part, value in parts for key, tensor in named(value, f"{name}.{part}").items()}
+
+
+def _check(kind: str, wanted: Iterable[str], offered: Iterable[str]) -> None:
+    for name in wanted:
+        if name not in offered:
+            raise UserError(f"a pair has no {kind} {name!r}{choose_from(name, offered)}")
 
 
 def _filled(name: str, value) -> np.ndarray:

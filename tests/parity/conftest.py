@@ -3,6 +3,7 @@ import pytest
 
 from parity.oracle import Twins
 
+collect_ignore = ["example"]        # test_example runs it elsewhere
 
 @pytest.fixture(scope="session")
 def twins():

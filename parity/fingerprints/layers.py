@@ -1,4 +1,5 @@
 """Pools, resampling, activations and embeddings [F1-F16, S10]."""
+from parity.fingerprints.numeric import LOWEST
 from parity.fingerprints.patch import rerouted, swapped
 from parity.fingerprints.record import fingerprint
 
@@ -43,8 +44,6 @@ def padded_for_ceil(x, kernel, stride, padding, value: float):
 @fingerprint("F3", "ceil_mode of max pools keeps a last window that starts in the padding",
              "compute PyTorch's output size and cut the last row and column")
 def _():
-    from parity.fingerprints.numeric import LOWEST
-
     def max_pool2d(original, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
                    return_indices=False):
         stride = stride or kernel_size

@@ -1,6 +1,7 @@
 """Gradients where a function has none: at exact ties, which ReLU and zero padding make common [G1-G5]."""
 from functools import cache
 
+from parity.fingerprints.layers import fixed_windows, pair
 from parity.fingerprints.losses import reduced
 from parity.fingerprints.patch import rerouted
 from parity.fingerprints.record import fingerprint
@@ -42,11 +43,6 @@ def _():
     return rerouted(abs=abs, absolute=abs, l1_loss=l1_loss)
 
 
-def chosen(first, second, wins):
-    """Elementwise `first` where wins, else `second`, with the whole gradient to the one that is taken."""
-    return first.where(wins, second)
-
-
 @fingerprint("G2", "maximum and minimum of equal numbers give the whole gradient to the second; clamp gives none "
              "at its bounds", "jt.ternary with the condition that gives PyTorch's gradient")
 def _():
@@ -56,25 +52,23 @@ def _():
         for limit, keeps in ((min, torch.gt), (max, torch.lt)):
             if limit is not None:
                 limit = torch.as_tensor(limit, dtype=x.dtype)
-                x = chosen(x, limit, keeps(x, limit))
+                x = x.where(keeps(x, limit), limit)
         return x
 
-    return rerouted(maximum=lambda original, x, y, **_: chosen(x, y, x > y),
-                    minimum=lambda original, x, y, **_: chosen(x, y, x < y), clamp=clamp, clip=clamp,
+    return rerouted(maximum=lambda original, x, y, **_: x.where(x > y, y),
+                    minimum=lambda original, x, y, **_: x.where(x < y, y), clamp=clamp, clip=clamp,
                     clamp_min=lambda original, x, min: clamp(original, x, min),
                     clamp_max=lambda original, x, max: clamp(original, x, None, max))
 
 
-class Shared:
-    """Reductions to a maximum whose gradient goes, whole, to every element that attains it."""
-
-    def over(self, x, dims, keepdim: bool):
-        import torch
-        top = x.detach().amax(dims, keepdim=True)
-        share = (x.detach() == top).to(x.dtype)
-        spread = (share * x).sum(dims, keepdim=True)          # its gradient is `share`
-        result = top + (spread - spread.detach())
-        return result if keepdim else torch.squeeze(result, dims)
+def shared_maximum(x, dims, keepdim: bool):
+    """The maximum over dims, whose gradient goes, whole, to every element that attains it."""
+    import torch
+    top = x.detach().amax(dims, keepdim=True)
+    attains = (x.detach() == top).to(x.dtype)
+    spread = (attains * x).sum(dims, keepdim=True)          # its gradient is `attains`
+    result = top + (spread - spread.detach())
+    return result if keepdim else torch.squeeze(result, dims)
 
 
 @fingerprint("G3", "the gradient of a maximum goes to every element that attains it, whole",
@@ -82,27 +76,25 @@ class Shared:
 def _():
     import torch
     from torch.nn import functional as F
-    shared = Shared()
 
     def largest(original, x, dim=None, keepdim=False, **_):
         if not x.is_floating_point() or isinstance(dim, torch.Tensor):
             return original(x) if dim is None else original(x, dim)
         if dim is None:
-            return shared.over(x, tuple(range(x.dim())), False)
+            return shared_maximum(x, tuple(range(x.dim())), False)
         found = original(x, dim, keepdim)
-        return type(found)((shared.over(x, (dim,), keepdim), found.indices))
+        return type(found)((shared_maximum(x, (dim,), keepdim), found.indices))
 
     def amax(original, x, dim=(), keepdim=False, **_):
         dims = (dim,) if isinstance(dim, int) else tuple(dim) or tuple(range(x.dim()))
-        return shared.over(x, dims, keepdim)
+        return shared_maximum(x, dims, keepdim)
 
     def adaptive_max_pool2d(original, x, output_size, return_indices=False):
-        from parity.fingerprints.layers import fixed_windows, pair
         if return_indices:
             return original(x, output_size, True)
         kernel, stride = fixed_windows(x, output_size)
         windows = F.unfold(x, kernel, stride=stride).reshape(*x.shape[:2], kernel[0] * kernel[1], -1)
-        return shared.over(windows, (2,), False).reshape(*x.shape[:2], *pair(output_size))
+        return shared_maximum(windows, (2,), False).reshape(*x.shape[:2], *pair(output_size))
 
     return rerouted(max=largest, amax=amax, adaptive_max_pool2d=adaptive_max_pool2d)
 

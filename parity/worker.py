@@ -34,14 +34,14 @@ class Worker:
     """A process with one framework in it.
 
     twin: a folder that holds another copy of the twin's package, searched before ours. paths: more
-    folders to import from.
+    folders to import from, before installed packages: a user's modules may bear the name of one of those.
     """
 
     def __init__(self, name: str, twin: str | os.PathLike | None = None, paths: Sequence[str] = ()):
         self.name = name
         self.folder = tempfile.TemporaryDirectory(prefix=f"parity-{name}-")
         self.log = open(Path(self.folder.name, "log"), "w+")
-        search = [os.fspath(Path(p).resolve()) for p in (*([twin] if twin else []), ROOT, *paths, ".")]
+        search = [os.fspath(Path(p).resolve()) for p in (*([twin] if twin else []), *paths, ROOT, ".")]
         # Threads that spin while they wait take minutes for seconds of work on a busy machine.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}

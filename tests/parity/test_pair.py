@@ -1,5 +1,6 @@
 """Pairs of modules that are not ours: what makes them hard passes, and every kind of mistake is told."""
 import json
+import sys
 
 import pytest
 
@@ -7,7 +8,8 @@ from jittwin.errors import UserError
 from parity import Pair, parity_case
 from parity.case import load
 from parity.check import Step, perform
-from parity.testing import misfit, prove
+from parity.testing import import_paths, misfit, prove
+from parity.worker import Worker
 
 HERE = "tests.parity.pair_modules"
 HARD = {"torch": f"{HERE}:torch_module", "jittor": f"{HERE}:jittor_module",
@@ -125,3 +127,13 @@ def test_a_decorator_that_asks_for_nothing_there_is_refused(arguments, message):
 def test_a_pair_that_asks_for_nothing_there_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         Pair(**{**HARD, **arguments})
+
+
+def test_workers_import_from_where_the_tests_do(monkeypatch, tmp_path):
+    """In the same order, before what is installed: a user's `models.py` may be somebody's package too."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    found = import_paths()
+    assert found[0] == str(tmp_path.resolve()) and not any("site-packages" in folder for folder in found)
+    (tmp_path / "yaml.py").write_text("def where(side, arrays):\n    return {}, {'file': __file__}\n")
+    with Worker("torch", paths=found) as worker:
+        assert worker.call("yaml:where")[1] == {"file": str(tmp_path.resolve() / "yaml.py")}

@@ -101,12 +101,15 @@ def arrays_for(case: Case, twins, size: str, mode: str, seed: int = 0) -> Arrays
     return {**grouped("weights", weights), **grouped("inputs", case.inputs(size, mode))}
 
 
-def prepared(side: Side, arrays: Arrays, case: Case, size: str, mode: str) -> tuple:
-    """In a worker: the module with its weights, in its mode, and the input tensors."""
+def prepared(side: Side, arrays: Arrays, case: Case, size: str, mode: str, allow_missing=()) -> tuple:
+    """In a worker: the module with its weights, in its mode, and the input tensors.
+
+    allow_missing: shell patterns of weights that may be any.
+    """
     module = case.build(side, size, mode)
     if side.wide:
         module.double()
-    side.backend.load_numpy(module, group(arrays, "weights"))
+    side.backend.load_numpy(module, group(arrays, "weights"), allow_missing=allow_missing)
     side.backend.train_mode(module, is_training(mode))
     inputs = {name: side.tensor(a) for name, a in group(arrays, "inputs").items()}
     for name in case.differentiable:

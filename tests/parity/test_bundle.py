@@ -1,0 +1,61 @@
+"""The folder a failing layer leaves reproduces the failure, and passes where the twins are sound."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors.numpy import load_file
+
+from jittwin.errors import UserError
+from parity import Pair
+from parity.bundle import write
+from parity.cases import find
+from parity.worker import ROOT
+from tests.parity.test_forward import broken
+from tests.parity.test_pair import HARD
+from tests.parity.traced import Small
+
+pytestmark = pytest.mark.parity
+
+
+def reproduce(folder, *words):
+    return subprocess.run([sys.executable, os.fspath(folder / "repro.py"), *words], capture_output=True, text=True,
+                          cwd=folder, env={**os.environ, "PYTHONPATH": os.fspath(ROOT)})
+
+
+def test_one_layer_is_reproduced_in_a_broken_copy_and_passes_in_ours(twins, tmp_path):
+    twin = broken(tmp_path, "nn/layers.py", "    def __init__(self, eps: float = 1e-5):",
+                  "    def __init__(self, eps: float = 1e-3):")
+    folder = write(tmp_path / "bundle", find("apf_gan.encoder"), "tiny", "train", "layer2.1", twins)
+    failed = reproduce(folder, "--twin", os.fspath(twin))
+    assert failed.returncode == 1 and "output 0: error" in failed.stdout and "over its limit" in failed.stdout
+    sound = reproduce(folder)
+    assert sound.returncode == 0 and sound.stdout.startswith("output 0: error") and "pass" in sound.stdout
+    assert len((folder / "repro.py").read_text().splitlines()) <= 30
+
+
+def test_a_bundle_holds_one_layer(twins, tmp_path):
+    folder = write(tmp_path, find("apf_gan.encoder"), "tiny", "train", "layer2.0", twins)
+    assert sorted(load_file(folder / "weights.safetensors")) == [
+        f"layer2.0.{name}" for name in ("weight_orig", "weight_u", "weight_v")]
+    assert sorted(load_file(folder / "inputs.safetensors")) == ["layer/0", "model/seg"]
+    assert json.loads((folder / "case.json").read_text())["path"] == "layer2.0"
+
+
+@pytest.mark.parametrize("path, call", [("block", 1), ("(model)", 0)])
+def test_a_fault_outside_of_layers_is_reproduced(twins, tmp_path, path, call):
+    """The second call of a block, which takes an argument that is no tensor; and a whole model."""
+    fault = Small("glue")
+    failed = reproduce(write(tmp_path, fault, "tiny", "train", path, twins, call))
+    assert failed.returncode == 1 and "over its limit" in failed.stdout, failed.stderr
+
+
+def test_a_layer_of_a_pair(twins, tmp_path):
+    sound = reproduce(write(tmp_path, Pair(**HARD), "tiny", "train", "norm", twins))
+    assert sound.returncode == 0 and "output 0" in sound.stdout, sound.stderr
+
+
+def test_an_unknown_layer_is_a_mistake(twins, tmp_path):
+    with pytest.raises(UserError, match="no call 0 of 'layer7.0'.*layer"):
+        write(tmp_path, find("apf_gan.encoder"), "tiny", "train", "layer7.0", twins)

@@ -165,8 +165,13 @@ class Objective(ApfGan):
         return {"label": label_maps(config, batch), "real": pictures(config, batch)}
 
     def objective(self, side, module, mode: str):
+        def features(image):
+            """Stands for a perceptual network, each of which has a case of its own."""
+            return [image, side.ops.avg_pool2d(image, 2, 2)]
+
         augmentation = AUGMENTATIONS if epoch_of(mode) > GROWN else ()
-        return side.backend.objective(module.config, module.E, module.G, module.D, augmentation=augmentation)
+        return side.backend.objective(module.config, module.E, module.G, module.D, augmentation=augmentation,
+                                      perceptual_loss=("features", features, (0.25, 1.0)))
 
     def run(self, side, module, inputs, mode):
         """Everything the networks return."""

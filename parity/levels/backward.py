@@ -52,16 +52,20 @@ def projected(side: Side, site: str, tensor):
     return (tensor * side.tensor(coefficients.astype(np.float64) if side.wide else coefficients)).sum()
 
 
-def compared(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int | str) -> dict[str, Verdict]:
-    """The verdicts for one direction, or for the losses of one half, with the weights of this seed."""
+def request(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int | str) -> tuple[Arrays, dict]:
+    """What `gradients` takes, with the weights of this seed: for one direction, or for the losses of one half."""
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode, seed)
-    if isinstance(part, int):
-        _, outputs = twins.torch.call("parity.levels.backward:shapes", arrays, **arguments)
-        # Inputs like any other, which move when the noise is measured: the gradient of a bias is little but their sum.
-        arrays |= {f"cotangents/{name}": cotangent(f"{part} {name}", shape) for name, shape in outputs.items()}
-    else:
-        arguments["half"] = part
+    if isinstance(part, str):
+        return arrays, {**arguments, "half": part}
+    _, outputs = twins.torch.call("parity.levels.backward:shapes", arrays, **arguments)
+    # Inputs like any other, which move when the noise is measured: the gradient of a bias is little but their sum.
+    arrays |= {f"cotangents/{name}": cotangent(f"{part} {name}", shape) for name, shape in outputs.items()}
+    return arrays, arguments
+
+
+def compared(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int | str) -> dict[str, Verdict]:
+    arrays, arguments = request(case, size, mode, twins, seed, part)
     return twins.compare("parity.levels.backward:gradients", arrays, **arguments).verdicts()
 
 

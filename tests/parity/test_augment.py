@@ -6,38 +6,38 @@ images change colour, real and fake with draws of their own.
 import numpy as np
 import pytest
 
-from augment_probes import SEED
 from jittwin.draws import Draws
-from twins import run_probes
+from parity.cases import find
+from parity.levels.backward import cotangent
 
-BATCH, CLASSES, HEIGHT, WIDTH = 4, 3, 20, 28
-POLICIES = ["", "color", "crop", "translation", "color,crop,translation", "translation,color"]
+AUGMENT = find("apf_gan.augment")
+INPUTS = AUGMENT.inputs("tiny", "train")
+KINDS = ("real", "fake", "label")
+BATCH, _, HEIGHT, WIDTH = INPUTS["real"].shape
+POLICIES = ["", "color", "crop", "translation", "color crop translation", "translation color"]
 REACH_Y, REACH_X = 3, 4               # an eighth of each side, half rounded up
-SIZE = BATCH * 3 * HEIGHT * WIDTH     # of an image batch; the loss is scaled by it
-
-
-def inputs():
-    draws = Draws(2)
-    label = draws.integers("label", 0, CLASSES - 1, (BATCH, HEIGHT // 4, WIDTH // 4))
-    label = label.repeat(4, 1).repeat(4, 2)
-    arrays = {"real": draws.normal("real", (BATCH, 3, HEIGHT, WIDTH)),
-              "fake": draws.normal("fake", (BATCH, 3, HEIGHT, WIDTH)),
-              "label": np.moveaxis(np.eye(CLASSES, dtype=np.float32)[label], -1, 1).copy()}
-    return {**arrays, **{f"coefficients {kind}": draws.normal(f"coefficients {kind}", a.shape)
-                         for kind, a in arrays.items()}}
+COEFFICIENTS = {kind: cotangent(kind, INPUTS[kind].shape) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
-def runs():
-    arrays = {**inputs(), **{f"policy {policy}": np.zeros(1) for policy in POLICIES}}
-    return {twin: run_probes(twin, [("augment_probes:augment", arrays)])[0] for twin in ("torch", "jittor")}
+def runs(twins):
+    """By policy and twin: the images, and as "gradient input …" the gradients of a linear function of them."""
+    arrays = {**{f"inputs/{kind}": a for kind, a in INPUTS.items()},
+              **{f"cotangents/{kind}": a for kind, a in COEFFICIENTS.items()}}
+    found = {}
+    for policy in POLICIES:
+        arguments = {"case": AUGMENT.reference(), "size": "tiny", "mode": f"train {policy}"}
+        images, slopes = (twins.both(f"parity.levels.{function}", arrays, **arguments)
+                          for function in ("data:augmented", "backward:gradients"))
+        found[policy] = {twin: {**images[twin][0], **slopes[twin][0]} for twin in images}
+    return found
 
 
 # The three steps, sample by sample.
 
 def colored(x, site):
     """Brightness u-1/2; saturation 2u about the pixel's mean; contrast u+1/2 about the image's mean."""
-    draws, out = Draws(SEED), np.empty_like(x)
+    draws, out = Draws(AUGMENT.seed), np.empty_like(x)
     u = {what: draws.uniform(f"color.{site}.{what}", BATCH).astype(np.float64)
          for what in ("brightness", "saturation", "contrast")}
     for i, image in enumerate(x):
@@ -72,7 +72,7 @@ def enlargement(old, smooth):
 
 
 def cropped(x, smooth):
-    draws, out = Draws(SEED), x.copy()
+    draws, out = Draws(AUGMENT.seed), x.copy()
     top = int(draws.integers("crop.top", 0, int(1.2 * HEIGHT) - HEIGHT, ()))
     left = int(draws.integers("crop.left", 0, int(1.2 * WIDTH) - WIDTH, ()))
     rows = enlargement(HEIGHT, smooth)[top:top + HEIGHT]
@@ -84,7 +84,7 @@ def cropped(x, smooth):
 
 
 def translated(x):
-    draws, out = Draws(SEED), np.zeros_like(x)
+    draws, out = Draws(AUGMENT.seed), np.zeros_like(x)
     down = draws.integers("translation.y", -REACH_Y, REACH_Y, BATCH)
     right = draws.integers("translation.x", -REACH_X, REACH_X, BATCH)
     for i in range(BATCH):
@@ -97,7 +97,7 @@ def translated(x):
 
 
 def expected(policy, kind, x):
-    for name in policy.split(",") if policy else ():
+    for name in policy.split():
         if name == "color" and kind != "label":
             x = colored(x, kind)
         elif name == "crop":
@@ -110,9 +110,8 @@ def expected(policy, kind, x):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("twin", ["torch", "jittor"])
 def test_images_and_label(runs, twin, policy):
-    for kind in ("real", "fake", "label"):
-        truth = expected(policy, kind, inputs()[kind].astype(np.float64))
-        seen = runs[twin][f"{policy}|{kind}"]
+    for kind in KINDS:
+        truth, seen = expected(policy, kind, INPUTS[kind].astype(np.float64)), runs[policy][twin][kind]
         assert seen.shape == truth.shape and seen.dtype == np.float32
         # float32 positions of PyTorch's bicubic cost about 1e-5
         np.testing.assert_allclose(seen, truth, atol=0 if kind == "label" else 3e-5)
@@ -122,20 +121,18 @@ def test_images_and_label(runs, twin, policy):
 @pytest.mark.parametrize("twin", ["torch", "jittor"])
 def test_gradients_flow_through(runs, twin, policy):
     """The map is affine, so its effect on any direction must be the gradient times that direction."""
-    arrays = inputs()
-    for kind in ("real", "fake", "label"):
-        x = arrays[kind].astype(np.float64)
-        coefficients = arrays[f"coefficients {kind}"].astype(np.float64) * SIZE / x.size
+    for kind in KINDS:
+        x, coefficients = INPUTS[kind].astype(np.float64), COEFFICIENTS[kind].astype(np.float64)
+        gradient = runs[policy][twin][f"gradient input {kind}"].astype(np.float64)
         for number in range(5):
             direction = Draws(number).normal("direction", x.shape).astype(np.float64)
             change = expected(policy, kind, x + direction) - expected(policy, kind, x)
             truth = (coefficients * change).sum()
-            seen = (runs[twin][f"{policy}|gradient {kind}"].astype(np.float64) * direction).sum()
-            assert seen == pytest.approx(truth, abs=2e-5 * np.abs(coefficients * change).sum())
+            assert (gradient * direction).sum() == pytest.approx(truth, abs=2e-5 * np.abs(coefficients * change).sum())
 
 
 def test_the_draws_exercise_every_branch():
-    draws = Draws(SEED)
+    draws = Draws(AUGMENT.seed)
     assert len(set(draws.uniform("crop.taken", BATCH) < 0.5)) == 2
     assert draws.integers("crop.top", 0, int(1.2 * HEIGHT) - HEIGHT, ()) > 0
     for axis, reach in (("y", REACH_Y), ("x", REACH_X)):

@@ -7,7 +7,7 @@ from parity.oracle import DRAWS, Twins
 from parity.suspects import Failure, Suspect, search
 from parity.worker import WorkerError
 
-LEVELS = ("L3", "L4", "L5")     # forward, backward and update: what the fingerprints speak of
+LEVELS = ("L3", "L4", "L5")     # forward, backward and update; the operators, which take longest, where asked for
 SHOWN = 3                       # suspects per failure
 
 

@@ -40,8 +40,9 @@ class Suspect:
 
 
 def excess(verdict: Verdict) -> float:
-    """How far a tensor is beyond its limit, in orders of magnitude; 0 where it passes."""
-    if verdict.passed:
+    """How far a tensor is beyond its limit, in orders of magnitude; 0 within, where nothing is left to explain
+    although noise may hide the signal."""
+    if verdict.passed or verdict.error <= verdict.limit:
         return 0.0
     return min(MOST, math.log10(1 + min(severity(verdict), 10 ** MOST)))
 
@@ -150,9 +151,9 @@ def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -
                          {}, group(arrays, "unsure"))
     verdicts, before = shared(changed), shared(failure.comparison)
     name = max(verdicts, key=lambda name: (excess(verdicts[name]), before[name].error if name in before else 0))
+    remaining = total(changed)
     return Suspect(ids, name, before[name].error if name in before else math.inf, verdicts[name].error,
-                   verdicts[name].limit, 1 - total(changed) / failure.excess,
-                   all(v.passed for v in verdicts.values()))
+                   verdicts[name].limit, 1 - remaining / failure.excess, remaining == 0)
 
 
 def estimated(failure: Failure, ids: tuple[str, ...], remaining: float) -> Suspect:

@@ -68,6 +68,22 @@ def test_a_broken_copy_of_the_twin_is_explained(fault, model, level, id, twins, 
     assert f"{id} explains it" in found.text()
 
 
+@pytest.mark.parametrize("fault, which, id", [
+    ("abs_gradient_at_zero", "l1_mean", "G1"), ("pool_divisor", "avg_pool2d", "X-pool-excluded"),
+    ("aligned_corners", "interpolate", "X-align-corners")])
+def test_a_broken_operator_is_explained(fault, which, id, twins, tmp_path):
+    x = X["x"].copy()
+    x[:, :, ::2] = 0
+    twins.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
+    try:
+        recorder = Recorder(twins)
+        recorder.compare(f"{PROBES}:operators", {"x": x}, which=which)
+        best = search(recorder.take(), twins)[0]
+    finally:
+        twins.replace_jittor(None)
+    assert best.explains and best.name == id
+
+
 def parsed(*words):
     parser = argparse.ArgumentParser()
     explain.add_arguments(parser)

@@ -11,6 +11,7 @@ from parity.report import Report, explained, outcome, short, summary, title
 from parity.result import Row
 
 COLOURS = {"pass": "green", "fail": "bold red"}
+COLUMNS, WORST = ("model", "level", "mode", "error", "noise", "ratio", "verdict"), "worst tensor"
 WIDE = 200                     # columns of a table that goes to a file or a pipe
 
 
@@ -30,7 +31,7 @@ def put(screen: Console, found: Table) -> None:
 def show(report: Report) -> None:
     """The table of all rows, why the failing ones failed, and the verdict."""
     screen = console()
-    put(screen, table(report.rows))
+    put(screen, table(report.rows, screen.width))
     for r in report.failed:
         screen.print(f"[bold red]{escape(title(r))}[/]: {escape(explained(r))}", soft_wrap=True)
     for found in report.extras.get("explanations", ()):
@@ -41,22 +42,25 @@ def show(report: Report) -> None:
     screen.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: {summary(report)}", soft_wrap=True)
 
 
-def table(rows: list[Row]) -> Table:
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("model", "level", "mode"):
-        found.add_column(name, no_wrap=True)
-    for name in ("error", "noise", "ratio"):
-        found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("verdict")
-    found.add_column("worst tensor", overflow="ellipsis", no_wrap=True)
-    before = None
+def table(rows: list[Row], width: int) -> Table:
+    """All rows, the worst tensor as far as it fits: every number is shown in full."""
+    found, lines, before = Table(box=box.SIMPLE_HEAD, pad_edge=False), [], None
     for r in rows:
-        if before not in (None, r.model):
-            found.add_section()
         size = " (full)" if r.detail.get("size") == "full" else ""
-        found.add_row(escape(r.model) if r.model != before else "", r.level, escape(r.mode) + size, short(r.error),
-                      short(r.noise), outcome(r), f"[{COLOURS[r.verdict]}]{r.verdict}[/]", escape(r.worst))
+        lines.append([r.model if r.model != before else "", r.level, r.mode + size, short(r.error), short(r.noise),
+                      outcome(r), r.verdict])
         before = r.model
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *lines)]
+    room = width - sum(widths) - 3 * len(COLUMNS)
+    for name, wide in zip(COLUMNS, widths):
+        found.add_column(name, justify="right" if name in ("error", "noise", "ratio") else "left", min_width=wide)
+    if room >= len(WORST):
+        found.add_column(WORST, max_width=room, overflow="ellipsis", no_wrap=True)
+    for number, (r, line) in enumerate(zip(rows, lines)):
+        if line[0] and number:
+            found.add_section()
+        cells = [*map(escape, line[:-1]), f"[{COLOURS[r.verdict]}]{r.verdict}[/]"]
+        found.add_row(*cells, *([escape(r.worst)] if room >= len(WORST) else []))
     return found
 
 
@@ -74,6 +78,10 @@ def show_attestation(found: dict) -> None:
         put(screen, sides)
     reason = f": {escape(found['reason'])}" if "reason" in found else ""
     screen.print(f"[{COLOURS[found['verdict']]}]{found['verdict']}[/]{reason}", soft_wrap=True)
+
+
+def told(r: Row) -> str:
+    return outcome(r) if r.passed and r.error == 0 else f"ratio {outcome(r)}"
 
 
 class Live:
@@ -105,7 +113,7 @@ class Live:
         self.bar.update(self.task, completed=self.done, description=self.next())
         for r in rows:
             if not self.screen.is_terminal:
-                print(f"[{self.done}/{len(self.steps)}] {title(r)}: {r.verdict}, ratio {outcome(r)}, "
+                print(f"[{self.done}/{len(self.steps)}] {title(r)}: {r.verdict}, {told(r)}, "
                       f"{r.detail.get('seconds', 0):.1f} s", file=sys.stderr, flush=True)
             elif not r.passed:
                 self.screen.print(f"[bold red]fail[/] {escape(title(r))}")

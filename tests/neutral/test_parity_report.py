@@ -1,4 +1,5 @@
 """A report is made from rows alone: no worker, no framework."""
+import io
 import json
 import re
 import subprocess
@@ -305,6 +306,16 @@ def test_help_imports_no_framework(words):
             "sys.exit(status or ' '.join(found) or None)")
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("width, shown", [(60, ""), (80, "a.very.long"), (200, "a.very.long" + ".path" * 20)])
+def test_a_long_name_never_hides_a_number(width, shown):
+    long = row("net", "L3", "train", {"a.very.long" + ".path" * 60: BAD})
+    screen = terminal.Console(width=width, file=io.StringIO(), highlight=False)
+    terminal.put(screen, terminal.table([*rows(), long], width))
+    text = screen.file.getvalue()
+    assert all(number in text for number in ("3.0e-4", "2.0e-7", "1.5e3", "equal")) and shown in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_the_terminal_shows_every_row_and_the_reasons(capsys):

@@ -16,6 +16,7 @@ from jittwin.errors import UserError, choose_from
 from parity.attest import attested
 from parity.case import Case
 from parity.oracle import Twins
+from parity.pair import resolved
 from parity.report import of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row, failure
 from parity.worker import WorkerError, resolve
@@ -52,13 +53,17 @@ class Step:
 
 
 def select(names: Iterable[str]) -> list[Case]:
-    """The cases of these models; "apf_gan" stands for every "apf_gan.…", no name for all."""
+    """The cases of these models; "apf_gan" stands for every "apf_gan.…", no name for all, "module:NAME" for a Pair
+    of one's own."""
     from parity.cases import CASES
     names = list(names)
+    own, names = [resolved(name) for name in names if ":" in name], [name for name in names if ":" not in name]
+    if own and not names:
+        return own
     for name in names:
         if not any(_within(case, name) for case in CASES):
             raise UserError(f"no parity case {name!r}{choose_from(name, [*_families(CASES), *CASES])}")
-    return [case for case in CASES.values() if not names or any(_within(case.name, name) for name in names)]
+    return own + [case for case in CASES.values() if not names or any(_within(case.name, name) for name in names)]
 
 
 def _within(case: str, name: str) -> bool:
@@ -165,7 +170,7 @@ def add_arguments(parser) -> None:
 def model_arguments(parser) -> None:
     """What every command takes that runs cases."""
     parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, or a family such as apf_gan; without one every model")
+                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model")
     parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models, to check instead")
 
 

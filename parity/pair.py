@@ -59,7 +59,7 @@ class Pair(Case):
         return {"factory": "parity.pair:Pair", "arguments": self.declaration}
 
     def build(self, side, size, mode):
-        module = _resolved(self.factories[side.name])(**self.arguments[side.name])
+        module = resolved(self.factories[side.name])(**self.arguments[side.name])
         shown = ShownTorch if side.name == "torch" else ShownJittor
         module.__class__ = type(type(module).__name__, (shown, type(module)), {"pair": self})
         if side.name == "torch":
@@ -140,14 +140,14 @@ def _check(kind: str, wanted: Iterable[str], offered: Iterable[str]) -> None:
 
 def _filled(name: str, value) -> np.ndarray:
     if isinstance(value, str):
-        return np.asarray(_resolved(value)())
+        return np.asarray(resolved(value)())
     if value[:1] == ["int"]:
         _, low, high, shape = value
         return Draws(1).integers(name, low, high - 1, tuple(shape))
     return Draws(1).normal(name, tuple(value))
 
 
-def _resolved(reference: str):
+def resolved(reference: str):
     """What "module:name" names; a UserError says which half was not found."""
     if reference.count(":") != 1:
         raise UserError(f"{reference!r} names nothing: write \"module:Class\", as in \"torch.nn:Linear\"")

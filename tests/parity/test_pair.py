@@ -7,7 +7,7 @@ import pytest
 from jittwin.errors import UserError
 from parity import Pair, parity_case
 from parity.case import load
-from parity.check import Step, perform
+from parity.check import Step, perform, select
 from parity.testing import import_paths, misfit, prove
 from parity.worker import Worker
 
@@ -16,6 +16,8 @@ HARD = {"torch": f"{HERE}:torch_module", "jittor": f"{HERE}:jittor_module",
         "inputs": {"words": ("int", 0, 11, (2, 5)), "lengths": "pair_modules:lengths", "bias": (2, 5, 8)},
         "keywords": ["bias"], "names": {"blocks": "layers", "ln": "norm"}, "ignore": ["table"]}
 NORM = {"torch": f"{HERE}:torch_norm", "jittor": f"{HERE}:jittor_norm", "inputs": {"x": (5, 4)}}
+
+HARD_PAIR = Pair(**HARD)
 
 
 def rows(twins, pair, level, mode="train"):
@@ -137,3 +139,11 @@ def test_workers_import_from_where_the_tests_do(monkeypatch, tmp_path):
     (tmp_path / "yaml.py").write_text("def where(side, arrays):\n    return {}, {'file': __file__}\n")
     with Worker("torch", paths=found) as worker:
         assert worker.call("yaml:where")[1] == {"file": str(tmp_path.resolve() / "yaml.py")}
+
+
+def test_the_command_checks_a_pair_by_its_name():
+    assert select([f"{__name__}:HARD_PAIR"]) == [HARD_PAIR]
+    assert [case.name for case in select([f"{__name__}:HARD_PAIR", "vgg19"])] == [HARD_PAIR.name, "vgg19"]
+    assert HARD_PAIR not in select([])
+    with pytest.raises(UserError, match="there is no module 'nowhere'"):
+        select(["nowhere:PAIR"])

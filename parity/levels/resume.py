@@ -86,25 +86,27 @@ def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -> dict[str, Verdict]:
-    """A run in the first framework, up to the first step of the second phase. From each of its two checkpoints
-    before the last, the second framework takes the next step as well."""
+    """A run in the first framework, to the first step of the second phase. From each of its last two checkpoints
+    but one, the second framework takes the next step as well."""
     workers = {"torch": twins.torch, "jittor": twins.jittor}
     first, second = (workers[name] for name in way)
     arguments, verdicts, last = {"case": case.reference(), "size": size}, {}, case.boundary(size) + 1
     with tempfile.TemporaryDirectory() as folder:
         first.call("parity.levels.resume:begin", folder=folder, steps=last, **arguments)
-        *starts, _ = names = Checkpoints(folder).names()[-3:]
-        again = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments) for name in starts]
-        made = [outcome(folder, name, trained) for name, (_, trained) in zip(names, [*again, again[-1]])]
-        # From the later one first: each resumption overwrites what came after its checkpoint.
-        for number in (1, 0):
-            before, after, steps = made[number], made[number + 1], last - 1 + number
-            verdicts |= {f"restored {name}, after {steps - 1} steps": equal(again[number][0][name], a)
-                         for name, a in before.arrays.items()}
-            second.call("parity.levels.resume:go_on", case=arguments["case"], folder=folder, start=starts[number],
+        names = Checkpoints(folder).names()[-3:]
+        restorations = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments)
+                        for name in names[:2]]
+        trained = [keys for _, keys in restorations]
+        made = [outcome(folder, name, keys) for name, keys in zip(names, [*trained, trained[1]])]
+        # From the later one first: a resumed run overwrites what came after its checkpoint.
+        for i, steps in ((1, last), (0, last - 1)):
+            before, after, where = made[i], made[i + 1], f"after {steps - 1} steps"
+            second.call("parity.levels.resume:go_on", case=case.reference(), folder=folder, start=names[i],
                         steps=steps)
-            resumed = outcome(folder, names[number + 1], again[number][1])
+            resumed = outcome(folder, names[i + 1], trained[i])
             truth = Truth(twins, before, steps, arguments)
-            verdicts |= truth.judged(f"{way[0]} itself, after {steps - 1} steps", after)
-            verdicts |= truth.judged(f"{way[1]} resumed, after {steps - 1} steps", resumed)
+            verdicts |= {f"restored {name}, {where}": equal(restorations[i][0][name], a)
+                         for name, a in before.arrays.items()}
+            verdicts |= truth.judged(f"{way[0]} itself, {where}", after)
+            verdicts |= truth.judged(f"{way[1]} resumed, {where}", resumed)
     return verdicts

@@ -105,15 +105,15 @@ def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list
     return found
 
 
-def examine(names: Sequence[str], levels: Iterable[str] | None, twins: Twins) -> list[Row]:
-    """The rows of these cases; "environment" stands for L0, which runs for no other name."""
+def steps(names: Iterable[str], levels: Iterable[str] | None) -> list[check.Step]:
+    """The checks of these cases; "environment" stands for L0, which is run for no other name."""
     wanted = list(LEVELS if levels is None else levels)
-    cases, rows = [name for name in names if name != check.ENVIRONMENT], []
+    cases, found = [name for name in names if name != check.ENVIRONMENT], []
     if check.ENVIRONMENT in names and "L0" in wanted:
-        rows += check.run(levels=["L0"], twins=twins)
+        found += check.plan(levels=["L0"])
     if cases:
-        rows += check.run(cases, levels=[level for level in wanted if level != "L0"], twins=twins)
-    return rows
+        found += check.plan(cases, levels=[level for level in wanted if level != "L0"])
+    return found
 
 
 def within(fault: Fault, cases: set[str]) -> list[str]:
@@ -136,7 +136,7 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     faults = chosen(names, only)
     cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
     concerned = {name for fault in faults for name in fault.cases if name in cases}
-    rows = examine(sorted(concerned), levels, twins)
+    rows = [row for step in steps(concerned, levels) for row in check.perform(step, twins)]
     sound = {key(row) for row in rows if row.passed}
     mutants, before = [], twins.twin
     with tempfile.TemporaryDirectory(prefix="parity-mutants-") as folder:
@@ -159,20 +159,27 @@ def key(row: Row) -> tuple[str, str, str]:
 
 
 def judged(fault: Fault, cases: Sequence[str], levels, twins: Twins, sound: set) -> Mutant:
-    """Check the broken twin. A row that fails with the unbroken twin as well shows nothing."""
+    """Check the broken twin. A row that fails with the unbroken twin as well shows nothing; a check that has
+    noticed the fault in one mode is spared the others."""
     begun, mutant = time.monotonic(), Mutant(fault)
-    for row in examine(cases, levels, twins):
-        if key(row) not in sound:
-            continue
-        if (one := (row.model, row.level)) not in mutant.checks:
-            mutant.checks.append(one)
-        if not row.passed:
-            reason = " ".join(row.detail.get("reason", "").split())
-            short = reason if len(reason) <= REASON else f"… {reason[-REASON:]}"
-            mutant.killed.setdefault(row.level, f"{row.model} {row.mode}: {short}")
-            mutant.killers.append(one)
+    for step in steps(cases, levels):
+        one = step.model, step.level
+        for row in check.perform(step, twins) if one not in mutant.killers else ():
+            if key(row) not in sound:
+                continue
+            if one not in mutant.checks:
+                mutant.checks.append(one)
+            if not row.passed and one not in mutant.killers:
+                mutant.killers.append(one)
+                mutant.killed.setdefault(row.level, f"{row.model} {row.mode}: {shortened(row)}")
     mutant.seconds = time.monotonic() - begun
     return mutant
+
+
+def shortened(row: Row) -> str:
+    """Why a row failed, from its end: there a traceback says what happened."""
+    reason = " ".join(row.detail.get("reason", "").split())
+    return reason if len(reason) <= REASON else f"… {reason[-REASON:]}"
 
 
 def kill_rate(mutants: Sequence[Mutant]) -> float:

@@ -7,10 +7,11 @@ import pytest
 
 from jittwin.errors import UserError
 from parity import check, mutate
+from parity.cases import find
 from parity.faults import FAULTS, Fault
 from parity.result import Row, failure
 
-ENCODER = "apf_gan.encoder"
+ENCODER, MODES = "apf_gan.encoder", ("train", "eval")
 
 
 def fault(name="f", **options):
@@ -68,19 +69,31 @@ def test_a_good_result_has_no_objection():
 
 
 def test_a_check_that_fails_with_the_unbroken_twin_kills_nothing(monkeypatch):
-    monkeypatch.setattr(check, "run", lambda *_, **__: [failure(ENCODER, "L4", "eval", "bad"), passing(mode="train")])
+    monkeypatch.setattr(mutate, "steps", lambda *_: [check.Step("L4", find(ENCODER), "tiny", mode) for mode in MODES])
+    monkeypatch.setattr(check, "perform", lambda step, _: [
+        failure(ENCODER, "L4", "eval", "bad") if step.mode == "eval" else passing(mode="train")])
     found = mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "train")})
     assert found.verdict == "survived" and found.checks == [(ENCODER, "L4")]
     assert mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "eval")}).verdict == "killed"
     assert "fails with the unbroken twin" in mutate.objections([failure(ENCODER, "L4", "eval", "bad")], [], [])[0]
 
 
-def test_every_fault_is_shown_to_the_levels_of_its_cases_alone(monkeypatch):
+def test_a_check_that_has_noticed_is_spared_its_other_modes(monkeypatch):
     asked = []
-    monkeypatch.setattr(check, "run", lambda *names, levels, **_: asked.append((*names, levels)) or [])
-    mutate.examine([ENCODER], ["L0", "L4"], None)
-    mutate.examine([check.ENVIRONMENT], None, None)
-    assert asked == [([ENCODER], ["L4"]), (["L0"],)]
+    monkeypatch.setattr(mutate, "steps", lambda *_: [check.Step(level, find(ENCODER), "tiny", mode)
+                                                     for level in ("L3", "L4") for mode in MODES])
+    monkeypatch.setattr(check, "perform", lambda step, _: asked.append((step.level, step.mode)) or [
+        failure(ENCODER, step.level, step.mode, "bad") if step.level == "L3" else passing(mode=step.mode)])
+    sound = {(ENCODER, level, mode) for level in ("L3", "L4") for mode in MODES}
+    assert list(mutate.judged(fault(), [ENCODER], None, None, sound).killed) == ["L3"]
+    assert asked == [("L3", "train"), ("L4", "train"), ("L4", "eval")]
+
+
+def test_every_fault_is_shown_to_the_levels_of_its_cases_alone():
+    shown = {(step.model, step.level) for step in mutate.steps([ENCODER], ["L0", "L4"])}
+    assert shown == {(ENCODER, "L4")}
+    assert [step.level for step in mutate.steps([check.ENVIRONMENT], None)] == ["L0"]
+    assert {step.level for step in mutate.steps([ENCODER], None)} == set(find(ENCODER).levels)
 
 
 def test_faults_are_chosen_by_model_and_by_name():

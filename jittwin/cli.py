@@ -16,6 +16,8 @@ COMMANDS = {
     "train": ("jittwin.train", "train a model"),
     "generate": ("jittwin.generate", "images from label maps"),
     "fid": ("jittwin.fid", "distance between two sets of pictures"),
+    "select": ("jittwin.select", "the best checkpoint of a run by FID"),
+    "merge": ("jittwin.merge", "average checkpoints"),
     "convert": ("parity.convert", "weights between files, frameworks and upstream formats"),
     "prepare": ("jittwin.prepare", "check a data set, or write a procedural one"),
     "list": ("jittwin.listing", "models: backends, weights needed, licence"),

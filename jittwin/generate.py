@@ -6,7 +6,7 @@ changes a picture; what depends on the labels alone is computed once for all see
 import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jittwin import imaging
+from jittwin import best_of, imaging
 from jittwin.backend import DEVICES, PACKAGES, load_backend
 from jittwin.classes import CLASSES
 from jittwin.data.landscape import LandscapeDataset
@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=EXTENSIONS, default="jpg", help="default: jpg")
     parser.add_argument("--quality", type=int, default=75, metavar="1..95", help="of JPEG (default: 75)")
     parser.add_argument("--sheet", metavar="FILE", help=f"contact sheet label | image of the first {SHEET_ROWS}")
+    best_of.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,25 +69,49 @@ def run(args: argparse.Namespace) -> None:
     noise = injected_noise(args.noise)
     backend = load_backend(args.backend)
     backend.setup(device=args.device, seed=args.seed, threads=args.threads)
+    seeds = range(args.seed, args.seed + args.seeds)
+    judge = best_of.Judge(args, backend) if args.reference else None
     sampler = Sampler(backend, config, weights, noise)
     del weights     # the networks hold them now
-    out, seeds, sheet = Path(args.out), range(args.seed, args.seed + args.seeds), []
-    with tqdm(total=len(labels) * len(seeds), unit="image", disable=None) as bar:
-        for names, maps in batches(labels, args.batch):
-            for seed, images in sampler(names, maps, seeds):
-                if pure and seed == args.seed:     # the dictionary gives each photograph out once
-                    images = [apply_pure(pure, *each) for each in zip(names, maps, images)]
-                folder = out / f"seed_{seed}" if args.seeds > 1 else out
-                folder.mkdir(parents=True, exist_ok=True)
-                for name, label, image in zip(names, maps, images):
-                    imaging.save_image(folder / (name + EXTENSIONS[args.format]), image, args.quality)
-                    if args.sheet and len(sheet) < SHEET_ROWS:
-                        sheet.append([imaging.colour_label(label), image])
-                bar.update(len(names))
+    renderer = Renderer(sampler, labels, args.batch, args.format, args.quality)
+    out, sheet = Path(args.out), []
+    if judge:
+        seeds = [judge.choose(renderer, seeds, out)]
+    folders = {seed: out / f"seed_{seed}" if len(seeds) > 1 else out for seed in seeds}
+    renderer.render(folders, pure, sheet if args.sheet else None)
     if args.sheet:
         Path(args.sheet).parent.mkdir(parents=True, exist_ok=True)
         imaging.save_image(args.sheet, imaging.grid(sheet, captions=["label map", "generated"]))
     print(f"{len(labels) * len(seeds)} images in {out}")
+
+
+class Renderer:
+    """Pictures of a folder of label maps, as files. `format`: a key of EXTENSIONS; `quality`: of JPEG."""
+
+    def __init__(self, sampler: "Sampler", labels: LandscapeDataset, batch: int = 1, format: str = "jpg",
+                 quality: int = 75):
+        self.sampler, self.labels, self.batch = sampler, labels, batch
+        self.extension, self.quality = EXTENSIONS[format], quality
+
+    def render(self, folders: Mapping[int, Path], pure: PureDictionary | None = None, sheet: list | None = None,
+               quiet: bool = False) -> None:
+        """Write every label map's picture for each seed into its folder.
+
+        pure: replaces pictures of single-class maps, for the first seed, since the dictionary gives each photograph
+        out once. sheet: gets rows label | picture of the first SHEET_ROWS.
+        """
+        first = next(iter(folders))
+        with tqdm(total=len(self.labels) * len(folders), unit="image", disable=quiet or None) as bar:
+            for names, maps in batches(self.labels, self.batch):
+                for seed, images in self.sampler(names, maps, list(folders)):
+                    if pure and seed == first:
+                        images = [apply_pure(pure, *each) for each in zip(names, maps, images)]
+                    folders[seed].mkdir(parents=True, exist_ok=True)
+                    for name, label, image in zip(names, maps, images):
+                        imaging.save_image(folders[seed] / (name + self.extension), image, self.quality)
+                        if sheet is not None and len(sheet) < SHEET_ROWS:
+                            sheet.append([imaging.colour_label(label), image])
+                    bar.update(len(names))
 
 
 def check_numbers(args: argparse.Namespace) -> None:

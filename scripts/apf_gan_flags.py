@@ -4,6 +4,7 @@ A flag with a key sets that key of jittwin.tasks.apf_gan.Config. A flag without 
 of which the published recipe used one: it is accepted with the value of the recipe, which is what this
 project implements, and refused with any other.
 """
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.cli import Parser
+from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"
@@ -147,3 +149,19 @@ def overrides(given: dict, second: bool) -> list[str]:
         if key and given[name] is not None:
             settings.append(f"{key}={flag.convert(given[name], given)}")
     return settings
+
+
+def checkpoint(folder: Path, epoch: str) -> str:
+    """What `--weights` of `jittwin generate` is to be: our checkpoint where there is one, else PREFIX."""
+    checkpoints = Checkpoints(folder)
+    name = checkpoints.latest() if epoch == "latest" else epoch
+    return str(checkpoints.folder / name if name in checkpoints.names() else folder / epoch)
+
+
+def pure(folder: Path) -> list[str]:
+    """The pure-colour dictionary that training left, ours or the original's."""
+    for name in ("pure_img.npz", "pure_img.npy"):
+        if (folder / name).exists():
+            return ["--pure", str(folder / name)]
+    print(f"{folder}: no pure_img.npz, so single-class maps are generated like the others", file=sys.stderr)
+    return []

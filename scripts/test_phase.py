@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import apf_gan_flags as flags
 
 from jittwin import cli
-from jittwin.engine.checkpoint import Checkpoints
 
 CHOICES = {*flags.FOLDERS, "which_epoch", "out_path", "use_pure", "seed", "batchSize"}
 
@@ -27,25 +26,9 @@ def run(argv: list[str]) -> int:
     print(f"seed {seed}", file=sys.stderr)
     batch = [] if given["batchSize"] is None else ["--batch", given["batchSize"]]
     return cli.dispatch([
-        "generate", "--weights", weights(folder, given["which_epoch"]), "--labels", given["input_path"],
+        "generate", "--weights", flags.checkpoint(folder, given["which_epoch"]), "--labels", given["input_path"],
         "--out", given["out_path"], "--seed", seed, "--backend", options.backend, "--device", options.device,
-        *batch, *(pure(folder) if flags.truth(given["use_pure"]) else [])])
-
-
-def weights(folder: Path, epoch: str) -> str:
-    """What `--weights` of `jittwin generate` is to be: our checkpoint where there is one, else PREFIX."""
-    checkpoints = Checkpoints(folder)
-    name = checkpoints.latest() if epoch == "latest" else epoch
-    return str(checkpoints.folder / name if name in checkpoints.names() else folder / epoch)
-
-
-def pure(folder: Path) -> list[str]:
-    """The pure-colour dictionary that training left, ours or the original's."""
-    for name in ("pure_img.npz", "pure_img.npy"):
-        if (folder / name).exists():
-            return ["--pure", str(folder / name)]
-    print(f"{folder}: no pure_img.npz, so single-class maps are generated like the others", file=sys.stderr)
-    return []
+        *batch, *(flags.pure(folder) if flags.truth(given["use_pure"]) else [])])
 
 
 if __name__ == "__main__":

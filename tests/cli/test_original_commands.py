@@ -1,5 +1,6 @@
 """The original projects' commands on a small run: the first phase, fine-tuning from either kind of files, testing."""
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,37 @@ def test_generating(phases, backend, labels):
     assert set(a) == set(b) == set(c) == {f"{path.stem}.jpg" for path in labels.iterdir()}
     assert np.abs(a["scene_2.jpg"] - b["scene_2.jpg"]).max() <= 2
     assert np.abs(a["sky_1.jpg"] - b["sky_1.jpg"]).max() > 20      # a photograph
+
+
+def test_averaging_measuring_and_choosing(phases, backend, data, labels):
+    """merge_ckpt.py, fid.py in either form, test.py."""
+    folder, pictures = "checkpoints/label2img", data / "imgs"
+    network = ["--random-weights", "--backend", backend]
+    merged, measured, pure, chosen, stale = run(
+        ["merge_ckpt.py", folder, "4", "5"],
+        ["fid.py", pictures, labels, folder, "4-5", "99", "avg_4_5", *network],
+        ["fid.py", pictures, labels, folder, "True", "5", "4", *network],
+        ["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", *network],
+        ["fid.py", pictures, data / "labels", folder, "4", *network], cwd=phases)
+    merged.ok()
+    for name in "EG":
+        average = read_weights(phases / folder / f"avg_4_5_net_{name}.pkl")
+        parts = [read_weights(phases / folder / f"checkpoints/{epoch}/{name}.safetensors") for epoch in "45"]
+        for key, value in average.items():
+            assert value.dtype == np.float64
+            np.testing.assert_array_equal(value, (parts[0][key].astype(np.float64) + parts[1][key]) / 2)
+    lines = [line for line in measured.ok().out.splitlines() if "  fid:  " in line]
+    assert [line.split("  fid:  ")[0] for line in lines] == [f"{folder}/{name}" for name in ("4", "5", "avg_4_5")]
+    assert "fid:" in pure.ok().out
+    # The pictures of the measurements before are in the way of a choice among seeds.
+    assert chosen.status == 2 and "holds pictures already" in chosen.err
+    assert stale.status == 2 and "the picture of no label map" in stale.err
+    shutil.rmtree(phases / "results")
+    run(["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", "--seed", "3", "--which_epoch", "4",
+         *network], cwd=phases)[0].ok()
+    values = [line.split("\t") for line in (phases / "temp_jittor.txt").read_text().splitlines()]
+    assert [seed for seed, _ in values] == ["3", "4"]
+    assert len(list((phases / "results").glob("*.jpg"))) == 5
 
 
 def test_both_phases_in_one_command_need_the_published_sizes(data, tmp_path):

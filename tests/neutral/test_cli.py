@@ -12,11 +12,16 @@ from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+EVALUATION = {"--labels", "--reference", "--mode", "--width", "--seed", "--fid-weights", "--random-weights",
+              "--backend", "--device", "--threads", "--workers", "--batch", "--skip-bad", "--no-cache"}
 FLAGS = {
     "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue",
               "--device", "--threads"},
     "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
-                 "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet"},
+                 "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet", "--reference", "--mode",
+                 "--fid-weights", "--random-weights"},
+    "select": {"run", "--epochs", "--out", "--ema", *EVALUATION},
+    "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},

@@ -1,0 +1,67 @@
+"""Averages of several checkpoints' weights, summed in float64 with one checkpoint in memory at a time."""
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jittwin.errors import UserError
+from jittwin.state import differences
+
+Arrays = dict[str, np.ndarray]
+
+
+def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -> Arrays:
+    """The sum of (name, arrays, factor), float64. Integers and the like stay as the first has them.
+
+    UserError: fewer keys, more or other shapes than the first.
+    """
+    total, first = {}, ""
+    for name, arrays, factor in parts:
+        if not total:
+            first = name
+            total = {key: a.astype(np.float64) * factor if _is_float(a) else a.copy() for key, a in arrays.items()}
+            continue
+        problems = differences({key: a.shape for key, a in total.items()}, {key: a.shape for key, a in arrays.items()})
+        if problems:
+            raise UserError(f"{name}: not the same network as {first}: {problems}")
+        for key, a in arrays.items():
+            if _is_float(a):
+                total[key] += a.astype(np.float64) * factor
+    return total
+
+
+def mean_factors(count: int) -> list[float]:
+    return [1 / count] * count
+
+
+def ema_factors(count: int, decay: float) -> list[float]:
+    """Of an exponential moving average over checkpoints in order that starts at the first one."""
+    return [decay ** (count - 1)] + [(1 - decay) * decay ** (count - 1 - i) for i in range(1, count)]
+
+
+def average(sources: Sequence[tuple[str, callable]], factors: Sequence[float], dtype=np.float32) -> Arrays:
+    """sources: (name, function that reads the arrays); the result's floats have `dtype`."""
+    def parts() -> Iterator:
+        for (name, read), factor in zip(sources, factors, strict=True):
+            yield name, read(), factor
+    total = weighted_sum(parts())
+    return {key: a.astype(dtype) if _is_float(a) else a for key, a in total.items()}
+
+
+def greedy_soup(names: Sequence[str], score) -> tuple[list[str], list[tuple[str, float, bool]]]:
+    """The checkpoints whose average scores least, added one at a time (Wortsman et al. 2022, arXiv 2203.05482).
+
+    names: best first. score(list of names): of their average, lower is better. Returns those kept, and for
+    each tried (name, score with it, kept).
+    """
+    kept, best, log = [names[0]], score([names[0]]), []
+    log.append((names[0], best, True))
+    for name in names[1:]:
+        value = score([*kept, name])
+        log.append((name, value, value < best))
+        if value < best:
+            kept, best = [*kept, name], value
+    return kept, log
+
+
+def _is_float(a: np.ndarray) -> bool:
+    return np.issubdtype(a.dtype, np.floating)

@@ -1,0 +1,74 @@
+"""Best of N: of several noise seeds, the one whose pictures are nearest to a reference by FID.
+
+The published test draws 20 seeds; their FID spreads over about 0.4.
+"""
+import argparse
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from jittwin.atomic import write_file
+from jittwin.errors import UserError
+from jittwin.metrics import statistics
+from jittwin.metrics.images import ImageSet
+from jittwin.metrics.preparation import MODES
+from jittwin.metrics.scorer import FidScorer
+
+TABLE = "seeds.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `jittwin generate` takes to choose among seeds."""
+    parser.add_argument("--reference", metavar="STATS",
+                        help="keep only the pictures of the seed that is nearest by FID to these statistics, folder "
+                             f"or zip file; {TABLE} in the output folder has the value of every seed")
+    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
+    parser.add_argument("--fid-weights", metavar="FILE", help="Inception, see jittwin fid --weights")
+    parser.add_argument("--random-weights", action="store_true", help="untrained Inception")
+
+
+class Judge:
+    """FID against a reference. UserError, before anything is generated: no weights, no statistics."""
+
+    def __init__(self, args: argparse.Namespace, backend):
+        self.scorer = FidScorer(backend, args.fid_weights, args.random_weights, args.mode, cache=True)
+        self.reference = self.scorer.statistics(args.reference)
+        self.mark = " (random weights)" if args.random_weights else ""
+
+    def fid(self, folder: Path) -> float:
+        """Of the pictures in `folder`, which are new each time: nothing is looked up."""
+        return statistics.fid(self.scorer.compute(ImageSet(folder), quiet=True), self.reference)
+
+    def choose(self, renderer, seeds: Iterable[int], out: Path) -> int:
+        """The seed with the least FID. Prints the table and writes it; `out` gets no picture.
+
+        The pictures of one seed at a time are on the disk.
+        """
+        if any(out.glob(f"*{renderer.extension}")):
+            raise UserError(f"{out}: holds pictures already, which would be taken for new ones: give an empty folder")
+        out.mkdir(parents=True, exist_ok=True)
+        found = {}
+        for seed in seeds:
+            folder = Path(tempfile.mkdtemp(prefix=f".seed_{seed}.", dir=out))
+            try:
+                renderer.render({seed: folder})
+                found[seed] = self.fid(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            print(f"seed {seed}: FID {found[seed]:.6f}{self.mark}", flush=True)
+        best = min(found, key=found.get)
+        write_file(out / TABLE, table(found, best))
+        print(f"best: seed {best}, FID {found[best]:.6f}{self.mark}")
+        return best
+
+
+def table(found: dict[int, float], best: int) -> str:
+    """CSV with one line per seed, in the order tried."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["seed", "fid", "chosen"])
+    writer.writerows([seed, f"{value:.6f}", "yes" if seed == best else ""] for seed, value in found.items())
+    return stream.getvalue()

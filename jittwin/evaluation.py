@@ -1,0 +1,57 @@
+"""What networks of APF-GAN are worth: their pictures of a folder of label maps, measured.
+
+Selection and averaging of checkpoints both ask here. Pictures go through the same files as `jittwin generate`
+writes, because JPEG changes FID.
+"""
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from jittwin import fid as fid_command
+from jittwin.backend import load_backend
+from jittwin.data.landscape import LandscapeDataset
+from jittwin.generate import Renderer, Sampler
+from jittwin.metrics.images import ImageSet
+from jittwin.metrics.preparation import MODES
+from jittwin.metrics.statistics import fid
+
+
+def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """What an evaluation needs: label maps, a reference, the networks that measure."""
+    parser.add_argument("--labels", required=required, metavar="DIR", help="label maps to make pictures of")
+    parser.add_argument("--reference", required=required, metavar="STATS",
+                        help="FID is measured to these statistics, folder or zip file")
+    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the pictures (default: as trained)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    fid_command.add_network_arguments(parser, weights="--fid-weights")
+
+
+class Evaluation:
+    """FID of the pictures that some networks make. UserError, before any is made: no weights, no reference."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.backend = load_backend(args.backend)
+        self.backend.setup(device=args.device, threads=args.threads)
+        self.scorer = fid_command.scorer(args, self.backend)
+        self.reference = self.scorer.statistics(args.reference)
+
+    def settings(self) -> dict:
+        """What the values depend on besides the networks."""
+        args = self.args
+        return {"labels": ImageSet(args.labels).fingerprint(), "mode": args.mode, "seed": args.seed, "width": args.width,
+                "weights": self.scorer.inception.weights, "reference": args.reference, "backend": args.backend}
+
+    def __call__(self, weights: dict, config) -> dict[str, float]:
+        """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …}."""
+        labels = LandscapeDataset(self.args.labels, train=False, crop_size=self.args.width or config.crop_size)
+        renderer = Renderer(Sampler(self.backend, config, weights), labels)
+        folder = Path(tempfile.mkdtemp(prefix="jittwin-"))
+        try:
+            renderer.render({self.args.seed: folder})
+            pictures = self.scorer.compute(ImageSet(folder), quiet=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return {"fid": fid(pictures, self.reference)}

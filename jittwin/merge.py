@@ -1,0 +1,105 @@
+"""`jittwin merge`: the average of several checkpoints' encoders and generators.
+
+The published result is the mean of epochs 273 and 299, whose FID is lower than that of either.
+"""
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.averaging import average, ema_factors, greedy_soup, mean_factors
+from jittwin.checkpoint_range import find_checkpoints
+from jittwin.errors import UserError
+from jittwin.evaluation import Evaluation
+from jittwin.evaluation import add_arguments as add_evaluation_arguments
+from jittwin.generate import read_generator
+from jittwin.networks import find_network, read_network
+from jittwin.weights import FORMATS, read_metadata, write_weights
+
+NETWORKS = ("E", "G")
+METHODS = ("mean", "ema", "soup")
+NEEDED = ("labels", "reference")      # by the soup, which measures
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SRC",
+                        help="checkpoint folders or PREFIXes of PREFIX_net_G.pkl; with --epochs one run folder, or one "
+                             "folder of files EPOCH_net_G.pkl")
+    parser.add_argument("--epochs", metavar="A-B", help="of the run: such as 273,299 or 270-310")
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder for E.safetensors and G.safetensors; with "
+                        "another --format PREFIX of PREFIX_net_E.pkl …")
+    parser.add_argument("--format", choices=sorted(FORMATS), default=".safetensors", help="default: .safetensors")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    parser.add_argument("--method", choices=METHODS, default="mean",
+                        help="mean; ema: moving average in the order given; soup: in the order of their FID, each kept "
+                             "only if the FID of the mean improves (needs --labels and --reference)")
+    parser.add_argument("--decay", type=float, default=0.9, metavar="D", help="of ema (default: 0.9)")
+    parser.add_argument("--ema", action="store_true", help="average the averaged weights of a run with ema > 0")
+    add_evaluation_arguments(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out `jittwin merge`; raises UserError."""
+    sources = chosen(args)
+    if not 0 < args.decay < 1:
+        raise UserError(f"--decay {args.decay:g}: must be above 0 and below 1")
+    if args.method == "soup":
+        sources = soup(args, sources)
+    factors = ema_factors(len(sources), args.decay) if args.method == "ema" else mean_factors(len(sources))
+    for path in merge(sources, factors, args.out, args.format, args.dtype, args.ema):
+        print(path)
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """The checkpoints to average. UserError: fewer than two."""
+    if args.epochs is None:
+        sources = args.sources
+    elif len(args.sources) > 1:
+        raise UserError(f"--epochs {args.epochs} names checkpoints of one run, but {len(args.sources)} are given")
+    else:
+        sources = list(find_checkpoints(args.sources[0], args.epochs).values())
+    if len(sources) < 2:
+        raise UserError(f"{', '.join(sources)}: an average needs at least two checkpoints; give more, or --epochs A-B")
+    return sources
+
+
+def merge(sources: Sequence[str], factors: Sequence[float], out: str, suffix: str = ".safetensors",
+          dtype: str = "float32", ema: bool = False) -> list[Path]:
+    """Write the weighted sum of E and of G; returns the files. UserError: checkpoints of different networks."""
+    written, results = [], {}
+    for net in NETWORKS:
+        name = net + ".ema" * ema
+        # What is wrong with any of them shows before the first file is written.
+        results[net] = average([(source, lambda s=source, n=name: read_network(s, n)[0]) for source in sources],
+                               factors, np.dtype(dtype))
+    for net, arrays in results.items():
+        path = Path(out, net + suffix) if suffix == ".safetensors" else Path(f"{out}_net_{net}{suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = read_metadata(find_network(sources[0], net + ".ema" * ema))
+        merged = [[os.path.basename(source), factor] for source, factor in zip(sources, factors)]
+        write_weights(path, arrays, metadata | {"merged": merged})
+        written.append(path)
+    return written
+
+
+def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
+    """Those whose mean has the least FID, greedily from the best; prints what each one does."""
+    missing = [f"--{name}" for name in NEEDED if getattr(args, name) is None]
+    if missing:
+        raise UserError(f"--method soup measures FID: give {' and '.join(missing)}")
+    evaluation = Evaluation(args)
+    _, config = read_generator(sources[0], args.ema)
+
+    def score(names) -> float:
+        weights = {net: average([(n, lambda n=n, net=net: read_network(n, net + ".ema" * args.ema)[0]) for n in names],
+                                mean_factors(len(names))) for net in NETWORKS}
+        return evaluation(weights, config)["fid"]
+
+    alone = {source: score([source]) for source in sources}
+    ranked = sorted(sources, key=alone.get)
+    kept, log = greedy_soup(ranked, score)
+    for source, value, taken in log:
+        print(f"{source}: FID alone {alone[source]:.6f}, of the mean {value:.6f}, {'kept' if taken else 'left out'}")
+    return kept

@@ -1,0 +1,81 @@
+"""`jittwin select`: which checkpoint of a run makes the best pictures.
+
+FID swings by several points from epoch to epoch, so the last checkpoint is seldom the best.
+"""
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+from jittwin.atomic import write_file
+from jittwin.charts import line_chart
+from jittwin.checkpoint_range import find_checkpoints
+from jittwin.errors import UserError
+from jittwin.evaluation import Evaluation
+from jittwin.evaluation import add_arguments as add_evaluation_arguments
+from jittwin.generate import read_generator
+from jittwin.weights import fingerprint
+
+RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder, or folder of files EPOCH_net_G.pkl")
+    parser.add_argument("--epochs", metavar="A-B", help="such as 270-310 or 273,299 (default: all there are)")
+    parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {TABLE}, {CHART} and the record that "
+                        "lets an interrupted selection go on")
+    parser.add_argument("--ema", action="store_true", help="use the averaged weights of a run with ema > 0")
+    add_evaluation_arguments(parser, required=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out `jittwin select`; raises UserError."""
+    checkpoints = find_checkpoints(args.run, args.epochs)
+    evaluation, out = Evaluation(args), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = evaluation.settings() | {"ema": args.ema}
+    rows = known_rows(out / RECORD, settings)
+    for name, where in checkpoints.items():
+        weights, config = read_generator(where, args.ema)
+        digest = fingerprint({f"{net}.{key}": a for net, arrays in weights.items() for key, a in arrays.items()})
+        if rows.get(name, {}).get("networks") != digest:
+            rows[name] = {"networks": digest, **evaluation(weights, config)}
+            write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+        print(f"{name}: FID {rows[name]['fid']:.6f}", file=sys.stderr, flush=True)
+    chosen = {name: rows[name] for name in checkpoints}
+    ranked = sorted(chosen, key=lambda name: chosen[name]["fid"])
+    write_file(out / TABLE, table(ranked, chosen))
+    write_file(out / CHART, line_chart("FID of each checkpoint", "epoch", "FID",
+                                       [(name, chosen[name]["fid"]) for name in checkpoints]))
+    mark = " (random weights)" if args.random_weights else ""
+    for name in ranked:
+        print(f"{name:>8}  FID {chosen[name]['fid']:.6f}{mark}")
+    print(f"best: {checkpoints[ranked[0]]}")
+
+
+def known_rows(path: Path, settings: dict) -> dict[str, dict]:
+    """What an earlier selection into this folder found. UserError: it measured something else."""
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        before, rows = record["settings"], record["rows"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: damaged ({error}): remove it to begin again") from error
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        raise UserError(f"{path}: was made with another {', '.join(changed)}; values would not compare: give another "
+                        "--out, or remove it")
+    return rows
+
+
+def table(ranked: list[str], rows: dict[str, dict]) -> str:
+    """CSV, best first."""
+    columns = [key for key in next(iter(rows.values())) if key != "networks"]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["epoch", *columns])
+    writer.writerows([name, *(f"{rows[name][column]:.6f}" for column in columns)] for name in ranked)
+    return stream.getvalue()

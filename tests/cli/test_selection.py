@@ -1,0 +1,120 @@
+"""Selecting, averaging and choosing seeds, on a small run of either backend."""
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from commands import BACKENDS, run, train
+from jittwin.weights import read_weights
+
+FID = ["--random-weights", "--mode", "clean"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, data):
+    """A folder with a run of PyTorch whose epochs 4 to 6 are fine-tuning: the same keys throughout."""
+    root = tmp_path_factory.mktemp("selection")
+    run(train("torch", root / "run", "--data", data, epochs=6))[0].ok()
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(place, labels, data):
+    pictures = data / "imgs"
+    found = {}
+    for backend in BACKENDS:
+        use = [*FID, "--labels", labels, "--reference", pictures, "--backend", backend, "--no-cache"]
+        out = place / backend
+        found[backend] = run(
+            ["select", place / "run", "--epochs", "5-6", "--out", out, *use],
+            ["select", place / "run", "--epochs", "4-6", "--out", out, *use],
+            ["select", place / "run", "--out", out, "--seed", "1", *use],
+            ["merge", place / "run", "--epochs", "4-6", "--method", "soup", "--out", out / "soup", *use],
+            ["generate", "--weights", place / "run", "--labels", labels, "--out", out / "best", "--seeds", "3",
+             "--reference", pictures, "--backend", backend, *FID],
+            ["generate", "--weights", place / "run", "--labels", labels, "--out", out / "best", "--seeds", "3",
+             "--reference", pictures, "--backend", backend, *FID])
+    return found
+
+
+def rows(path):
+    with open(path) as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_selection_ranks_and_goes_on(results, place, backend):
+    first, second, other_seed = results[backend][:3]
+    assert first.ok().out.count("(random weights)") == 2
+    ranked = rows(place / backend / "select.csv")
+    values = [float(row["fid"]) for row in ranked]
+    assert values == sorted(values) and {row["epoch"] for row in ranked} == {"4", "5", "6"}
+    record = json.loads((place / backend / "select.json").read_text())["rows"]
+    assert list(record) == ["5", "6", "4"]      # the second call measured the missing one alone
+    assert f"best: {place / 'run/checkpoints' / ranked[0]['epoch']}" in second.ok().out
+    assert other_seed.status == 2 and "another seed" in other_seed.err
+    assert (place / backend / "select.svg").read_text().startswith("<svg")
+
+
+def test_both_backends_rank_alike(results, place):
+    jittor, torch = (json.loads((place / b / "select.json").read_text())["rows"] for b in BACKENDS)
+    for epoch in torch:
+        # One grey level in a picture, which JPEG spreads, is all the twins may differ in.
+        assert jittor[epoch]["fid"] == pytest.approx(torch[epoch]["fid"], rel=1e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_soup_is_the_mean_of_what_it_kept(results, place, backend):
+    done = results[backend][3].ok()
+    kept = [line.split(":")[0] for line in done.out.splitlines() if line.endswith("kept")]
+    assert 1 <= len(kept) <= 3
+    merged = read_weights(place / backend / "soup/G.safetensors")
+    parts = [read_weights(f"{folder}/G.safetensors") for folder in kept]
+    for key, value in merged.items():
+        np.testing.assert_allclose(value, np.mean([p[key].astype(np.float64) for p in parts], 0), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_best_seed_is_the_one_whose_pictures_remain(results, place, backend):
+    done, again = results[backend][4:]
+    table = rows(place / backend / "best/seeds.csv")
+    assert [row["seed"] for row in table] == ["0", "1", "2"]
+    best = min(table, key=lambda row: float(row["fid"]))
+    assert [row["seed"] for row in table if row["chosen"]] == [best["seed"]]
+    assert f"best: seed {best['seed']}" in done.ok().out
+    assert len(list((place / backend / "best").glob("*.jpg"))) == 5
+    assert not list((place / backend / "best").glob(".seed*"))
+    assert again.status == 2 and "holds pictures already" in again.err
+
+
+def test_merging_files_of_any_kind(place, labels):
+    checkpoints = [place / "run/checkpoints" / epoch for epoch in "56"]
+    done = run(["merge", *checkpoints, "--out", place / "avg_5_6", "--format", ".pkl", "--dtype", "float64"],
+               ["merge", place / "avg_5_6", checkpoints[0], "--method", "ema", "--decay", "0.5", "--out", place / "ema"],
+               ["generate", "--weights", place / "ema", "--labels", labels, "--out", place / "images",
+                "--width", "192", "--backend", "torch"])
+    for each in done:
+        each.ok()
+    five, six, mean, ema = (read_weights(p) for p in (
+        checkpoints[0] / "G.safetensors", checkpoints[1] / "G.safetensors", place / "avg_5_6_net_G.pkl",
+        place / "ema/G.safetensors"))
+    for key in five:
+        exact = (five[key].astype(np.float64) + six[key]) / 2
+        np.testing.assert_array_equal(mean[key], exact)
+        np.testing.assert_allclose(ema[key], (exact + five[key]) / 2, rtol=1e-6, atol=1e-9)
+
+
+def test_mistakes(place):
+    one, two_runs, decay, soup, other = run(
+        ["merge", place / "run", "--out", place / "x"],
+        ["merge", place / "run", place / "run", "--epochs", "5-6", "--out", place / "x"],
+        ["merge", place / "run", "--epochs", "5-6", "--method", "ema", "--decay", "1", "--out", place / "x"],
+        ["merge", place / "run", "--epochs", "5-6", "--method", "soup", "--out", place / "x"],
+        ["merge", place / "run/checkpoints/5", place / "run/checkpoints/6", place / "absent", "--out", place / "x"])
+    assert "at least two checkpoints" in one.one_line()
+    assert "of one run, but 2 are given" in two_runs.one_line()
+    assert "--decay 1" in decay.one_line()
+    assert "--labels and --reference" in soup.one_line()
+    assert "no network E found" in other.one_line()
+    assert not (place / "x").exists()

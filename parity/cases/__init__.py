@@ -3,11 +3,12 @@ from jittwin.errors import UserError, choose_from
 from parity.case import Case
 from parity.cases.apf_gan import Discriminator, Encoder, Generator, Objective
 from parity.cases.apf_gan_data import Augmentation, Data, Pictures
-from parity.cases.backbones import VGG19, InceptionV3
+from parity.cases.backbones import VGG19, FidInception, InceptionV3
 from parity.training import ApfGanTraining, Optimizers
 
 CASES = {case.name: case for case in (
     Encoder(), Generator(), Discriminator(), Objective(), Augmentation(), Data(), Pictures(), VGG19(), InceptionV3(),
+    FidInception(),
     Optimizers(), ApfGanTraining())}
 
 

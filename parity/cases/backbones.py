@@ -56,3 +56,32 @@ class InceptionV3(Features):
 
     def build(self, side, size, mode):
         return side.backend.build(self.name, None, batch_statistics="running" not in mode)
+
+
+class FidInception(Features):
+    """The network of FID, on pictures in [0, 1], with either padding of its average pools."""
+    name = "inception_fid"
+    modes = ("eval",)
+    more_modes = ("eval included",)
+    shape = (1, 3, 320, 330)                  # resized to 299x299 in the network
+
+    def build(self, side, size, mode):
+        return side.backend.build(self.name, None, pool_padding="included" if "included" in mode else "excluded")
+
+    def inputs(self, size, mode):
+        return {"image": super().inputs(size, mode)["image"] / 2 + np.float32(0.5)}
+
+    def run(self, side, module, inputs, mode):
+        return {"features": module(inputs["image"])}
+
+    def weights(self, shapes, seed):
+        """The one output lies behind all the layers, where the shifts of the other networks would let the picture's
+        share of it fade. Here all channels are shifted up alike, and filters that sum to zero take the shift out again."""
+        arrays = super().weights(shapes, seed)
+        for name, values in arrays.items():
+            if values.ndim == 4:
+                values = values * np.float32(np.sqrt(1 / 0.4))
+                arrays[name] = values - values.mean((1, 2, 3), keepdims=True)
+            elif name.endswith("bn.bias"):
+                arrays[name] = np.abs(values)
+        return arrays

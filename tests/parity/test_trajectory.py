@@ -1,0 +1,119 @@
+"""L6: the training loop of both frameworks, and that a fault in it is noticed."""
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jt_models
+from jittwin.models.apf_gan import stage
+from parity.compare import Comparison, named_error
+from parity.levels import trajectory
+from parity.oracle import Twins
+from parity.training import ApfGanTraining
+
+
+class Brief(ApfGanTraining):
+    """A later fade, and the first step of phase 2."""
+
+    def checked(self, size):
+        return [3, 16]
+
+
+def kind(config, epoch):
+    """What sort of step an epoch consists of."""
+    at = stage(epoch, config.pg_niter, config.num_D)
+    return at.level, at.alpha > 0, at.first_fade, at.full, epoch > config.pretrain_epochs
+
+
+@pytest.mark.parametrize("size", ApfGanTraining.sizes)
+def test_every_kind_of_step_is_looked_at(size):
+    case = ApfGanTraining()
+    config = case.config(size)
+    batches = config.synthetic_images // config.batch_size
+    seen = {kind(config, 1 + step // batches) for step in case.checked(size)}
+    assert seen == {kind(config, epoch) for epoch in range(1, config.epochs + 1)}
+    assert len(seen) == 11
+    assert size == "tiny" or len(case.checked(size)) == config.epochs * batches == 100
+
+
+def test_one_step_from_the_same_state(twins):
+    row = trajectory.anchored(Brief(), "tiny", twins)
+    assert row.passed, row.detail["reason"]
+    assert row.detail["steps"] == 2
+    assert row.detail["curve"][1][0] == "step 16"
+
+
+def test_a_few_steps_alone(twins):
+    row = trajectory.freely(ApfGanTraining(), "tiny", twins)
+    assert row.passed, row.detail["reason"]
+    assert row.detail["steps"] >= 3
+
+
+FAULTS = [
+    ("apf_gan/losses.py", 'track(self.config.semantics.batchnorm_updates == "twice")', "track(False)",
+     "update statistics of G"),
+    ("nn/optim.py", "betas, self.steps[name], self", "betas, self.steps[name] + 1, self", "update D"),
+    ("apf_gan/losses.py", "self.discriminator.inherit(stage.level + 1)", "pass", "update D")]
+
+
+def test_faults_in_the_loop_are_noticed(twins, tmp_path):
+    """All of them in one broken copy; each shows in tensors of its own."""
+    shutil.copytree(Path(jt_models.__file__).parent, tmp_path / "jt_models")
+    for file, old, new, _ in FAULTS:
+        path = tmp_path / "jt_models" / file
+        source = path.read_text()
+        assert source.count(old) == 1
+        path.write_text(source.replace(old, new))
+    case = Brief()
+    case.checked = lambda size: [2]             # the first fade of a resolution
+    twins.replace_jittor(tmp_path)
+    try:
+        row = trajectory.anchored(case, "tiny", twins)
+    finally:
+        twins.replace_jittor(None)
+    failed = {name.split(",")[0] for name, *_, reason in row.detail["tensors"] if reason}
+    assert failed >= {tensor for *_, tensor in FAULTS}
+
+
+def update(error, own=1e-6, noise=1e-6, name="update G"):
+    truth = np.random.default_rng(0).normal(size=1000)
+    return trajectory.judged(Comparison({name: truth * (1 + error)}, {name: truth}, {name: own}, {name: noise}, {}))
+
+
+def test_an_update_is_judged_by_its_norm_against_the_noise():
+    assert update(1e-5)["update G"].passed
+    assert not update(1e-4)["update G"].passed
+    assert not update(np.nan)["update G"].passed
+    truth = np.ones(100)
+    flipped = np.where(np.arange(100) == 3, -1, truth)
+    assert named_error("update D", flipped, truth) == pytest.approx(0.2)
+
+
+def test_a_noise_that_hides_everything_leaves_pytorchs_own_error():
+    assert update(5e-6, noise=0.1)["update G"].passed
+    assert not update(1e-4, noise=0.1)["update G"].passed
+    assert not update(0.0, own=0.1, noise=0.1)["update G"].passed, "nothing is shown"
+
+
+def test_counts_and_rates_must_be_equal():
+    for name in ("rates", "counts", "position after 2"):
+        assert trajectory.judged(Comparison({name: np.ones(2)}, {name: np.ones(2)}, {name: 1.0}, {name: 1.0}, {}))[
+            name].passed
+        assert not update(1e-15, name=name)[name].passed
+
+
+def test_a_gradient_that_is_truly_zero_must_be_nearly_so():
+    assert trajectory.stays(np.array([1e-7, 0.0])).passed
+    assert trajectory.stays(np.array([])).passed
+    assert not trajectory.stays(np.array([1e-3])).passed
+
+
+def test_something_that_should_not_change_must_not():
+    """A statistic that no pass updates: the truth is zero, and any change is a fault."""
+    zero = np.zeros(4)
+    found = {"update statistics of D": zero}
+    measured = dict.fromkeys(found, 0.0)
+    assert all(v.passed for v in trajectory.judged(Comparison(found, found, measured, measured, {})).values())
+    changed = {"update statistics of D": np.array([0, 0, 1e-9, 0])}
+    assert not any(v.passed for v in trajectory.judged(Comparison(changed, found, measured, measured, {})).values())

@@ -32,7 +32,8 @@ def find_checkpoints(where: str, text: str | None) -> dict[str, str]:
     found = {name: there[name] for name in wanted if name in there}
     if not found:
         known = ", ".join(sorted(there, key=_number)) or "none"
-        raise UserError(f"{where}: no checkpoint of {'any epoch' if text is None else f'epochs {text}'}; there is {known}")
+        asked = "any epoch" if text is None else f"epochs {text}"
+        raise UserError(f"{where}: no checkpoint of {asked}; there is {known}")
     return found
 
 

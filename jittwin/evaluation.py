@@ -41,8 +41,8 @@ class Evaluation:
     def settings(self) -> dict:
         """What the values depend on besides the networks."""
         args = self.args
-        return {"labels": ImageSet(args.labels).fingerprint(), "mode": args.mode, "seed": args.seed, "width": args.width,
-                "weights": self.scorer.inception.weights, "reference": args.reference, "backend": args.backend}
+        return {"labels": ImageSet(args.labels).fingerprint(), "mode": args.mode, "seed": args.seed,
+                "width": args.width, "weights": self.scorer.inception.weights, "reference": args.reference, "backend": args.backend}
 
     def __call__(self, weights: dict, config) -> dict[str, float]:
         """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …}."""

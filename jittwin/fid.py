@@ -101,7 +101,8 @@ def compare(a: Statistics, b: Statistics, wanted) -> dict:
 
 def _features(*sides: Statistics):
     if any(side.features is None for side in sides):
-        raise UserError("statistics of another tool hold no features, which all metrics but fid need: give the pictures")
+        raise UserError("statistics of another tool hold no features, which all metrics but fid need: "
+                        "give the pictures")
     return [side.features for side in sides]
 
 
@@ -115,8 +116,8 @@ def report(results: dict, width: int) -> list[str]:
             spread = {"kid": "kid_error", "inception_score": "inception_score_deviation"}.get(name)
             plus = f" +- {results[spread]:.6f}" if spread else ""
             lines.append(f"{label} {results[name]:.6f}{plus}{mark}")
-    lines.append(f"mode {results['mode']}, {results['n_a']} against {results['n_b'] or 'an unknown number of'} pictures, "
-                 f"{results['backend']}")
+    other = results["n_b"] or "an unknown number of"
+    lines.append(f"mode {results['mode']}, {results['n_a']} against {other} pictures, {results['backend']}")
     return lines
 
 

@@ -65,7 +65,8 @@ def refuse_stale(labels: Path) -> None:
     stems = {path.stem for path in labels.iterdir()} if labels.is_dir() else set()
     stale = [path for path in RESULTS.glob("**/*") if path.is_file() and path.stem not in stems]
     if stale:
-        raise UserError(f"{stale[0]}: is there already, and is the picture of no label map of {labels}: empty {RESULTS}/")
+        raise UserError(f"{stale[0]}: is there already, and is the picture of no label map of {labels}: "
+                        f"empty {RESULTS}/")
 
 
 if __name__ == "__main__":

@@ -62,12 +62,12 @@ class FidScorer:
         for error in bad:
             print(f"left out: {error}", file=sys.stderr)
         if moments.n < 2:
-            raise UserError(f"{images}: {moments.n} picture that can be read; a distance needs at least two, "
-                            f"and means little below {len(self.inception.classifier.T)}")
+            raise UserError(f"{images}: {moments.n} picture that can be read; a distance needs at least two")
         features = np.stack([kept[index] for index in sorted(kept)])
+        provenance = {"mode": self.mode, "weights": self.inception.weights, "random_weights": self.inception.random,
+                      "backend": backend.name, "bad": len(bad), "source": os.path.basename(str(images))}
         return Statistics(moments.mean, moments.covariance, moments.n, features, self.inception.logits(features),
-                          {"mode": self.mode, "weights": self.inception.weights, "backend": backend.name,
-                           "random_weights": self.inception.random, "bad": len(bad), "source": os.path.basename(str(images))})
+                          provenance)
 
     def checked(self, statistics: Statistics, source) -> Statistics:
         """UserError: made in another mode or with other weights than this scorer's."""

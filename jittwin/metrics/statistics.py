@@ -1,7 +1,7 @@
 """What is known of a set of pictures' features, and the files it is kept in.
 
-Our files are .npz with `mu`, `sigma`, `n` and `provenance` (JSON); pytorch-fid reads them too. Read as well: pytorch-fid's
-own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy, whose mode and weights are not known.
+Our files are .npz with `mu`, `sigma`, `n` and `provenance` (JSON); pytorch-fid reads them too. Read as well:
+pytorch-fid's own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy, whose mode and weights are not known.
 """
 import io
 import json
@@ -88,7 +88,8 @@ def read_statistics(path: str | os.PathLike) -> Statistics:
                         "*_s.npy, or a folder of pictures") from error
     width = len(statistics.mean)
     if statistics.mean.ndim != 1 or statistics.covariance.shape != (width, width):
-        raise UserError(f"{where}: mu {statistics.mean.shape} and sigma {statistics.covariance.shape} do not belong together")
+        raise UserError(f"{where}: mu {statistics.mean.shape} and sigma {statistics.covariance.shape} "
+                        "do not belong together")
     if not (np.isfinite(statistics.mean).all() and np.isfinite(statistics.covariance).all()):
         raise UserError(f"{where}: holds values that are not finite")
     return statistics

@@ -180,9 +180,9 @@ class InceptionV3(Module):
 class FidInception(InceptionV3):
     """The network FID is measured with: images (B, 3, H, W) in [0, 1] to features (B, 2048).
 
-    The Inception of 2015 that TensorFlow published, in the layout of pytorch-fid: other poolings than torchvision's and,
-    in the file, a classifier of 1008 classes, which is left to the host. Images are resized to 299x299
-    without antialiasing. pool_padding: "excluded" as in TensorFlow, "included" as in the published
+    The Inception of 2015 that TensorFlow published, in the layout of pytorch-fid: other poolings than
+    torchvision's and, in the file, a classifier of 1008 classes, which is left to the host. Images are resized
+    to 299x299 without antialiasing. pool_padding: "excluded" as in TensorFlow, "included" as in the published
     APF-GAN, whose framework counts the zeros of the border.
     """
 

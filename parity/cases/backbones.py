@@ -76,7 +76,7 @@ class FidInception(Features):
 
     def weights(self, shapes, seed):
         """The one output lies behind all the layers, where the shifts of the other networks would let the picture's
-        share of it fade. Here all channels are shifted up alike, and filters that sum to zero take the shift out again."""
+        share of it fade. Here all channels are shifted up alike, and filters that sum to zero take that out again."""
         arrays = super().weights(shapes, seed)
         for name, values in arrays.items():
             if values.ndim == 4:

@@ -1,0 +1,57 @@
+"""L9: a run goes on in the other framework, and what would be lost on the way is noticed."""
+import numpy as np
+import pytest
+
+from parity.compare import equal
+from parity.levels import resume
+from parity.training import ApfGanTraining
+
+
+class Short(ApfGanTraining):
+    """Handed over between two early steps, the second of which grows the networks."""
+
+    def boundary(self, size):
+        return 2
+
+
+@pytest.fixture(scope="module")
+def begun(twins, tmp_path_factory):
+    """A run of two steps in PyTorch: its folder, and its last checkpoint but one as Jittor restores it."""
+    case, folder = Short(), str(tmp_path_factory.mktemp("run"))
+    arguments = {"case": case.reference(), "size": "tiny", "folder": folder}
+    twins.torch.call("parity.levels.resume:begin", steps=2, **arguments)
+    restored, trained = twins.jittor.call("parity.levels.resume:restored", start="1", **arguments)
+    return folder, restored, trained
+
+
+@pytest.mark.parametrize("case, way", [(Short(), ("torch", "jittor")), (ApfGanTraining(), ("jittor", "torch"))])
+def test_the_next_step_is_the_same_in_both(twins, case, way):
+    verdicts = resume.handed_over(case, "tiny", twins, way)
+    assert len(verdicts) > 1000
+    assert not [(name, verdict.reason) for name, verdict in verdicts.items() if not verdict.passed]
+
+
+def test_a_step_without_the_optimizers_state_is_another_step(twins, begun):
+    """Negative control: a resumption that restores the weights alone, and one that mistakes its position."""
+    folder, restored, trained = begun
+    before = resume.outcome(folder, "1", trained)
+    truth = resume.Truth(twins, before, 2, {"case": Short().reference(), "size": "tiny"})
+    whole = truth.judged("torch", resume.outcome(folder, "2", trained))
+    assert all(verdict.passed for verdict in whole.values())
+    forgetful = {name: np.zeros_like(a) if name.startswith("optimizer/") else a for name, a in before.arrays.items()}
+    for arrays, state, expected in (
+            (forgetful, before.state, "update moments of D"), (before.arrays, {**before.state, "epoch": 2}, "losses")):
+        found, now = twins.jittor.call("parity.training:advance", arrays, case=Short().reference(), size="tiny",
+                                       state=state, steps=2)
+        after = resume.Outcome(found, now, resume.outcome(folder, "2", trained).losses, trained)
+        failed = [name for name, verdict in truth.judged("jittor", after).items() if not verdict.passed]
+        assert any(name.startswith(("update", "counts")) for name in failed), expected
+
+
+def test_what_is_restored_is_the_checkpoint(begun):
+    folder, restored, trained = begun
+    before = resume.outcome(folder, "1", trained).arrays
+    assert restored.keys() == before.keys()
+    assert all(equal(restored[name], a).passed for name, a in before.items())
+    name = "optimizer/D/multiscale_discriminator_0.model0.0.0.weight_orig/exp_avg_sq"
+    assert not equal(np.nextafter(restored[name], np.float32(1)), before[name]).passed

@@ -19,7 +19,7 @@ class Op:
     data, so equality is owed. run: `run(side, *arguments)` returns what to compare, where the function's own result
     is not enough. masks: numbers of the tensors that hold 0 and 1. labels: … that hold class ids. weights: … that are
     ordinary numbers in every probe: what zero padding times an infinite weight is, PyTorch's own kernels disagree on.
-    size_argument: position of the (height, width) the result gets.
+    size_argument: position of the (height, width) the result gets. many: the result sums up images of any size.
     """
     example: tuple
     exact: bool = False
@@ -28,6 +28,7 @@ class Op:
     labels: tuple[int, ...] = ()
     weights: tuple[int, ...] = ()
     size_argument: int | None = None
+    many: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ OPS = {
     "upsample2": Op((IMAGES,), exact=True),
     "avg_pool2d": Op((IMAGES, 3, 2, 1, False)),
     "max_pool2d": Op((IMAGES, 3, 2, 1)),
-    "mean": Op((IMAGES,)),
+    "mean": Op((IMAGES,), many=True),
     "mean_dims": Op((IMAGES, (1, 3))),
-    "l1_mean": Op((IMAGES, IMAGES)),
+    "l1_mean": Op((IMAGES, IMAGES), many=True),
     "shift2d": Op((IMAGES, Like((2,), "int64", -3, 3, host=True), Like((2,), "int64", -3, 3, host=True)), exact=True),
     "where": Op((Like((2, 1, 1, 1), "uint8"), IMAGES, IMAGES), exact=True, masks=(0,)),
 }

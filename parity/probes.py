@@ -1,6 +1,6 @@
 """Inputs that show where two implementations of one operator part, and the run of one call on each of them.
 
-All but "odd" share the shape of the call, so that Jittor compiles one set of kernels.
+All but "odd" and "many" share the shape of the call, so that Jittor compiles one set of kernels.
 """
 from collections.abc import Iterator
 
@@ -16,7 +16,8 @@ from parity.sites import injected
 
 # Probes whose values come from a palette: moving a palette by one unit in the last place keeps ties ties.
 PALETTES = {"ties": (-1.0, 0.0, 1.0), "zeros": (0.0,), "extremes": (-100.0, -30.0, 0.5, 30.0, 100.0)}
-PROBES = ("random", *PALETTES, "large mean", "nan", "inf", "odd", "range")
+PROBES = ("random", *PALETTES, "large mean", "many", "nan", "inf", "odd", "range")
+MANY = (2, 3, 128, 192)      # elements that one float32 sum adds up badly [N1, N2]
 
 
 def inputs(call: dict, values: Arrays, seed: str) -> Iterator[tuple[str, Arrays]]:
@@ -32,7 +33,9 @@ def inputs(call: dict, values: Arrays, seed: str) -> Iterator[tuple[str, Arrays]
     for probe in PROBES:
         if probe == "range" and not integers or not (floats or probe in ("random", "range")):
             continue
-        shapes = {number: place["shape"] for number, place in places.items()}
+        if probe == "many" and not (op and op.many):
+            continue
+        shapes = {number: MANY if probe == "many" else place["shape"] for number, place in places.items()}
         if probe == "odd":
             odd = {number: shape if number in weights else _odd(shape) for number, shape in shapes.items()}
             if odd == shapes:
@@ -64,7 +67,7 @@ def _filled(probe: str, number: int, shape: list[int], site: str) -> Arrays:
         return {f"{number} codes": codes, "palette": palette}
     values = draws.normal(site, shape)
     flat = values.reshape(-1)
-    if probe == "large mean":
+    if probe in ("large mean", "many"):
         values += 10
     elif probe == "nan":
         # In the first half only: what one sample does to another shows as well.

@@ -114,7 +114,9 @@ def test_a_fault_is_found_where_it_shows(broken, name):
     ("ops.py", ("labels.unsqueeze(1)", "labels.int32().unsqueeze(1)"), r"one_hot\(.*\[range\] output"),
     ("ops.py", ("jt.array(array, dtype=str(array.dtype))", "jt.array(array)"), r"from_host\(.*\[range\] output"),
     ("ops.py", ("sign = (difference > 0).float32()", "sign = (difference >= 0).float32()"),
-     r"l1_mean\(.*\[ties\] slope 0")])
+     r"l1_mean\(.*\[ties\] slope 0"),
+    ("ops.py", ("    while len(x.shape) > 1:\n        x = x.sum(-1)\n    return x.sum() / count", "    return x.mean()"),
+     r" mean\(.*\[many\] output")])
 def test_faults_of_other_functions(broken, old, new, where):
     row = found(broken(f"nn/{old}", *new), Functions())
     assert any(re.search(where, tensor) for tensor, *_, reason in row.detail["tensors"] if reason)
@@ -173,7 +175,8 @@ def test_the_smallest_even_call_of_a_kind_is_kept():
 
 def test_probes_hold_what_they_are_named_after():
     given = dict(inputs(call("l1_mean", image(2, 3, 6, 8), image(2, 3, 6, 8))[0], {}, "seed"))
-    assert list(given) == ["random", "ties", "zeros", "extremes", "large mean", "nan", "inf", "odd"]
+    assert list(given) == ["random", "ties", "zeros", "extremes", "large mean", "many", "nan", "inf", "odd"]
+    assert given["many"]["0"].size > 2 ** 17 and "many" not in dict(inputs(call("relu", image(2, 3))[0], {}, "seed"))
     assert given["odd"]["0"].shape == given["odd"]["1"].shape == (2, 3, 5, 7)
     assert np.isnan(given["nan"]["0"]).any() and np.isposinf(given["inf"]["0"]).any()
     assert np.isneginf(given["inf"]["0"]).any() and given["large mean"]["0"].mean() > 9

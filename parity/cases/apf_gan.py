@@ -65,6 +65,12 @@ class ApfGan(Case):
     def batch(self, size: str) -> int:
         return 2 if size == "tiny" else 1
 
+    def weights(self, shapes, seed):
+        """Such that few pixels are quite black or white: there the gradient would vanish, and every rounding error
+        show as another grey level."""
+        weights = super().weights(shapes, seed)
+        return {name: a * np.float32(0.2) if "conv_img." in name else a for name, a in weights.items()}
+
     def network(self, side, part: str, size: str, mode: str):
         """Part "encoder", "generator" or "discriminator", as the epoch of the mode has it."""
         options = {"seg_noise": is_noisy(mode), "heads": not stage_of(mode).full} if part == "generator" else {}

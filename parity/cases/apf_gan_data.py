@@ -114,11 +114,6 @@ class Pictures(ApfGan):
             setattr(networks, net, self.network(side, part, size, "eval noise"))
         return networks
 
-    def weights(self, shapes, seed):
-        """Such that few pixels are quite black or white, where every rounding error would cross a boundary."""
-        weights = super().weights(shapes, seed)
-        return {name: a * np.float32(0.1) if ".out_conv_img." in name else a for name, a in weights.items()}
-
     def inputs(self, size, mode):
         return {"label": label_maps(self.config(size), self.batch(size))}
 

@@ -62,25 +62,27 @@ def test_another_semantics_is_noticed(twins, mode, part):
     assert len(wrong) >= 0.8 * len(told) > 0
 
 
-def outcomes(monkeypatch, *passes):
-    """A check of the encoder whose comparisons turn out so, one after the other."""
-    seeds = []
+def outcomes(monkeypatch, *failing):
+    """A check of the encoder in whose comparisons, one after the other, these tensors of "ab" disagree."""
+    asked = []
 
     def compared(case, size, mode, twins, seed, part):
-        seeds.append((part, seed))
-        return {"gradient x": Verdict(1.0, 0.0, 0.0, 1.0, "" if passes[len(seeds) - 1] else "off")}
+        asked.append((part, seed))
+        return {f"gradient {name}": Verdict(1.0, 0.0, 0.0, 1.0, "off" if name in failing[len(asked) - 1] else "")
+                for name in "ab"}
 
     monkeypatch.setattr(backward, "compared", compared)
     row, = backward.check(find("apf_gan.encoder"), "tiny", "train", None)
-    return row, seeds
+    return row, asked
 
 
 def test_an_accident_of_the_weights_is_not_a_fault(monkeypatch):
-    row, seeds = outcomes(monkeypatch, False, True, True)
-    assert row.passed and seeds == [(0, 0), (0, 1), (1, 0)]
+    row, asked = outcomes(monkeypatch, "a", "b", "")
+    assert row.passed and asked == [(0, 0), (0, 1), (1, 0)]
     assert row.detail["weights_replaced"] == {"direction 0": 1}
 
 
 def test_what_disagrees_with_all_weights_is_a_fault(monkeypatch):
-    row, seeds = outcomes(monkeypatch, True, False, False, False)
-    assert not row.passed and row.worst == "gradient x (direction 1)" and seeds[-1] == (1, backward.SETS - 1)
+    row, asked = outcomes(monkeypatch, "", "ab", "a", "ab")
+    assert not row.passed and row.detail["reason"].startswith("1 of 4 tensors, worst gradient a (direction 1)")
+    assert asked[-1] == (1, backward.SETS - 1)

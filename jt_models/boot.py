@@ -140,6 +140,12 @@ def _provide_onednn() -> bool:
     return True
 
 
+def onednn_flags() -> str:
+    """What a kernel of ours that calls oneDNN is compiled with, as an option of Jittor's."""
+    folder = _onednn_dir()
+    return f'FLAGS: -I"{folder}/include" -L"{folder}/lib" -lmkldnn -Wl,-rpath,{folder}/lib '
+
+
 def _import_environment(root: pathlib.Path) -> dict:
     """The variables Jittor reads while it is imported."""
     env = {

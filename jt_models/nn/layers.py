@@ -23,8 +23,7 @@ class Linear(Module):
         self.bias = jt.zeros((out_features,)) if bias else None
 
     def execute(self, x):
-        y = nn.matmul_transpose(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        return ops.linear(x, self.weight, self.bias)
 
 
 class Conv2d(Module):
@@ -41,6 +40,19 @@ class Conv2d(Module):
 
     def execute(self, x):
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class DepthwiseConv2d(Module):
+    """Each channel by its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
+
+    def __init__(self, channels: int, kernel_size: int, padding: int = 0):
+        super().__init__()
+        self.padding = padding
+        self.weight = jt.zeros((channels, 1, kernel_size, kernel_size))
+        self.bias = jt.zeros((channels,))
+
+    def execute(self, x):
+        return ops.depthwise_conv2d(x, self.weight, self.bias, self.padding)
 
 
 class SpectralConv2d(Module):
@@ -165,6 +177,19 @@ class InstanceNorm2d(Module):
         return y.reshape(x.shape)
 
 
+class LayerNorm(Module):
+    """Normalises each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = jt.ones((channels,))
+        self.bias = jt.zeros((channels,))
+
+    def execute(self, x):
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
 class LeakyReLU(Module):
     def __init__(self, slope: float = 0.2):
         super().__init__()
@@ -177,6 +202,11 @@ class LeakyReLU(Module):
 class ReLU(Module):
     def execute(self, x):
         return ops.relu(x)
+
+
+class GELU(Module):
+    def execute(self, x):
+        return ops.gelu(x)
 
 
 class MaxPool2d(Module):

@@ -7,6 +7,7 @@ import numpy as np
 
 from jt_models.boot import jt, nn
 from jt_models.nn.kernels import MaxPool
+from jt_models.nn.transformer_kernels import Attention, DepthwiseConv, Gelu, LayerNorm, Softmax
 
 tanh = jt.tanh
 
@@ -60,6 +61,38 @@ def one_hot(labels, classes: int):
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
     return nn.conv2d(x, weight, bias, stride, padding)
+
+
+def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
+    """Each channel by its own kernel of weight (C, 1, k, k), stride 1; Jittor's grouped one uses one thread."""
+    y = DepthwiseConv(padding)(x, weight)
+    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+def linear(x, weight, bias=None):
+    """x (…, in) times weight (out, in) transposed, plus bias."""
+    y = nn.matmul_transpose(x, weight)
+    return y if bias is None else y + bias
+
+
+def gelu(x):
+    """Exact, by the error function."""
+    return Gelu()(x)
+
+
+def layer_norm(x, weight, bias, eps: float = 1e-5):
+    """Each row of x (…, C) normalised; Jittor's own loses the variance of rows with a large mean [N3]."""
+    return LayerNorm(eps)(x, weight, bias)
+
+
+def softmax(x):
+    """Along the last axis."""
+    return Softmax()(x)
+
+
+def attention(q, k, v, heads: int):
+    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads)."""
+    return Attention(heads)(q, k, v)
 
 
 def interpolate(x, size, mode: str = "nearest"):

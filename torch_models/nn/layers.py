@@ -23,6 +23,19 @@ class Conv2d(nn.Module):
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
+class DepthwiseConv2d(nn.Module):
+    """Each channel by its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
+
+    def __init__(self, channels: int, kernel_size: int, padding: int = 0):
+        super().__init__()
+        self.padding = padding
+        self.weight = nn.Parameter(torch.zeros(channels, 1, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        return ops.depthwise_conv2d(x, self.weight, self.bias, self.padding)
+
+
 class SpectralConv2d(nn.Module):
     """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
 
@@ -134,6 +147,19 @@ class InstanceNorm2d(nn.Module):
         return nn.functional.instance_norm(x, eps=self.eps)
 
 
+class LayerNorm(nn.Module):
+    """Normalises each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
 class LeakyReLU(nn.Module):
     def __init__(self, slope: float = 0.2):
         super().__init__()
@@ -146,6 +172,11 @@ class LeakyReLU(nn.Module):
 class ReLU(nn.Module):
     def forward(self, x):
         return ops.relu(x)
+
+
+class GELU(nn.Module):
+    def forward(self, x):
+        return ops.gelu(x)
 
 
 class MaxPool2d(nn.Module):

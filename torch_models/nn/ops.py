@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 leaky_relu = F.leaky_relu
 relu = F.relu
+gelu = F.gelu
 tanh = torch.tanh
 
 
@@ -53,6 +54,31 @@ def one_hot(labels, classes: int):
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
     return F.conv2d(x, weight, bias, stride, padding)
+
+
+def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
+    """Each channel by its own kernel of weight (C, 1, k, k), stride 1."""
+    return F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
+
+
+def linear(x, weight, bias=None):
+    """x (…, in) times weight (out, in) transposed, plus bias."""
+    return F.linear(x, weight, bias)
+
+def layer_norm(x, weight, bias, eps: float = 1e-5):
+    """Each row of x (…, C) normalised."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def softmax(x):
+    """Along the last axis."""
+    return x.softmax(-1)
+
+
+def attention(q, k, v, heads: int):
+    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads)."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def interpolate(x, size, mode: str = "nearest"):

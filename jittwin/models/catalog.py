@@ -29,5 +29,7 @@ MODELS = (
            "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),
     Record("inception_fid", ("backbones.inception_v3", "FidInception"),
            "features of FID, KID, precision, recall", "pytorch-fid's file or APF-GAN's net_params.pkl", "Apache-2.0"),
+    Record("segformer", ("backbones.segformer", "SegFormer"),
+           "mask accuracy", "hub nvidia/segformer-b0 … b5-finetuned-ade-*", "NVIDIA source code, non-commercial"),
 )
 BY_NAME = {record.name: record for record in MODELS}

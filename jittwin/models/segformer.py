@@ -1,0 +1,72 @@
+"""SegFormer's configuration, and how its 150 classes of ADE20K become the challenge's 29.
+
+Xie et al. 2021, arXiv 2105.15203. Names and sizes are those of the config.json and the weights on the Hugging Face hub.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jittwin.classes import CLASS_NUMBER, CLASSES
+from jittwin.errors import UserError, choose_from
+
+ADE_CLASSES = 150
+
+
+@dataclass(frozen=True)
+class SegFormerConfig:
+    """Per stage: depths, hidden_sizes, num_attention_heads, sr_ratios (by which keys and values are made coarser)."""
+
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    hidden_sizes: tuple[int, ...] = (32, 64, 160, 256)
+    num_attention_heads: tuple[int, ...] = (1, 2, 5, 8)
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
+    patch_sizes: tuple[int, ...] = (7, 3, 3, 3)
+    strides: tuple[int, ...] = (4, 2, 2, 2)
+    mlp_ratio: int = 4
+    decoder_hidden_size: int = 256
+    num_labels: int = ADE_CLASSES
+
+
+WIDE = (64, 128, 320, 512)
+PRESETS = {
+    "B0": SegFormerConfig(),
+    "B1": SegFormerConfig(hidden_sizes=WIDE),
+    "B2": SegFormerConfig((3, 4, 6, 3), WIDE, decoder_hidden_size=768),
+    "B3": SegFormerConfig((3, 4, 18, 3), WIDE, decoder_hidden_size=768),
+    "B4": SegFormerConfig((3, 8, 27, 3), WIDE, decoder_hidden_size=768),
+    "B5": SegFormerConfig((3, 6, 40, 3), WIDE, decoder_hidden_size=768),
+}
+
+# Of the 29 classes all but "other", in their order: the ADE20K class of the same name, counted from 0.
+_ADE = (16, 2, 21, 26, 34, 4, 13, 68, 60, 46, 94, 1, 9, 17, 12, 76, 113, 0, 140, 52, 128, 61, 29, 6, 38, 32, 103, 25)
+
+
+def landscape_classes() -> np.ndarray:
+    """uint8 (150,): the challenge's class of each ADE20K class; the 122 that it does not name are "other"."""
+    table = np.full(ADE_CLASSES, CLASS_NUMBER["other"], np.uint8)
+    table[list(_ADE)] = np.arange(CLASSES - 1)
+    return table
+
+
+def preset(name: str, num_labels: int = ADE_CLASSES) -> SegFormerConfig:
+    """UserError: no variant of this name."""
+    if name not in PRESETS:
+        raise UserError(f"no SegFormer {name!r}{choose_from(name, PRESETS)}")
+    return SegFormerConfig(**(vars(PRESETS[name]) | {"num_labels": num_labels}))
+
+
+def infer_preset(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
+    """("B5", 150): the variant and the number of classes of a state. UserError: not that of a SegFormer B0 to B5."""
+    try:
+        classes, wide = shapes["decode_head.classifier.weight"][:2]
+        sizes = tuple(shapes[f"segformer.encoder.layer_norm.{stage}.weight"][0] for stage in range(4))
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(f"not the weights of a SegFormer for segmentation ({error} is missing), as the hub has "
+                        "them in model.safetensors or pytorch_model.bin") from error
+    depths = tuple(sum(f"segformer.encoder.block.{stage}.{layer}.layer_norm_1.weight" in shapes
+                       for layer in range(len(shapes))) for stage in range(4))
+    for name, config in PRESETS.items():
+        if (config.depths, config.hidden_sizes, config.decoder_hidden_size) == (depths, sizes, wide):
+            return name, classes
+    raise UserError(f"depths {depths}, widths {sizes} and a decoder of {wide} are no SegFormer B0 to B5")

@@ -134,9 +134,14 @@ SUBSET = {"file_decides_type": "L1", "epsilon_outside_root": "L2", "encoder_slop
           "norm_gradient_without_mean": "L4", "adam_without_correction": "L5", "translation_sign": "L7"}
 
 
+HARMLESS = Fault("harmless", "", "apf_gan/encoder.py", '"""The mask encoder', '"""A mask encoder', "a word", (ENCODER,))
+
+
 @pytest.fixture(scope="module")
 def result():
-    return mutate.run([ENCODER, "apf_gan.augment"], only=SUBSET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAULTS, HARMLESS.name, HARMLESS)
+        return mutate.run([ENCODER, "apf_gan.augment"], only=[*SUBSET, HARMLESS.name])
 
 
 @pytest.mark.parametrize("name, level", SUBSET.items())
@@ -145,19 +150,15 @@ def test_a_fault_is_found_where_it_should_be(result, name, level):
     assert level in found["killed_by"], found
 
 
+def test_a_change_that_breaks_nothing_survives(result):
+    assert result["mutants"][-1]["verdict"] == "survived"
+    assert result["kill_rate"] == len(SUBSET) / (len(SUBSET) + 1)
+    assert result["objections"] == ["kill rate 85.7% is below 95%", "harmless survives unexplained: a word"]
+
+
 def test_the_unbroken_twin_passes_and_the_report_is_plain_json(result):
-    assert all(row.passed for row in result["rows"]) and not result["objections"]
-    assert result["kill_rate"] == 1.0
+    assert result["rows"] and all(row.passed for row in result["rows"])
     json.dumps([result["mutants"], result["by_level"]])
-
-
-def test_a_change_that_breaks_nothing_survives(monkeypatch):
-    harmless = Fault("harmless", "", "apf_gan/encoder.py", '"""The mask encoder', '"""A mask encoder', "a word",
-                     (ENCODER,))
-    monkeypatch.setitem(FAULTS, "harmless", harmless)
-    found = mutate.run([ENCODER], only=["harmless"], levels=["L4"])
-    assert found["kill_rate"] == 0 and found["mutants"][0]["verdict"] == "survived"
-    assert found["objections"] == ["kill rate 0.0% is below 95%", "harmless survives unexplained: a word"]
 
 
 def command(words):

@@ -15,7 +15,7 @@ class SegFormer(Case):
     modes = ("eval",)
     levels = ("L1", "L2", "L3", "L4")
     differentiable = ("image",)
-    full_depth = 3
+    full_depth = 4
 
     def build(self, side, size, mode):
         return side.backend.build(self.name, TINY if size == "tiny" else PRESETS["B5"])

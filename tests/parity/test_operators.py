@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NETWORK = Pair("tests.parity.operator_modules:torch_network", "tests.parity.operator_modules:jittor_network",
                inputs={"x": (2, 3, 6, 8)}, modes=("train",))
 
+# float32 PyTorch has NaN for the GELU of infinity, and no digit of what a saturated tanh or softmax passes back.
+UNDECIDED = {"tanh [large mean] slope", "gelu [inf] output", "attention [extremes] slope", "l1_mean [many] slope"}
+
 
 def functions(side, arrays):
     """In a worker: the names of nn.ops."""
@@ -57,7 +60,7 @@ def test_every_function_passes(twins):
     assert {re.sub(r"\d+ (\w+).*", r"\1", call) for call in row.detail["calls"]} == set(OPS)
     assert row.detail["count"] > 400
     # What float32 PyTorch does not know itself is left open: it is little.
-    assert all(name.startswith("2 tanh") and "[large mean] slope" in name for name in row.detail["undecided"])
+    assert {re.sub(r"\d+ (\w+)\(.*(\[.*\] \w+).*", r"\1 \2", name) for name in row.detail["undecided"]} <= UNDECIDED
 
 
 def test_a_users_network_passes(twins):

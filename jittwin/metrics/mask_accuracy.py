@@ -1,0 +1,151 @@
+"""Mask accuracy: whether pictures show the label maps they were made from, as a SegFormer sees them.
+
+The challenge's organisers never published their weights, so values compare only among measurements with one file. Two
+anchors say what a value is worth: what photographs of the same labels reach, and what pictures of other labels do.
+"""
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from jittwin import imaging
+from jittwin.backend import Backend
+from jittwin.classes import CLASSES
+from jittwin.data.landscape import label_folder, list_pictures
+from jittwin.draws import Draws
+from jittwin.errors import UserError
+from jittwin.metrics.images import ImageSet, prepared
+from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
+from jittwin.weights import fingerprint, read_weights
+
+SIDE = 640      # of what the network sees; the aspect is squashed
+MEAN, DEVIATION = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
+BAND = 64       # rows of logits enlarged at a time
+FILES = "the hub's nvidia/segformer-b5-finetuned-ade-640-640, or a SegFormer trained on the 29 classes"
+
+
+class MaskAccuracy:
+    """A SegFormer that reads landscapes.
+
+    weights: a file with the hub's key names, of 150 ADE20K classes or the challenge's 29. random: without a file, go
+    on with untrained weights of `variant`, equal in both twins. UserError: neither, another network, other classes.
+    """
+
+    def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
+                 variant: str = "B0", num_labels: int = ADE_CLASSES, workers: int | None = None):
+        if weights is None and not random:
+            raise UserError(f"mask accuracy needs the weights of a SegFormer: give a file ({FILES}), or ask for random "
+                            "ones")
+        self.backend, self.workers = backend, workers
+        arrays = None if weights is None else read_weights(weights)
+        if arrays is not None:
+            try:
+                variant, num_labels = infer_preset({name: a.shape for name, a in arrays.items()})
+            except UserError as error:
+                raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
+        if num_labels not in (CLASSES, ADE_CLASSES):
+            raise UserError(f"{weights or variant}: {num_labels} classes, where mask accuracy needs the challenge's "
+                            f"{CLASSES} or ADE20K's {ADE_CLASSES}")
+        self.variant, self.network = variant, backend.build("segformer", preset(variant, num_labels))
+        self.table = landscape_classes() if num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
+        shapes = {name: a.shape for name, a in backend.state_numpy(self.network).items()}
+        try:
+            backend.load_numpy(self.network, random_weights(shapes) if arrays is None else arrays,
+                               allow_unexpected=("*.num_batches_tracked",))
+        except UserError as error:
+            raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
+        backend.train_mode(self.network, False)
+        self.weights = "random" if arrays is None else fingerprint(backend.state_numpy(self.network))
+
+    @property
+    def random(self) -> bool:
+        return self.weights == "random"
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Float32 (K, 160, 160) of an image as `prepare` makes it."""
+        with self.backend.no_grad():
+            return self.backend.numpy(self.network(self.backend.asarray(image[None])))[0]
+
+    def labels(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """uint8 (*size) with the challenge's classes, as seen in the picture uint8 (H, W, 3)."""
+        return self.table[enlarged_argmax(self.logits(prepare(image)), size)]
+
+    def measure(self, pictures, labels, quiet: bool = False) -> dict[str, float]:
+        """{"mask_accuracy", "mask_accuracy_shuffled"}: the mean, over pictures, of the share of right pixels.
+
+        pictures: see ImageSet. labels: a folder of label maps, or of a data set, with the pictures' names. shuffled:
+        every picture against the label map half the set away, NaN for one picture. UserError: names without a partner.
+        """
+        pictures = ImageSet(pictures)
+        maps = paired_labels(pictures, labels)
+        right, shuffled = [], []
+        for index, image in tqdm(prepared(pictures, prepare, self.workers), f"{pictures}"[-40:], len(pictures),
+                                 disable=quiet or None):
+            logits, seen = self.logits(image), {}
+            for at, found in ((index, right), ((index + max(1, len(maps) // 2)) % len(maps), shuffled)):
+                truth = checked_label(maps[at])
+                if truth.shape not in seen:
+                    seen[truth.shape] = self.table[enlarged_argmax(logits, truth.shape)]
+                found.append(np.mean(seen[truth.shape] == truth))
+        return {"mask_accuracy": float(np.mean(right)),
+                "mask_accuracy_shuffled": float(np.mean(shuffled)) if len(maps) > 1 else float("nan")}
+
+
+def prepare(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) to float32 (3, 640, 640): Pillow's antialiased bilinear, ImageNet's mean and deviation."""
+    resized = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
+    return np.ascontiguousarray(((resized / np.float32(255) - MEAN) / DEVIATION).transpose(2, 0, 1))
+
+
+def enlarged_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K, h, w) to integers (*size): the best class after bilinear enlargement, half-pixel centres, no antialiasing."""
+    top, below, down = _taps(logits.shape[1], size[0])
+    left, right, across = _taps(logits.shape[2], size[1])
+    found = np.empty(size, np.intp)
+    for start in range(0, size[0], BAND):
+        rows = slice(start, start + BAND)
+        t = down[rows, None]
+        band = logits[:, top[rows]] * (1 - t) + logits[:, below[rows]] * t
+        found[rows] = (band[:, :, left] * (1 - across) + band[:, :, right] * across).argmax(0)
+    return found
+
+
+def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two positions that each new one lies between, and how far along."""
+    at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+    first = np.minimum(at.astype(np.intp), old - 1)
+    return first, np.minimum(first + 1, old - 1), (at - first).astype(np.float32)
+
+
+def paired_labels(pictures: ImageSet, labels: str | os.PathLike) -> list[Path]:
+    """The label map of each picture, by name. UserError: a picture without one."""
+    folder = label_folder(labels)
+    maps = {path.stem: path for path in list_pictures(folder)}
+    stems: Sequence[str] = [Path(name).stem for name in pictures.names]
+    for stem, name in zip(stems, pictures.names, strict=True):
+        if stem not in maps:
+            raise UserError(f"{pictures}: {name} has no label map of its name in {folder}; add it or remove "
+                            "the picture")
+    return [maps[stem] for stem in stems]
+
+
+def checked_label(path: Path) -> np.ndarray:
+    """uint8 (H, W). UserError: classes that there are not."""
+    label = imaging.decode_label(path)
+    if label.max() >= CLASSES:
+        raise UserError(f"{path}: holds label {label.max()}; the classes are 0..{CLASSES - 1}")
+    return label
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Normal of variance 1 / fan-in; norms are the identity, biases 0."""
+    arrays = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            arrays[name] = Draws(0).normal(name, shape) / np.float32(np.sqrt(np.prod(shape[1:])))
+        else:
+            arrays[name] = np.full(shape, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, np.float32)
+    return arrays

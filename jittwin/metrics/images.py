@@ -58,7 +58,7 @@ class ImageSet:
             raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
 
     def decode(self, index: int) -> np.ndarray:
-        """uint8 (H, W, 3); jittwin.imaging says what becomes of grey, 16-bit, alpha, turned. UserError names the file."""
+        """uint8 (H, W, 3); jittwin.imaging says what becomes of grey, 16-bit or turned files. UserError names it."""
         return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index))
 
     def label(self, index: int) -> str:

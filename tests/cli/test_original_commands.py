@@ -84,7 +84,7 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
     network = ["--random-weights", "--backend", backend]
     merged, measured, pure, chosen, stale = run(
         ["merge_ckpt.py", folder, "4", "5"],
-        ["fid.py", pictures, labels, folder, "4-5", "99", "avg_4_5", *network],
+        ["fid.py", pictures, labels, folder, "4-5", "99", *network],
         ["fid.py", pictures, labels, folder, "True", "5", "4", *network],
         ["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", *network],
         ["fid.py", pictures, data / "labels", folder, "4", *network], cwd=phases)
@@ -96,7 +96,7 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
             assert value.dtype == np.float64
             np.testing.assert_array_equal(value, (parts[0][key].astype(np.float64) + parts[1][key]) / 2)
     lines = [line for line in measured.ok().out.splitlines() if "  fid:  " in line]
-    assert [line.split("  fid:  ")[0] for line in lines] == [f"{folder}/{name}" for name in ("4", "5", "avg_4_5")]
+    assert [line.split("  fid:  ")[0] for line in lines] == [f"{folder}/{name}" for name in ("4", "5")]
     assert "fid:" in pure.ok().out
     # The pictures of the measurements before are in the way of a choice among seeds.
     assert chosen.status == 2 and "holds pictures already" in chosen.err

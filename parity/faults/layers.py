@@ -1,6 +1,7 @@
 """Faults of layers: norms, convolutions, what is a parameter and what a buffer."""
 from parity.faults.fault import Fault
-from parity.faults.where import DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR, INCEPTION, OPTIMIZERS, VGG
+from parity.faults.where import (DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR, INCEPTION, NETWORKS,
+                                 OPTIMIZERS, VGG)
 
 LAYERS = "nn/layers.py"
 
@@ -33,7 +34,7 @@ FAULTS = (
           "buffers count as parameters and are trained", (ENCODER,)),
     Fault("hidden_buffer", "S2", LAYERS,
           'self.register_buffer("weight_u",', 'self.register_buffer("_weight_u",',
-          "an attribute with an underscore is not part of the state", (ENCODER,)),
+          "an attribute with an underscore is not part of the state", NETWORKS),
     Fault("biased_running_variance", "N4", LAYERS,
           'if self.running_variance == "unbiased":', 'if self.running_variance == "biased":',
           "the running variance takes n/(n-1) exactly where it must not", (GENERATOR,)),

@@ -6,6 +6,7 @@ writes, because JPEG changes FID.
 import argparse
 import shutil
 import tempfile
+from functools import cached_property
 from pathlib import Path
 
 from jittwin import fid as fid_command
@@ -13,6 +14,7 @@ from jittwin.backend import load_backend
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.generate import Renderer, Sampler
 from jittwin.metrics.images import ImageSet
+from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.preparation import MODES
 from jittwin.metrics.statistics import fid
 
@@ -29,29 +31,43 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 class Evaluation:
-    """FID of the pictures that some networks make. UserError, before any is made: no weights, no reference."""
+    """FID of the pictures that some networks make, and their mask accuracy where a segmenter is given.
 
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
+    segmenter: a SegFormer's weights. real: photographs of the label maps, whose mask accuracy is what to hope for.
+    UserError, before any picture is made: no weights, no reference.
+    """
+
+    def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None):
+        self.args, self.real = args, real
         self.backend = load_backend(args.backend)
         self.backend.setup(device=args.device, threads=args.threads)
         self.scorer = fid_command.scorer(args, self.backend)
+        self.masks = MaskAccuracy(self.backend, segmenter, workers=args.workers) if segmenter else None
         self.reference = self.scorer.statistics(args.reference)
 
     def settings(self) -> dict:
         """What the values depend on besides the networks."""
         args = self.args
-        return {"labels": ImageSet(args.labels).fingerprint(), "mode": args.mode, "seed": args.seed,
-                "width": args.width, "weights": self.scorer.inception.weights, "reference": args.reference, "backend": args.backend}
+        return {"labels": ImageSet(args.labels).fingerprint(), "reference": args.reference, "mode": args.mode,
+                "seed": args.seed, "width": args.width, "weights": self.scorer.inception.weights,
+                "backend": args.backend, "segmenter": self.masks and self.masks.weights, "real": self.real}
+
+    @cached_property
+    def upper_anchor(self) -> dict[str, float]:
+        """Mask accuracy of the photographs, measured once."""
+        if self.masks is None or self.real is None:
+            return {}
+        return {"mask_accuracy_real": self.masks.measure(self.real, self.args.labels)["mask_accuracy"]}
 
     def __call__(self, weights: dict, config) -> dict[str, float]:
-        """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …}."""
+        """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …} and more."""
         labels = LandscapeDataset(self.args.labels, train=False, crop_size=self.args.width or config.crop_size)
         renderer = Renderer(Sampler(self.backend, config, weights), labels)
         folder = Path(tempfile.mkdtemp(prefix="jittwin-"))
         try:
             renderer.render({self.args.seed: folder})
             pictures = self.scorer.compute(ImageSet(folder), quiet=True)
+            seen = self.masks.measure(folder, self.args.labels) if self.masks else {}
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return {"fid": fid(pictures, self.reference)}
+        return {"fid": fid(pictures, self.reference), **seen, **self.upper_anchor}

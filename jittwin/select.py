@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from jittwin.atomic import write_file
@@ -16,6 +17,7 @@ from jittwin.errors import UserError
 from jittwin.evaluation import Evaluation
 from jittwin.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.generate import read_generator
+from jittwin.metrics.competition import a_board
 from jittwin.weights import fingerprint
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
@@ -27,13 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {TABLE}, {CHART} and the record that "
                         "lets an interrupted selection go on")
     parser.add_argument("--ema", action="store_true", help="use the averaged weights of a run with ema > 0")
+    parser.add_argument("--segmenter", metavar="FILE", help="weights of a SegFormer B0 to B5 with the 150 classes of "
+                        "ADE20K or the challenge's 29: adds mask accuracy, and what pictures of other labels reach")
+    parser.add_argument("--real", metavar="DIR", help="photographs with the label maps' names: adds the mask accuracy "
+                        "they reach")
+    parser.add_argument("--aesthetic", metavar="NUMBER|CSV", help="mean aesthetic score, 1..10, of all checkpoints, or "
+                        "a file with the columns epoch and aesthetic: adds the competition's score, and ranks by it")
     add_evaluation_arguments(parser, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Carries out `jittwin select`; raises UserError."""
     checkpoints = find_checkpoints(args.run, args.epochs)
-    evaluation, out = Evaluation(args), Path(args.out)
+    for option in ("real", "aesthetic"):
+        if getattr(args, option) and not args.segmenter:
+            raise UserError(f"--{option} is about mask accuracy: give --segmenter FILE too")
+    aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic else {}
+    evaluation, out = Evaluation(args, args.segmenter, args.real), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     settings = evaluation.settings() | {"ema": args.ema}
     rows = known_rows(out / RECORD, settings)
@@ -44,15 +56,51 @@ def run(args: argparse.Namespace) -> None:
             rows[name] = {"networks": digest, **evaluation(weights, config)}
             write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
         print(f"{name}: FID {rows[name]['fid']:.6f}", file=sys.stderr, flush=True)
-    chosen = {name: rows[name] for name in checkpoints}
-    ranked = sorted(chosen, key=lambda name: chosen[name]["fid"])
+    chosen = {name: dict(rows[name]) for name in checkpoints}
+    for name, value in aesthetic.items():
+        row = chosen[name]
+        row |= {"aesthetic": value, "score": a_board(row["mask_accuracy"], value, row["fid"])}
+    ranked = sorted(chosen, key=lambda name: -chosen[name]["score"] if aesthetic else chosen[name]["fid"])
     write_file(out / TABLE, table(ranked, chosen))
     write_file(out / CHART, line_chart("FID of each checkpoint", "epoch", "FID",
                                        [(name, chosen[name]["fid"]) for name in checkpoints]))
     mark = " (random weights)" if args.random_weights else ""
     for name in ranked:
-        print(f"{name:>8}  FID {chosen[name]['fid']:.6f}{mark}")
+        print(f"{name:>8}  FID {chosen[name]['fid']:.6f}{mark}{described(chosen[name])}")
+    if args.segmenter and not args.real:
+        print("mask accuracy of photographs: not known (give --real DIR)")
     print(f"best: {checkpoints[ranked[0]]}")
+
+
+def described(row: dict) -> str:
+    """Mask accuracy with its anchors, and the score, where they were measured."""
+    shown = (("mask accuracy", "mask_accuracy"), ("with other labels", "mask_accuracy_shuffled"),
+             ("of photographs", "mask_accuracy_real"), ("score", "score"))
+    return "".join(f"  {title} {row[key]:.4f}" for title, key in shown if key in row)
+
+
+def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
+    """The aesthetic score of each of these checkpoints. UserError: not a number, one is missing."""
+    if Path(text).suffix.lower() == ".csv":
+        try:
+            with open(text, newline="") as stream:
+                given = {row["epoch"].strip(): row["aesthetic"] for row in csv.DictReader(stream)}
+        except KeyError as error:
+            raise UserError(f"{text}: has no column {error}: give epoch,aesthetic") from error
+        if missing := [name for name in names if name not in given]:
+            raise UserError(f"{text}: has no line for epoch {missing[0]}")
+    else:
+        given = dict.fromkeys(names, text)
+    return {name: _aesthetic(given[name], name) for name in names}
+
+
+def _aesthetic(text: str, name: str) -> float:
+    try:
+        if 0 <= (value := float(text)) <= 10:
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"--aesthetic: {text!r} of epoch {name} is not a number from 0 to 10 (a file's name ends in .csv)")
 
 
 def known_rows(path: Path, settings: dict) -> dict[str, dict]:

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from commands import BACKENDS, run, train
-from jittwin.weights import read_weights
+from jittwin.backend import load_backend
+from jittwin.classes import CLASS_NUMBER, CLASSES
+from jittwin.metrics.mask_accuracy import random_weights
+from jittwin.models.segformer import preset
+from jittwin.weights import read_weights, write_weights
 
 FID = ["--random-weights", "--mode", "clean"]
 
@@ -103,6 +107,66 @@ def test_merging_files_of_any_kind(place, labels):
         exact = (five[key].astype(np.float64) + six[key]) / 2
         np.testing.assert_array_equal(mean[key], exact)
         np.testing.assert_allclose(ema[key], (exact + five[key]) / 2, rtol=1e-6, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def segmenter(place):
+    """Weights of an untrained SegFormer B0 with 29 classes, which sees sky and trees everywhere."""
+    backend = load_backend("torch")
+    network = backend.build("segformer", preset("B0", CLASSES))
+    shapes = {name: array.shape for name, array in backend.state_numpy(network).items()}
+    path, weights = place / "segformer.safetensors", random_weights(shapes)
+    seen = [CLASS_NUMBER["sky"], CLASS_NUMBER["tree"]]
+    weights["decode_head.classifier.bias"] = np.where(np.isin(np.arange(CLASSES), seen), 10, 0).astype(np.float32)
+    write_weights(path, weights, {})
+    return path
+
+
+def test_selection_by_the_competition_score(place, labels, data, segmenter):
+    found, printed = {}, {}
+    (place / "aesthetic.csv").write_text("epoch,aesthetic\n4,1\n5,2.5\n6,9\n")
+    for backend in BACKENDS:
+        out = place / f"{backend} score"
+        use = [*FID, "--labels", labels, "--reference", data / "imgs", "--backend", backend, "--epochs", "5-6",
+               "--segmenter", segmenter, "--aesthetic", place / "aesthetic.csv", "--out", out]
+        done = run(["select", place / "run", *use])[0]
+        found[backend], printed[backend] = rows(out / "select.csv"), done.ok().out
+    for a, b in zip(*found.values(), strict=True):
+        assert a["epoch"] == b["epoch"]
+        assert float(a["mask_accuracy"]) == pytest.approx(float(b["mask_accuracy"]), abs=1e-3)
+        score = float(a["mask_accuracy"]) * (float(a["aesthetic"]) / 20 + max(0, 100 - float(a["fid"])) / 200)
+        assert float(a["score"]) == pytest.approx(score, abs=1e-5) and 0 < float(a["mask_accuracy_shuffled"]) < 1
+    scores = [float(row["score"]) for row in found["torch"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 2
+    assert "with other labels" in printed["torch"] and "of photographs: not known" in printed["torch"]
+
+
+def test_photographs_are_the_upper_anchor(place, data, segmenter):
+    out = place / "anchored"
+    use = ["select", place / "run", "--epochs", "6", "--labels", data, "--width", "192", "--out", out, *FID,
+           "--reference", data / "imgs", "--backend", "jittor", "--segmenter", segmenter]
+    anchored, without = run([*use, "--real", data / "imgs"], use)
+    assert "of photographs 0." in anchored.ok().out and "another real" in without.err
+    assert 0 < float(rows(out / "select.csv")[0]["mask_accuracy_real"]) < 1
+
+
+def test_mistakes_about_mask_accuracy(place, labels, data, segmenter):
+    use = ["select", place / "run", "--labels", labels, "--reference", data / "imgs", "--out", place / "x", *FID]
+    (place / "short.csv").write_text("epoch,aesthetic\n4,1\n")
+    (place / "other.csv").write_text("name,value\n4,1\n")
+    alone, wordy, short, other, absent, generator = run(
+        [*use, "--aesthetic", "5"], [*use, "--segmenter", segmenter, "--aesthetic", "nice"],
+        [*use, "--segmenter", segmenter, "--aesthetic", place / "short.csv"],
+        [*use, "--segmenter", segmenter, "--aesthetic", place / "other.csv"],
+        [*use, "--segmenter", place / "absent.safetensors", "--backend", "torch"],
+        [*use, "--segmenter", place / "run/checkpoints/5/G.safetensors", "--backend", "torch"])
+    assert "give --segmenter FILE too" in alone.one_line()
+    assert "'nice' of epoch 1 is not a number" in wordy.one_line()
+    assert "has no line for epoch 1" in short.one_line()
+    assert "has no column 'epoch'" in other.one_line()
+    assert "absent.safetensors" in absent.one_line()
+    assert "not the weights of a SegFormer" in generator.one_line()
+    assert not (place / "x").exists()
 
 
 def test_mistakes(place):

@@ -20,7 +20,7 @@ FLAGS = {
     "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet", "--reference", "--mode",
                  "--fid-weights", "--random-weights"},
-    "select": {"run", "--epochs", "--out", "--ema", *EVALUATION},
+    "select": {"run", "--epochs", "--out", "--ema", "--segmenter", "--real", "--aesthetic", *EVALUATION},
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},

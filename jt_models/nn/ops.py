@@ -60,13 +60,24 @@ def one_hot(labels, classes: int):
 
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
-    return nn.conv2d(x, weight, bias, stride, padding)
+    return _biased(nn.conv2d(x, weight, None, stride, padding), bias)
+
+
+def _biased(y, bias):
+    """y (B, C, H, W) plus bias (C,), spread one axis at a time so that its gradient is summed one axis at a time:
+    one float32 sum over a whole batch of pictures loses half its digits [N1]."""
+    if bias is None:
+        return y
+    batch, channels, height, width = y.shape
+    spread = bias.reshape(1, channels, 1, 1)
+    for shape in ((1, channels, 1, width), (1, channels, height, width), (batch, channels, height, width)):
+        spread = spread.broadcast(list(shape))
+    return y + spread
 
 
 def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
     """Each channel by its own kernel of weight (C, 1, k, k), stride 1; Jittor's grouped one uses one thread."""
-    y = DepthwiseConv(padding)(x, weight)
-    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+    return _biased(DepthwiseConv(padding)(x, weight), bias)
 
 
 def linear(x, weight, bias=None):

@@ -318,3 +318,18 @@ def test_G5_relu_keeps_nan_and_has_no_gradient_at_zero():
     np.testing.assert_array_equal(seen, [np.nan, 0, 0, 2])
     np.testing.assert_array_equal(gradient(ops.relu, f32(-1, 0, 2)), [0, 0, 1])
     assert nn.relu(jt.array(f32(np.nan))).numpy() == [0]
+
+
+def test_N1_gradient_of_a_convolutions_bias():
+    """Plain Jittor sums it in one float32 sequence over all pixels of the batch."""
+    gradient = np.full((2, 3, 128, 192), 1 / 3, np.float32)
+    gradient[:, 1] *= -0.7
+    truth = gradient.sum((0, 2, 3), dtype=np.float64)
+
+    def error(conv2d):
+        x, weight, bias = (jt.array(np.zeros(shape, np.float32)).start_grad()
+                           for shape in ((2, 3, 128, 192), (3, 3, 1, 1), 3))
+        found, = jt.grad((conv2d(x, weight, bias) * jt.array(gradient)).sum(), [bias])
+        return np.abs(found.numpy() / truth - 1).max()
+
+    assert error(ops.conv2d) < 1e-5 < 1e-4 < error(nn.conv2d)

@@ -93,9 +93,10 @@ class Outcome:
     arrays: Arrays                          # of the checkpoint's files, "<stem>/<key>"
     state: dict                             # what state.json says
     losses: dict[str, float]                # as logged
-    parameters: dict[str, list[str]]        # keys that are trained, by network
+    parameters: dict[str, list[str]] = field(default_factory=dict)  # keys that are trained, by network
     rates: dict[str, list[float]] = field(default_factory=dict)     # of each optimizer's groups
     gradients: Arrays = field(default_factory=dict)                 # "<network>/<key>", where the losses reached
+    begun: Arrays = field(default_factory=dict)                     # the networks as the first step found them
 
 
 class Memory:
@@ -153,6 +154,14 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
     config, module = replace(case.config(size), max_steps=steps), load_task(case.task)
 
     class Task(module.Task):
+        begun = None
+
+        def train_step(self, batch, clock):
+            if self.begun is None:
+                self.begun = {f"{stem}/{name}": a for stem, network in self.modules.items()
+                              for name, a in self.backend.state_numpy(network).items()}
+            return super().train_step(batch, clock)
+
         def loader(self):
             return Widened(super().loader()) if side.wide else super().loader()
 
@@ -194,7 +203,8 @@ def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None,
     gradients = {f"{stem}/{name}": kept[id(parameter)] for stem, found in parameters.items()
                  for name, parameter in found.items() if id(parameter) in kept}
     return Outcome(memory.saved, memory.ended, memory.terms,
-                   {stem: list(found) for stem, found in parameters.items()}, rates, gradients)
+                   {stem: list(found) for stem, found in parameters.items()}, rates, gradients,
+                   run.task.begun or {})
 
 
 def advance(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:

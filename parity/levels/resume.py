@@ -39,16 +39,14 @@ def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps
     return {}
 
 
-def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> tuple[Arrays, dict]:
-    """In a worker: what a checkpoint's files would hold if they were written again right after restoring it.
-    Returns also the keys that are trained, by network."""
+def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> Arrays:
+    """In a worker: what a checkpoint's files would hold if they were written again right after restoring it."""
     run = trainer(side, load(case), size, 0, folder)
     run.restore(start)
-    return ({key: a for stem, files in run.files() for key, a in grouped(stem, files).items()},
-            {stem: list(side.backend.parameters(module)) for stem, module in run.task.modules.items()})
+    return {key: a for stem, files in run.files() for key, a in grouped(stem, files).items()}
 
 
-def outcome(folder: str, name: str, parameters: dict) -> Outcome:
+def outcome(folder: str, name: str) -> Outcome:
     """What a checkpoint says, and the log of its last step."""
     checkpoints = Checkpoints(folder)
     state = checkpoints.state(name)
@@ -56,7 +54,7 @@ def outcome(folder: str, name: str, parameters: dict) -> Outcome:
     arrays = {key: a for stem in stems for key, a in grouped(stem, checkpoints.weights(name, stem)).items()}
     line = json.loads(Path(folder, "log.jsonl").read_text().splitlines()[state["global_step"] - 1])
     losses = {key: value for key, value in line.items() if key not in ("phase", "epoch", "step")}
-    return Outcome(arrays, state, losses, parameters)
+    return Outcome(arrays, state, losses)
 
 
 class Truth:
@@ -64,16 +62,15 @@ class Truth:
 
     def __init__(self, twins: Twins, before: Outcome, steps: int, arguments: dict):
         arguments = {**arguments, "state": before.state, "steps": steps}
-        self.before = before.arrays
-        _, found = twins.torch.call("parity.levels.trajectory:still", self.before, **arguments)
-        self.still = found["names"]
+        added, found = twins.torch.call("parity.levels.trajectory:still", before.arrays, **arguments)
+        self.before, self.still, self.parameters = {**added, **before.arrays}, found["names"], found["parameters"]
         truth, self.measured = twins.torch.call(
-            "parity.oracle:measure", self.before, function="parity.levels.trajectory:step",
+            "parity.oracle:measure", before.arrays, function="parity.levels.trajectory:step",
             arguments={**arguments, "still": self.still})
         self.truth = group(truth, "truth")
 
     def judged(self, who: str, after: Outcome) -> dict[str, Verdict]:
-        candidate = changes(self.before, after, self.still)
+        candidate = changes(self.before, replace(after, parameters=self.parameters), self.still)
         found = Comparison(candidate, self.truth, self.measured["own"], self.measured["noise"], {})
         names = [name for name in self.truth if name not in UNSAVED]
         return {f"{name} ({who})": verdict for name, verdict in judged(found, names).items()}
@@ -94,18 +91,17 @@ def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -
     with tempfile.TemporaryDirectory() as folder:
         first.call("parity.levels.resume:begin", folder=folder, steps=last, **arguments)
         names = Checkpoints(folder).names()[-3:]
-        restorations = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments)
-                        for name in names[:2]]
-        trained = [keys for _, keys in restorations]
-        made = [outcome(folder, name, keys) for name, keys in zip(names, [*trained, trained[1]])]
+        made = [outcome(folder, name) for name in names]
+        found = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments)[0]
+                 for name in names[:2]]
         # From the later one first: a resumed run overwrites what came after its checkpoint.
         for i, steps in ((1, last), (0, last - 1)):
             before, after, where = made[i], made[i + 1], f"after {steps - 1} steps"
             second.call("parity.levels.resume:go_on", case=case.reference(), folder=folder, start=names[i],
                         steps=steps)
-            resumed = outcome(folder, names[i + 1], trained[i])
+            resumed = outcome(folder, names[i + 1])
             truth = Truth(twins, before, steps, arguments)
-            verdicts |= {f"restored {name}, {where}": equal(restorations[i][0][name], a)
+            verdicts |= {f"restored {name}, {where}": equal(found[i][name], a)
                          for name, a in before.arrays.items()}
             verdicts |= truth.judged(f"{way[0]} itself, {where}", after)
             verdicts |= truth.judged(f"{way[1]} resumed, {where}", resumed)

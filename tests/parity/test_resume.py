@@ -16,12 +16,12 @@ class Short(ApfGanTraining):
 
 @pytest.fixture(scope="module")
 def begun(twins, tmp_path_factory):
-    """A run of two steps in PyTorch: its folder, and its last checkpoint but one as Jittor restores it."""
+    """A run of two steps in PyTorch: its folder, and its first checkpoint as Jittor restores it."""
     case, folder = Short(), str(tmp_path_factory.mktemp("run"))
     arguments = {"case": case.reference(), "size": "tiny", "folder": folder}
     twins.torch.call("parity.levels.resume:begin", steps=2, **arguments)
-    restored, trained = twins.jittor.call("parity.levels.resume:restored", start="1", **arguments)
-    return folder, restored, trained
+    restored, _ = twins.jittor.call("parity.levels.resume:restored", start="1", **arguments)
+    return folder, restored
 
 
 @pytest.mark.parametrize("case, way", [(Short(), ("torch", "jittor")), (ApfGanTraining(), ("jittor", "torch"))])
@@ -33,24 +33,23 @@ def test_the_next_step_is_the_same_in_both(twins, case, way):
 
 def test_a_step_without_the_optimizers_state_is_another_step(twins, begun):
     """Negative control: a resumption that restores the weights alone, and one that mistakes its position."""
-    folder, restored, trained = begun
-    before = resume.outcome(folder, "1", trained)
+    folder, restored = begun
+    before = resume.outcome(folder, "1")
     truth = resume.Truth(twins, before, 2, {"case": Short().reference(), "size": "tiny"})
-    whole = truth.judged("torch", resume.outcome(folder, "2", trained))
+    whole = truth.judged("torch", resume.outcome(folder, "2"))
     assert all(verdict.passed for verdict in whole.values())
     forgetful = {name: np.zeros_like(a) if name.startswith("optimizer/") else a for name, a in before.arrays.items()}
-    for arrays, state, expected in (
-            (forgetful, before.state, "update moments of D"), (before.arrays, {**before.state, "epoch": 2}, "losses")):
+    for arrays, state in ((forgetful, before.state), (before.arrays, {**before.state, "epoch": 2})):
         found, now = twins.jittor.call("parity.training:advance", arrays, case=Short().reference(), size="tiny",
                                        state=state, steps=2)
-        after = resume.Outcome(found, now, resume.outcome(folder, "2", trained).losses, trained)
+        after = resume.Outcome(found, now, resume.outcome(folder, "2").losses)
         failed = [name for name, verdict in truth.judged("jittor", after).items() if not verdict.passed]
-        assert any(name.startswith(("update", "counts")) for name in failed), expected
+        assert any(name.startswith("update") for name in failed)
 
 
 def test_what_is_restored_is_the_checkpoint(begun):
-    folder, restored, trained = begun
-    before = resume.outcome(folder, "1", trained).arrays
+    folder, restored = begun
+    before = resume.outcome(folder, "1").arrays
     assert restored.keys() == before.keys()
     assert all(equal(restored[name], a).passed for name, a in before.items())
     name = "optimizer/D/multiscale_discriminator_0.model0.0.0.weight_orig/exp_avg_sq"

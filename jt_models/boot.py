@@ -141,9 +141,11 @@ def _provide_onednn() -> bool:
 
 
 def onednn_flags() -> str:
-    """What a kernel of ours that calls oneDNN is compiled with, as an option of Jittor's."""
+    """What a kernel of ours that calls oneDNN is compiled with. JittorSetupError: it is not installed."""
     folder = _onednn_dir()
-    return f'FLAGS: -I"{folder}/include" -L"{folder}/lib" -lmkldnn -Wl,-rpath,{folder}/lib '
+    if not (folder / "lib/libmkldnn.so").exists():
+        raise JittorSetupError("attention needs oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0")
+    return f'FLAGS: -I"{folder}/include" -L"{folder}/lib" -lmkldnn -Wl,-rpath,"{folder}/lib" '
 
 
 def _import_environment(root: pathlib.Path) -> dict:

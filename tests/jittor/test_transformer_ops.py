@@ -5,6 +5,7 @@ from scipy.special import erf
 
 from jittwin.backend import load_backend
 from jittwin.models.segformer import SegFormerConfig
+from jt_models import boot
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
 from jt_models.nn.layers import DepthwiseConv2d, LayerNorm, Linear
@@ -145,3 +146,10 @@ def test_segformer_is_the_same_without_gradients(backend):
     with backend.no_grad():
         np.testing.assert_array_equal(network(jt.array(x)).numpy(), found.numpy())
     assert set(backend.parameters(network)) == {n for n in state if "running" not in n}
+
+
+def test_attention_without_onednn_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(boot, "_onednn_dir", lambda: tmp_path)
+    x = jt.array(normal((1, 2, 4)))
+    with pytest.raises(boot.JittorSetupError, match="pip install onednn"):
+        ops.attention(x, x, x, 1)

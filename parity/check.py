@@ -142,14 +142,17 @@ def run(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | Non
     if twins is None:
         with Twins(twin) as twins:
             return list(_rows(steps, twins, progress, bundle))
-    return list(_rows(steps, twins, progress, bundle))
+    return list(_rows(steps, twins, progress, bundle, keep=True))
 
 
-def _rows(steps: list[Step], twins: Twins, progress, bundle) -> Iterator[Row]:
+def _rows(steps: list[Step], twins: Twins, progress, bundle, keep: bool = False) -> Iterator[Row]:
+    """keep: what is known of PyTorch, which may be several GB, for another run of the same steps."""
     for step in steps:
         rows = perform(step, twins, bundle)
         if progress:
             progress(step, rows)
+        if not keep:
+            twins.known.clear()
         yield from rows
 
 

@@ -1,6 +1,6 @@
 """Cases of the APF-GAN networks, alone and in the training step that joins them.
 
-A mode names what is run: "train 45 repaired" is a pass of training as it is in epoch 45, with every repair of
+A mode names what is run: "train 40 repaired" is a pass of training as it is in epoch 40, with every repair of
 the published semantics; "noise" adds the segmentation-guided noise, which epochs of the second phase have anyway.
 """
 import numpy as np
@@ -37,10 +37,10 @@ def as_wide(side, array: np.ndarray) -> np.ndarray:
 
 
 def label_maps(config: ModelConfig, batch: int) -> np.ndarray:
-    """Class numbers (B, H, W) in blocks of 8 pixels."""
+    """Class numbers (B, H, W) in blocks of 5 pixels, whose borders every resizing of the label has to mix."""
     height, width = config.size
-    blocks = Draws(1).integers("label", 0, config.label_nc - 1, (batch, height // 8, width // 8))
-    return blocks.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    blocks = Draws(1).integers("label", 0, config.label_nc - 1, (batch, -(-height // 5), -(-width // 5)))
+    return blocks.repeat(5, 1).repeat(5, 2)[:, :height, :width].astype(np.uint8)
 
 
 def pictures(config: ModelConfig, batch: int) -> np.ndarray:
@@ -95,9 +95,9 @@ class Encoder(ApfGan):
 
 
 class Generator(ApfGan):
-    """45 is in the middle of a fade, where two heads share the picture."""
+    """In epoch 40 two heads share the picture, the new one with a third of it: not half, which hides which is which."""
     name = "apf_gan.generator"
-    modes = ("eval noise", "train 45", "train repaired")
+    modes = ("eval noise", "train 40", "train repaired")
     more_modes = ("eval", "train", "train noise", "train 1", "eval repaired")
     differentiable = ("z", "seg")
 
@@ -119,8 +119,8 @@ class Generator(ApfGan):
 class Discriminator(ApfGan):
     """In epoch 31 the newest discriminator computes with its parent's variables."""
     name = "apf_gan.discriminator"
-    modes = ("train", "train 45 repaired")
-    more_modes = ("train 1", "train 31", "train 45", "train repaired", "train 31 repaired")
+    modes = ("train", "train 40 repaired")
+    more_modes = ("train 1", "train 31", "train 40", "train repaired", "train 31 repaired")
     differentiable = ("pairs",)
 
     def build(self, side, size, mode):
@@ -148,7 +148,7 @@ class Objective(ApfGan):
     """
     name = "apf_gan.objective"
     modes = ("train 31", "train 181")
-    more_modes = (*(f"train {epoch}" for epoch in (1, 45, 60, 91, 120, 151, 180)), "train 31 repaired",
+    more_modes = (*(f"train {epoch}" for epoch in (1, 40, 60, 91, 120, 151, 180)), "train 31 repaired",
                   "train 181 repaired")
     halves = ("G", "D")
 

@@ -51,7 +51,8 @@ class VGG19(Features):
 class InceptionV3(Features):
     """As published it normalises by the statistics of its batch; "running" uses the stored ones."""
     name = "inception_v3"
-    modes = ("eval", "eval running")
+    modes = ("eval",)
+    more_modes = ("eval running",)
     shape = (2, 3, 128, 160)                  # less would leave Mixed_7 a handful of values to normalise by
 
     def build(self, side, size, mode):

@@ -16,7 +16,7 @@ GRADIENTS = "parity.levels.backward:gradients"
 # Constants per channel, which the next normalisation takes out.
 TAKEN_OUT = (".conv_0.bias", ".conv_1.bias", ".norm_s.mlp_beta.bias")
 # RGB heads, by epoch; none once growing is over.
-HEADS = {1: {"2"}, 31: {"2", "1"}, 45: {"2", "1"}, 60: {"1"}, 91: {"1", "0"}, 120: {"0"}, 151: {"0"}}
+HEADS = {1: {"2"}, 31: {"2", "1"}, 40: {"2", "1"}, 60: {"1"}, 91: {"1", "0"}, 120: {"0"}, 151: {"0"}}
 
 
 @pytest.mark.parametrize("mode", MODES)

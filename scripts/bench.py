@@ -1,6 +1,6 @@
 """Time and memory of both twins, side by side in one run.
 
-    python scripts/bench.py [generate|train|seeds|import|all] [--size full|tiny] [--repeat N] [--json F]
+    python scripts/bench.py [generate|train|seeds|fid|import|all] [--size full|tiny] [--repeat N] [--json F]
 
 Every figure comes from a process of its own, jittor and torch in turn, and is the median over
 `--repeat` such pairs; a process warms up before it is timed. Wall seconds suffer from whatever
@@ -8,6 +8,7 @@ else the machine does, CPU seconds (of all threads) much less, ratios least.
   generate  one image from one label map
   train     one training iteration (G and D step) at batch 1 and full size, without a perceptual loss
   seeds     20 noise seeds of one label map, as a multiple of one
+  fid       Inception features of 64 pictures of 1024x768, decoding included (24 of 256x192 at --size tiny)
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
 """
 import argparse
@@ -24,16 +25,20 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from jittwin import imaging  # noqa: E402
 from jittwin.backend import PACKAGES, load_backend  # noqa: E402
-from jittwin.data.synthetic import SyntheticLandscapes  # noqa: E402
+from jittwin.data.synthetic import SyntheticLandscapes, render  # noqa: E402
 from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
+from jittwin.metrics.images import ImageSet  # noqa: E402
+from jittwin.metrics.scorer import FidScorer  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 from jittwin.weights import read_weights, write_weights  # noqa: E402
 
-MEASURES = ("generate", "train", "seeds", "import")
+MEASURES = ("generate", "train", "seeds", "fid", "import")
 SEEDS = 20
+PICTURES = {"full": (64, 1024, 768), "tiny": (24, 256, 192)}     # how many, width, height
 MODELS = {"E": "apf_gan.encoder", "G": "apf_gan.generator", "D": "apf_gan.discriminator"}
 
 
@@ -121,11 +126,24 @@ def train(name: str, size: str, folder: Path) -> dict:
     return timed(iteration, warm=2, times=1 if size == "full" else 5) | {"memory": backend.memory()}
 
 
+def fid(name: str, size: str, folder: Path) -> dict:
+    count, width, height = PICTURES[size]
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        pictures.mkdir()
+        for index in range(count):
+            imaging.save_image(pictures / f"{index}.jpg", render(index % 8, width, height)[0], 90)
+    backend = ready(name)
+    scorer, images = FidScorer(backend, random=True), ImageSet(pictures)
+    scorer.compute(ImageSet([pictures / f"{index}.jpg" for index in range(scorer.batch)]), quiet=True)
+    return timed(lambda: scorer.compute(images, quiet=True), warm=0, times=1) | {"memory": backend.memory()}
+
+
 def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
-WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "import": imported}
+WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "import": imported}
 
 
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
@@ -172,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measure", nargs="?", default="all", choices=(*MEASURES, "all", "weights"),
-                        metavar="generate|train|seeds|import|all")
+                        metavar="|".join((*MEASURES, "all")))
     parser.add_argument("--size", choices=("full", "tiny"), default="full",
                         help="default: full, the published sizes")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="pairs of processes (default: 1)")

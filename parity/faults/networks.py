@@ -1,6 +1,6 @@
 """Faults of the networks: APF-GAN's three, VGG-19 and Inception-v3."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, PICTURES, TRAINING, VGG
+from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, PICTURES, TRAINING, VGG
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
 V, I = "backbones/vgg.py", "backbones/inception_v3.py"
@@ -103,7 +103,7 @@ FAULTS = (
     Fault("critic_old_head", "", D,
           'old = getattr(inherited, f"toRGB_extra{top - 1}")(half)',
           'old = getattr(self, f"toRGB_extra{top - 1}")(half)',
-          "the old path uses its own first layer during the warm start", (DISCRIMINATOR,)),
+          "the old path uses its own first layer during the warm start", (OBJECTIVE,)),
     Fault("inherited_by_parent", "", D,
           "ops.assign(state[own + name[len(parent):]], state[name])",
           "ops.assign(state[name], state[own + name[len(parent):]])",

@@ -52,7 +52,8 @@ FAULTS = (
           '        self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
           "        fake = self.fake(seg, stage, noise)\n"
           "        self.generator.track(True)",
-          "the discriminators' loss reaches the generator", (OBJECTIVE,)),
+          "the discriminators' loss reaches the generator", (OBJECTIVE,),
+          equivalent="each optimizer asks for the gradients of its own parameters alone"),
     Fault("statistics_once", "", LOSSES,
           'batchnorm_updates == "twice"', 'batchnorm_updates != "twice"',
           "the discriminators' step leaves the generator's running statistics alone", (TRAINING,)),

@@ -4,13 +4,13 @@ from parity.case import Case
 from parity.cases.apf_gan import Discriminator, Encoder, Generator, Objective
 from parity.cases.apf_gan_data import Augmentation, Data, Pictures
 from parity.cases.backbones import VGG19, FidInception, InceptionV3
+from parity.cases.distances import Distances
 from parity.cases.segformer import SegFormer
 from parity.training import ApfGanTraining, Optimizers
 
 CASES = {case.name: case for case in (
     Encoder(), Generator(), Discriminator(), Objective(), Augmentation(), Data(), Pictures(), VGG19(), InceptionV3(),
-    FidInception(), SegFormer(),
-    Optimizers(), ApfGanTraining())}
+    FidInception(), Distances(), SegFormer(), Optimizers(), ApfGanTraining())}
 
 
 def find(name: str) -> Case:

@@ -12,7 +12,7 @@ from parity.result import Row, row
 from parity.side import Arrays, Side
 
 ULPS = 2
-EXACT = "exact "      # "exact <name>": the real numbers of which <name> is the whole part
+EXACT = "exact "      # "exact <name>": real numbers with a network's error; <name>, if there, is their whole part
 
 
 def measured(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Arrays:
@@ -55,4 +55,5 @@ def rounded(candidate: np.ndarray, exact: np.ndarray, margin: float) -> tuple[Ve
     wrong, flips = int(np.sum(~allowed)), int(np.sum(allowed & (candidate != whole)))
     error = float(np.abs(candidate - whole).max(initial=0.0)) / scale
     reason = f"{wrong} of {exact.size} differ, further from a boundary than {margin:.1e}" if wrong else ""
-    return Verdict(error, 0.0, 0.0, (1 + margin) / scale if flips else 0.0, reason), flips
+    step = 1 / scale if flips else 0.0        # what the error that is granted makes of one number near a boundary
+    return Verdict(error, 0.0, step, (1 + margin) * step, reason), flips

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 
 from jittwin.backend import load_backend
 from jittwin.errors import UserError
+from jittwin.inception import load_inception
 from jittwin.models.apf_gan import Semantics
 from jittwin.perceptual import load_perceptual
-from torch_models.backbones.inception_v3 import BasicConv2d, InceptionV3
+from jittwin.weights import write_weights
+from torch_models.backbones.inception_v3 import BasicConv2d, FidInception, InceptionV3
 from torch_models.backbones.vgg import VGG19
 
 
@@ -221,3 +223,40 @@ def test_float16_files_are_widened(backend, tmp_path, vgg):
     torch.save({k: v.half() for k, v in vgg.network.state_dict().items()}, tmp_path / "half.pth")
     weight = load_perceptual(backend, "vgg", tmp_path / "half.pth").network.features[0].weight
     assert weight.dtype == torch.float32 and np.allclose(weight, vgg.network.features[0].weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("padding, counted", [("excluded", False), ("included", True)])
+def test_the_network_of_fid_pools_as_tensorflow_did(padding, counted):
+    network, x = FidInception(pool_padding=padding), image(9, 11)
+    for block in ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b"):
+        expected = F.avg_pool2d(x, 3, 1, 1, count_include_pad=counted)
+        torch.testing.assert_close(getattr(network, block).pool(x), expected)
+    torch.testing.assert_close(network.Mixed_7c.pool(x), F.max_pool2d(x, 3, 1, 1))
+
+
+def test_the_network_of_fid_resizes_and_rescales(backend):
+    inception = load_inception(backend, None, True, "pytorch-fid")
+    x = image(96, 128) / 2 + 0.5
+    resized = F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        found = inception.network(x)
+        *_, expected = super(FidInception, inception.network).forward(2 * resized - 1)
+    assert found.shape == (1, 2048)
+    torch.testing.assert_close(found, expected.flatten(1))
+
+
+def test_weights_of_fid(backend, tmp_path):
+    network = backend.build("inception_fid", None)
+    state = backend.state_numpy(network)
+    whole = {**state, "fc.weight": np.ones((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}
+    for name in ("w.pth", "net_params.pkl"):
+        write_weights(tmp_path / name, whole)
+        loaded = load_inception(backend, tmp_path / name, False, "clean")
+        assert not loaded.random and loaded.logits(np.ones((1, 2048), np.float32)).shape == (1, 1008)
+    for name, arrays, message in (
+            ("other.pth", {**state, "fc.weight": np.ones((1000, 2048), np.float32)}, r"fc.weight is \(1000, 2048\)"),
+            ("bare.pth", state, "fc.weight is missing"),
+            ("less.pth", {k: a for k, a in whole.items() if k != "Mixed_7c.branch1x1.bn.bias"}, "1 missing: Mixed_7c")):
+        write_weights(tmp_path / name, arrays)
+        with pytest.raises(UserError, match=message):
+            load_inception(backend, tmp_path / name, False, "clean")

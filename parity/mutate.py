@@ -112,7 +112,9 @@ def steps(names: Iterable[str], levels: Iterable[str] | None) -> list[check.Step
     if check.ENVIRONMENT in names and "L0" in wanted:
         found += check.plan(levels=["L0"])
     if cases:
-        found += check.plan(cases, levels=[level for level in wanted if level != "L0"])
+        # The name of a case may also be that of a family, of which this is one.
+        found += [step for step in check.plan(cases, levels=[level for level in wanted if level != "L0"])
+                  if step.model in cases]
     return found
 
 
@@ -150,8 +152,11 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
             twins.replace_jittor(before)
     found = {"kill_rate": kill_rate(mutants), "by_level": by_level(mutants),
              "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
-    whole = only is None and levels is None
-    return {**found, "objections": objections(rows, mutants, idle(mutants) if whole else [])}
+    found["objections"] = objections(rows, mutants)
+    if only is None and levels is None:
+        found["objections"] += [f"rejected: {level} of {model} kills nothing" for model, level in idle(mutants)]
+        found["objections"] += [f"no fault concerns {name}" for name in sorted(cases - concerned)]
+    return found
 
 
 def key(row: Row) -> tuple[str, str, str]:
@@ -205,8 +210,8 @@ def idle(mutants: Sequence[Mutant]) -> list[Check]:
     return sorted(seen - {one for m in mutants for one in m.killers})
 
 
-def objections(rows: Sequence[Row], mutants: Sequence[Mutant], useless: Sequence[Check]) -> list[str]:
-    """Why the result is not good enough: nothing, where every check is worth its time."""
+def objections(rows: Sequence[Row], mutants: Sequence[Mutant]) -> list[str]:
+    """Why the result is not good enough; of a whole run also the checks that are not worth their time, see `run`."""
     found = [f"{r.model} {r.level} {r.mode} fails with the unbroken twin, so it shows nothing: "
              f"{r.detail.get('reason', '')}" for r in rows if not r.passed]
     rate = kill_rate(mutants)
@@ -219,7 +224,7 @@ def objections(rows: Sequence[Row], mutants: Sequence[Mutant], useless: Sequence
             found.append(f"{m.fault.name} is shown to no check that passes with the unbroken twin")
         if m.verdict == "killed" and m.fault.equivalent:
             found.append(f"{m.fault.name} is said to change nothing, yet {m.first} noticed")
-    return found + [f"rejected: {level} of {model} kills nothing" for model, level in useless]
+    return found
 
 
 # ---- python -m parity mutate -----------------------------------------------------------

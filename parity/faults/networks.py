@@ -1,6 +1,6 @@
 """Faults of the networks: APF-GAN's three, VGG-19 and Inception-v3."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, PICTURES, TRAINING, VGG
+from parity.faults.where import DISCRIMINATOR, DISTANCES, ENCODER, FID, GENERATOR, INCEPTION, OBJECTIVE, PICTURES, TRAINING, VGG
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
 V, I = "backbones/vgg.py", "backbones/inception_v3.py"
@@ -131,7 +131,7 @@ FAULTS = (
           "two convolutions of equal shape exchanged", (INCEPTION,)),
     Fault("inception_kernels_turned", "", I,
           'row = {"kernel_size": (1, 7), "padding": (0, 3)}', 'row = {"kernel_size": (7, 1), "padding": (3, 0)}',
-          "rows where columns belong", (INCEPTION,)),
+          "rows where columns belong", (INCEPTION, FID)),
     Fault("inception_pool_divisor", "F4", I,
           "return ops.avg_pool2d(x, 3, 1, 1)", "return ops.avg_pool2d(x, 3, 1, 1, False)",
           "the border of zeros does not count", (INCEPTION,)),
@@ -141,4 +141,16 @@ FAULTS = (
     Fault("inception_stored_statistics", "", I,
           "part.batch_statistics = batch_statistics", "part.batch_statistics = False",
           "Inception normalises by its stored statistics", (INCEPTION,)),
+    Fault("fid_pool_divisor", "F4", I,
+          "padding=1, count_include_pad=False)", "padding=1, count_include_pad=True)",
+          "the network of FID counts the zeros of the border", (FID, DISTANCES)),
+    Fault("fid_last_pool", "", I,
+          "pool=pool, last_pool=largest)", "pool=pool, last_pool=pool)",
+          "the last block averages, as torchvision's does", (FID, DISTANCES)),
+    Fault("fid_input_range", "", I,
+          '2 * ops.interpolate(x, (299, 299), "bilinear") - 1', 'ops.interpolate(x, (299, 299), "bilinear")',
+          "pictures reach the network in [0, 1] instead of [-1, 1]", (FID, DISTANCES)),
+    Fault("fid_resize", "F6", I,
+          'ops.interpolate(x, (299, 299), "bilinear")', 'ops.interpolate(x, (299, 299), "bicubic")',
+          "pictures are enlarged by another rule", (FID, DISTANCES)),
 )

@@ -4,5 +4,6 @@ ENCODER, GENERATOR, DISCRIMINATOR = "apf_gan.encoder", "apf_gan.generator", "apf
 OBJECTIVE, TRAINING, PICTURES = "apf_gan.objective", "apf_gan.training", "apf_gan.pictures"
 AUGMENT, DATA = "apf_gan.augment", "apf_gan.data"
 VGG, INCEPTION = "vgg19", "inception_v3"
+FID, DISTANCES = "inception_fid", "inception_fid.distances"
 OPTIMIZERS = "optimizers"
 NETWORKS = (ENCODER, GENERATOR, DISCRIMINATOR, OBJECTIVE)

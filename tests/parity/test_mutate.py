@@ -46,7 +46,28 @@ def test_a_level_counts_what_it_was_shown_what_it_killed_and_what_only_it_killed
 def test_a_check_that_kills_nothing_is_rejected():
     assert mutate.idle(MUTANTS) == []
     assert mutate.idle(MUTANTS[1:]) == [(ENCODER, "L1")]
-    assert mutate.objections([], [MUTANTS[0]], [(ENCODER, "L1")]) == [f"rejected: L1 of {ENCODER} kills nothing"]
+
+
+def test_a_whole_run_objects_to_idle_checks_and_to_models_without_a_fault(monkeypatch):
+    monkeypatch.setattr(check, "perform", lambda step, _: [
+        (failure if killing and step.level == "L4" else row)(ENCODER, step.level, step.mode, "bad")])
+    monkeypatch.setattr(mutate, "FAULTS", {"gain": FAULTS["encoder_slope"]})
+    killing = False
+
+    def row(model, level, mode, _):
+        return passing(level, mode)
+
+    class Twins:
+        twin = None
+
+        def replace_jittor(self, folder):
+            nonlocal killing
+            killing = folder is not None
+
+    found = mutate.run([ENCODER, "vgg19"], twins=Twins())["objections"]
+    assert found == [*(f"rejected: L{n} of {ENCODER} kills nothing" for n in (1, 2, 3, 5)),
+                     "no fault concerns environment", "no fault concerns vgg19"]
+    assert not mutate.run([ENCODER], only=["encoder_slope"], twins=Twins())["objections"]
 
 
 def test_the_first_kill_is_the_lowest_level():
@@ -60,12 +81,12 @@ def test_the_first_kill_is_the_lowest_level():
     (mutant("a", killed=["L4"], equivalent="proof"), "a is said to change nothing, yet L4 noticed"),
     (mutant("a", shown=()), "a is shown to no check that passes with the unbroken twin")])
 def test_what_makes_a_result_bad(one, objection):
-    assert objection in mutate.objections([], [one], [])
+    assert objection in mutate.objections([], [one])
 
 
 def test_a_good_result_has_no_objection():
     killed = [mutant(str(i), killed=["L4"]) for i in range(19)]
-    assert not mutate.objections([passing()], [*killed, mutant("x", survives="known"), mutant("e", equivalent="p")], [])
+    assert not mutate.objections([passing()], [*killed, mutant("x", survives="known"), mutant("e", equivalent="p")])
 
 
 def test_a_check_that_fails_with_the_unbroken_twin_kills_nothing(monkeypatch):
@@ -75,7 +96,7 @@ def test_a_check_that_fails_with_the_unbroken_twin_kills_nothing(monkeypatch):
     found = mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "train")})
     assert found.verdict == "survived" and found.checks == [(ENCODER, "L4")]
     assert mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "eval")}).verdict == "killed"
-    assert "fails with the unbroken twin" in mutate.objections([failure(ENCODER, "L4", "eval", "bad")], [], [])[0]
+    assert "fails with the unbroken twin" in mutate.objections([failure(ENCODER, "L4", "eval", "bad")], [])[0]
 
 
 def test_a_check_that_has_noticed_is_spared_its_other_modes(monkeypatch):
@@ -94,6 +115,7 @@ def test_every_fault_is_shown_to_the_levels_of_its_cases_alone():
     assert shown == {(ENCODER, "L4")}
     assert [step.level for step in mutate.steps([check.ENVIRONMENT], None)] == ["L0"]
     assert {step.level for step in mutate.steps([ENCODER], None)} == set(find(ENCODER).levels)
+    assert {step.model for step in mutate.steps(["inception_fid"], None)} == {"inception_fid"}
 
 
 def test_faults_are_chosen_by_model_and_by_name():

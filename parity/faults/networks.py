@@ -1,6 +1,7 @@
 """Faults of the networks: APF-GAN's three, VGG-19 and Inception-v3."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISCRIMINATOR, DISTANCES, ENCODER, FID, GENERATOR, INCEPTION, OBJECTIVE, PICTURES, TRAINING, VGG
+from parity.faults.where import (DISCRIMINATOR, DISTANCES, ENCODER, FID, GENERATOR, INCEPTION,
+                                 OBJECTIVE, PICTURES, TRAINING, VGG)
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
 V, I = "backbones/vgg.py", "backbones/inception_v3.py"

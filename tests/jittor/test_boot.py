@@ -169,7 +169,9 @@ def test_a_killed_child_does_not_end_the_process(probe):
 
 
 def test_a_warm_import_is_silent(probe):
-    assert probe["stderr"] == ""
+    """But for Jittor's progress bar, which it draws when the probe's own kernels take over two seconds to compile."""
+    lines = probe["stderr"].replace("\r", "\n").splitlines()
+    assert not [line for line in lines if line.strip() and not line.startswith("Compiling Operators(")]
 
 
 def test_ctrl_c_raises_keyboard_interrupt():

@@ -1,10 +1,10 @@
-"""Faults of the networks: APF-GAN's three, VGG-19 and Inception-v3."""
+"""Faults of the networks: APF-GAN's three, VGG-19, Inception-v3 and SegFormer."""
 from parity.faults.fault import Fault
 from parity.faults.where import (DISCRIMINATOR, DISTANCES, ENCODER, FID, GENERATOR, INCEPTION,
-                                 OBJECTIVE, PICTURES, TRAINING, VGG)
+                                 OBJECTIVE, PICTURES, SEGFORMER, TRAINING, VGG)
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
-V, I = "backbones/vgg.py", "backbones/inception_v3.py"
+V, I, S = "backbones/vgg.py", "backbones/inception_v3.py", "backbones/segformer.py"
 
 FAULTS = (
     Fault("encoder_activation_first", "", E,
@@ -154,4 +154,22 @@ FAULTS = (
     Fault("fid_resize", "F6", I,
           'ops.interpolate(x, (299, 299), "bilinear")', 'ops.interpolate(x, (299, 299), "bicubic")',
           "pictures are enlarged by another rule", (FID, DISTANCES)),
+    Fault("key_and_value_swapped", "", S,
+          "self.key(context), self.value(context)", "self.value(context), self.key(context)",
+          "two projections of equal shape exchanged", (SEGFORMER,)),
+    Fault("stages_not_reversed", "", S,
+          "ops.concat(projected[::-1], 1)", "ops.concat(projected, 1)",
+          "the decoder joins the stages from the first to the last", (SEGFORMER,)),
+    Fault("reduction_without_norm", "", S,
+          "context = self.layer_norm(to_tokens(self.sr(to_map(x, height, width))))",
+          "context = to_tokens(self.sr(to_map(x, height, width)))",
+          "the coarser grid is not normalised", (SEGFORMER,)),
+    Fault("fused_convolution_with_bias", "", S,
+          "self.linear_fuse = Conv2d(wide * len(config.hidden_sizes), wide, 1, bias=False)",
+          "self.linear_fuse = Conv2d(wide * len(config.hidden_sizes), wide, 1)",
+          "the decoder's joining convolution has a bias it must not have", (SEGFORMER,)),
+    Fault("layer_norm_epsilon", "", "nn/layers.py",
+          "return ops.layer_norm(x, self.weight, self.bias, self.eps)",
+          "return ops.layer_norm(x, self.weight, self.bias, 1e-6)",
+          "the hub's config.json names an epsilon that nothing reads", (SEGFORMER,)),
 )

@@ -5,5 +5,6 @@ OBJECTIVE, TRAINING, PICTURES = "apf_gan.objective", "apf_gan.training", "apf_ga
 AUGMENT, DATA = "apf_gan.augment", "apf_gan.data"
 VGG, INCEPTION = "vgg19", "inception_v3"
 FID, DISTANCES = "inception_fid", "inception_fid.distances"
+SEGFORMER = "segformer"
 OPTIMIZERS = "optimizers"
 NETWORKS = (ENCODER, GENERATOR, DISCRIMINATOR, OBJECTIVE)

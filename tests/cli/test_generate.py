@@ -16,18 +16,19 @@ HEIGHTS = [1] * 2 + [2] * 4 + [4] * 3 + [8] * 3 + [16] * 3 + [32] * 3 + [64] * 3
 
 
 def vivid(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a file scaled so that every layer passes its signal and its noise on, statistics reset.
+    """The weights of a file with random convolutions, so that every layer passes its signal and its noise on.
 
-    The pictures of a run of eight steps are flat: its normalisations have yet to learn their statistics.
+    The pictures of a run of eight steps are flat, and what little they show differs from one kind of processor to
+    the next, as such training does.
     """
-    def scaled(key, array):
+    def lively(key, array):
         if key.endswith((".running_mean", ".running_var")):
             return np.full_like(array, key.endswith("var"))
         if array.ndim != 4:
             return array
         gain = 1.0 if "conv_img" in key or ".seg_noise_var." in key else 0.3
-        return array / array.std() * np.float32(gain / array[0].size ** 0.5)
-    return {key: scaled(key, array) for key, array in read_weights(path).items()}
+        return Draws(1).normal(key, array.shape) * np.float32(gain / array[0].size ** 0.5)
+    return {key: lively(key, array) for key, array in read_weights(path).items()}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_one_picture_per_label_map(pictures):
     found = pictures("jittor")
     assert sorted(found) == sorted(NAMES)
     assert all(picture.shape == (64, 192, 3) for picture in found.values())
-    assert all(picture.std() > 20 for picture in found.values())
+    assert min(picture.std() for picture in found.values()) > 5
 
 
 @pytest.mark.parametrize("trained", BACKENDS)

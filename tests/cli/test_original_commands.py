@@ -86,7 +86,7 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
         ["merge_ckpt.py", folder, "4", "5"],
         ["fid.py", pictures, labels, folder, "4-5", "99", *network],
         ["fid.py", pictures, labels, folder, "True", "5", "4", *network],
-        ["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", *network],
+        ["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", "--which_epoch", "4", *network],
         ["fid.py", pictures, data / "labels", folder, "4", *network], cwd=phases)
     merged.ok()
     for name in "EG":

@@ -175,8 +175,8 @@ def test_a_warm_import_is_silent(probe):
 
 
 def test_ctrl_c_raises_keyboard_interrupt():
-    code = ("import time\nfrom jt_models.boot import jt\njt.ones((2, 2)).sync()\nprint('ready', flush=True)\n"
-            "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')\n")
+    code = ("import time\nfrom jt_models.boot import jt\njt.ones((2, 2)).sync()\n"
+            "try:\n    print('ready', flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')\n")
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT,
                              env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"

@@ -1,12 +1,25 @@
 """What the parity tests share."""
 import pytest
 
+from parity.faults.fault import Fault, broken_copy
 from parity.oracle import Twins
 
 collect_ignore = ["example"]        # test_example runs it elsewhere
+
 
 @pytest.fixture(scope="session")
 def twins():
     """Both workers, started once."""
     with Twins() as pair:
         yield pair
+
+
+@pytest.fixture
+def broken(twins, tmp_path):
+    """Swaps the Jittor twin for a copy in which one text of one file is another."""
+    def swap(file: str, old: str, new: str):
+        twins.replace_jittor(broken_copy(Fault("edit", "", file, old, new, "", ()), tmp_path))
+        return twins
+
+    yield swap
+    twins.replace_jittor(None)

@@ -1,7 +1,5 @@
 """Level L2 passes for every function of nn.ops, forgets none, and finds faults on the inputs made for them."""
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from parity.ops import OPS, Functions
 from parity.pair import Pair
 from parity.probes import inputs
 
-ROOT = Path(__file__).resolve().parents[2]
 NETWORK = Pair("tests.parity.operator_modules:torch_network", "tests.parity.operator_modules:jittor_network",
                inputs={"x": (2, 3, 6, 8)}, modes=("train",))
 
@@ -31,21 +28,6 @@ def functions(side, arrays):
 def found(twins, case):
     (row,) = check(case, "tiny", case.modes[0], twins)
     return row
-
-
-@pytest.fixture
-def broken(twins, tmp_path):
-    """Swaps the Jittor twin for a copy in which one text of one file is another."""
-    def swap(file: str, old: str, new: str):
-        shutil.copytree(ROOT / "jt_models", tmp_path / "jt_models", ignore=shutil.ignore_patterns("__pycache__"))
-        path = tmp_path / "jt_models" / file
-        assert path.read_text().count(old) == 1
-        path.write_text(path.read_text().replace(old, new))
-        twins.replace_jittor(tmp_path)
-        return twins
-
-    yield swap
-    twins.replace_jittor(None)
 
 
 def test_every_function_of_either_twin_has_a_probe(twins):

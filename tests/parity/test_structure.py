@@ -1,14 +1,10 @@
 """Level L1 passes for the twins of this project, and finds every kind of state that is not the same."""
-import shutil
-from pathlib import Path
-
 import pytest
 
 from parity.cases import CASES
 from parity.levels.structure import HOPS, SUFFIXES, _aliases, _suffix, check, compare_states
 from parity.pair import Pair
 
-ROOT = Path(__file__).resolve().parents[2]
 ENCODER = CASES["apf_gan.encoder"]
 
 
@@ -21,21 +17,6 @@ def pair(trap: str = "", tied: bool = False, torch_tied: bool | None = None) -> 
 def found(twins, case, mode="train"):
     (row,) = check(case, "tiny", mode, twins)
     return row
-
-
-@pytest.fixture
-def broken(twins, tmp_path):
-    """Swaps the Jittor twin for a copy in which one text of one file is another."""
-    def swap(file: str, old: str, new: str):
-        shutil.copytree(ROOT / "jt_models", tmp_path / "jt_models", ignore=shutil.ignore_patterns("__pycache__"))
-        path = tmp_path / "jt_models" / file
-        assert path.read_text().count(old) == 1
-        path.write_text(path.read_text().replace(old, new))
-        twins.replace_jittor(tmp_path)
-        return twins
-
-    yield swap
-    twins.replace_jittor(None)
 
 
 def test_the_encoder_passes(twins):

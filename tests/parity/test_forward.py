@@ -1,14 +1,12 @@
 """L3 on sound and on broken twins: the modules at fault are named, exactly."""
-import shutil
-
 import numpy as np
 import pytest
 
 from parity.cases import find
 from parity.compare import judge_discrete
+from parity.faults.fault import Fault, broken_copy
 from parity.levels.forward import check, error_map
 from parity.oracle import Twins
-from parity.worker import ROOT
 from tests.parity.traced import Small
 
 pytestmark = pytest.mark.parity
@@ -19,12 +17,7 @@ CONVS = [f"layer{n}.0" for n in range(1, 7)]
 
 def broken(folder, file: str, old: str, new: str):
     """A copy of the Jittor twin with one edit."""
-    shutil.copytree(ROOT / "jt_models", folder / "jt_models", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / "jt_models" / file
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
-    return folder
+    return broken_copy(Fault("edit", "", file, old, new, "", ()), folder)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

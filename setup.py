@@ -28,7 +28,8 @@ setup(
     ],
     extras_require={
         "jittor": ["jittor==1.3.11.0", "onednn-cpu-gomp==2021.2.0", "onednn-devel-cpu-gomp==2021.2.0"],
-        "torch": ["torch>=2.4", "transformers>=5.0"],
+        "torch": ["torch>=2.4", "transformers>=5.0", "peft>=0.18"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "board": ["tensorboardX>=2.6"],
         "dev": ["pytest>=8.0"],
     },

@@ -1,0 +1,49 @@
+"""Which linear layers get a low-rank adapter, and how strong it is (Hu et al. 2022, arXiv 2106.09685).
+
+y = W x + b + (alpha / r) B A dropout(x), with A (r, in) and B (out, r), each adapted layer with its own dropout mask.
+"""
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# All six linear layers of every block of the SigLIP encoder: paths from the tower's root, whole paths as peft matches.
+ENCODER = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+# What the original's list of names matches: also the pooling head, whose output the scorer does not use.
+REFERENCE = r".*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+LAYER_NAMES = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+SUFFIXES = ("lora_A.default.weight", "lora_B.default.weight")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """r: rank. alpha: strength. dropout: share of inputs dropped in training. targets: pattern of adapted modules."""
+
+    r: int = 32
+    alpha: float = 64
+    dropout: float = 0.1
+    targets: str = ENCODER
+
+    def __post_init__(self):
+        if self.r < 1:
+            raise ValueError(f"LoRA rank {self.r}: legal are ranks from 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LoRA dropout {self.dropout}: legal are shares from 0 to below 1")
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.r
+
+    def adapts(self, path: str) -> bool:
+        """Whether the module at `path` of the tower gets an adapter."""
+        return re.fullmatch(self.targets, path) is not None
+
+
+def adapter_keys(shapes: Mapping[str, tuple[int, ...]], config: LoraConfig) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of A and B for a model with these keys, in its own order; "<path>.lora_A.default.weight" …"""
+    found = {}
+    for key, shape in shapes.items():
+        path, _, kind = key.rpartition(".")
+        if kind == "weight" and config.adapts(path):
+            for suffix, size in zip(SUFFIXES, ((config.r, shape[1]), (shape[0], config.r))):
+                found[f"{path}.{suffix}"] = size
+    return found

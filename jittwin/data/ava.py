@@ -1,0 +1,216 @@
+"""AVA (Murray et al. 2012, doi 10.1109/CVPR.2012.6247954): photographs and how many people gave each rating 1..10.
+
+    <folder>/AVA.txt (or in AVA_Files/)       <folder>/images/<id>.jpg (or directly in the folder)
+
+AVA.txt has 15 space-separated integers per row: running number, image id, ten vote counts, two tags, challenge.
+Pictures are read by jittwin.imaging, which turns them upright by their EXIF tag; the original program does not
+(AVA's own files rarely carry the tag). A picture that cannot be decoded is reported and left out, never replaced.
+"""
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jittwin import imaging
+from jittwin.atomic import write_file
+from jittwin.errors import UserError
+
+BINS = 10
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first that exists is the picture
+BAD_IDS = "bad_ids.txt"
+MAX_BAD = 0.001  # largest share of undecodable pictures that training accepts
+_SCAN_CHUNK = 64
+
+
+class Scores(dict):
+    """Image id (str) -> votes for the ratings 1..10, float32 (10,), in the file's order.
+
+    short, malformed, unrated, repeated: rows with under 12 fields, with votes that are no counts, without votes,
+    and ids given again (the last row counts). sha256: of the file.
+    """
+    path: str = ""
+    sha256: str = ""
+    short = malformed = unrated = repeated = 0
+
+
+def read_scores(path) -> Scores:
+    """Parse AVA.txt. UserError: cannot be read, or is no such file (under half of its rows are usable)."""
+    try:
+        content = Path(path).read_bytes()
+        lines = content.decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UserError(f"{path}: cannot be read as AVA.txt ({reason}); give AVA's file of votes") from error
+    scores, ids, votes, filled = Scores(), [], [], 0
+    for line in lines:
+        fields = line.split(None, BINS + 2)
+        filled += bool(fields)
+        if 0 < len(fields) < BINS + 2:
+            scores.short += 1
+        elif fields:
+            try:
+                counts = list(map(int, fields[2:BINS + 2]))
+            except ValueError:
+                counts = [-1]
+            if min(counts) < 0:
+                scores.malformed += 1
+            elif not any(counts):
+                scores.unrated += 1
+            else:
+                ids.append(fields[1])
+                votes.append(counts)
+    if len(ids) * 2 < filled or not ids:
+        raise UserError(f"{path}: no AVA.txt: {len(ids)} of {filled} rows are of its form, 'number id' and ten vote "
+                        "counts separated by blanks; give AVA's file of votes")
+    scores.update(zip(ids, np.array(votes, np.float32)))
+    scores.path, scores.sha256 = str(path), hashlib.sha256(content).hexdigest()
+    scores.repeated = len(ids) - len(scores)
+    return scores
+
+
+def distribution(votes: np.ndarray) -> np.ndarray:
+    """Vote counts (..., 10) to float32 probabilities (..., 10)."""
+    votes = np.asarray(votes, np.float32)
+    return votes / votes.sum(axis=-1, keepdims=True)
+
+
+def mean_and_deviation(votes: np.ndarray) -> tuple[float, float]:
+    """Mean rating and its population standard deviation of ten vote counts."""
+    ratings, votes = np.arange(1, BINS + 1), np.asarray(votes, np.float64)
+    mean = ratings @ votes / votes.sum()
+    return float(mean), float(np.sqrt((ratings - mean) ** 2 @ votes / votes.sum()))
+
+
+def find_image(names, image: str) -> str | None:
+    """The file of image id `image` among a folder's `names` (a set): the first of SUFFIXES that is there."""
+    return next((image + suffix for suffix in SUFFIXES if image + suffix in names), None)
+
+
+class AvaIndex:
+    """The rated pictures of a data folder, found with one listing of it.
+
+    images, votes: folder of the pictures and AVA.txt, where they are not in their usual places inside `folder`.
+    `ids` are those with votes and a file, in AVA.txt's order; `missing` those with votes and no file.
+    """
+
+    def __init__(self, folder, images=None, votes=None):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give the folder with AVA.txt and images/")
+        self.scores = read_scores(votes or self._votes())
+        usual = self.folder / "images"
+        self.images = Path(images) if images else usual if usual.is_dir() else self.folder
+        try:
+            names = {entry.name for entry in os.scandir(self.images)}
+        except OSError as error:
+            raise UserError(f"{self.images}: cannot be listed ({error.strerror}); "
+                            "give the folder of the pictures") from error
+        files = ((image, find_image(names, image)) for image in self.scores)
+        self.files = {image: name for image, name in files if name}
+        self.ids = list(self.files)
+        self.missing = [image for image in self.scores if image not in self.files]
+        if not self.ids:
+            raise UserError(f"{self.images}: holds none of the {len(self.scores)} pictures that {self.scores.path} "
+                            f"rates; they are expected as {self.missing[0]}.jpg and so on")
+
+    def _votes(self) -> Path:
+        places = [self.folder / "AVA.txt", self.folder / "AVA_Files" / "AVA.txt", self.folder / "AVA_dataset" / "AVA.txt"]
+        found = next((place for place in places if place.is_file()), None)
+        if not found:
+            raise UserError(f"{self.folder}: no AVA data set; it needs AVA.txt, with the votes, and images/")
+        return found
+
+    def path(self, image: str) -> Path:
+        """The file of an id in `ids`."""
+        return self.images / self.files[image]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names of the pictures: tells whether a report is about this listing."""
+        return hashlib.sha256("\n".join(sorted(self.files.values())).encode()).hexdigest()
+
+
+def scan(index: AvaIndex, workers: int = 0) -> dict[str, str]:
+    """Decode every picture; id -> reason of those that fail. workers: threads, one per CPU if 0."""
+    def failures(images):
+        found = {}
+        for image in images:
+            try:
+                imaging.decode_image(index.path(image))
+            except UserError as error:
+                found[image] = str(error)
+        return found
+
+    chunks = [index.ids[at:at + _SCAN_CHUNK] for at in range(0, len(index.ids), _SCAN_CHUNK)]
+    bad = {}
+    with (ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+          tqdm(desc="decoding pictures", total=len(index.ids), delay=2, disable=None, leave=False) as bar):
+        try:
+            for images, found in zip(chunks, pool.map(failures, chunks)):
+                bad.update(found)
+                bar.update(len(images))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return bad
+
+
+def write_bad_ids(path, index: AvaIndex, bad: dict[str, str]) -> None:
+    """The report: a line with what was scanned, then one id per line with the reason behind a '#'."""
+    lines = [f"# {len(bad)} of {len(index.ids)} pictures cannot be decoded; listing {index.fingerprint()}"]
+    write_file(path, "\n".join(lines + [f"{image}  # {' '.join(why.split())}" for image, why in bad.items()]) + "\n")
+
+
+def read_bad_ids(path, index: AvaIndex) -> dict[str, str] | None:
+    """The report's id -> reason; None where there is none, or it is about other files."""
+    try:
+        head, *rows = Path(path).read_text().splitlines() or [""]
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not head.endswith(index.fingerprint()):
+        return None
+    return {image.strip(): why.strip() for image, _, why in (row.partition("#") for row in rows)}
+
+
+def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0) -> dict[str, str]:
+    """Id -> reason of the pictures to leave out, from bad_ids.txt of the data or of `folder`, else by a scan.
+
+    The scan's report goes to folder/bad_ids.txt; a report about other file names is not used.
+    UserError when more than the share `max_bad` of the pictures is bad.
+    """
+    reports = [Path(place) / BAD_IDS for place in (index.folder, folder)]
+    known = next((bad for report in reports if (bad := read_bad_ids(report, index)) is not None), None)
+    if known is None:
+        known = scan(index, workers)
+        write_bad_ids(reports[1], index, known)
+    share = len(known) / len(index.ids)
+    if share > max_bad:
+        raise UserError(f"{index.path(next(iter(known)))}: cannot be decoded, like {len(known)} of {len(index.ids)} "
+                        f"pictures ({share:.2%}, at most {max_bad:.2%} accepted): see {BAD_IDS}; replace the files "
+                        f"and delete {BAD_IDS}, or raise max_bad")
+    return known
+
+
+class AvaDataset:
+    """Samples for a list of ids: the squashed picture and the distribution of its votes; nothing is random.
+
+    tower: SiglipVisionConfig, whose `preprocess` gives the pixels.
+    """
+
+    def __init__(self, ids, scores: Scores, index: AvaIndex, tower):
+        if not ids:
+            raise UserError(f"{index.folder}: no picture is left in this part of the split; use more pictures")
+        self.names, self.scores, self.index, self.tower = list(ids), scores, index, tower
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def get(self, index: int, draws=None) -> dict:
+        """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name). UserError: undecodable picture."""
+        from jittwin.models.siglip import preprocess
+
+        name = self.names[index]
+        pixels = preprocess(imaging.decode_image(self.index.path(name)), self.tower)
+        return {"pixels": pixels, "target": distribution(self.scores[name]), "name": name}

@@ -1,0 +1,193 @@
+"""Which pictures of AVA train, choose the best epoch, and are reported on: made once, kept in dataset_split.json.
+
+random      the original program's: NumPy's legacy shuffle, the first int(train_split * N) ids train; the rest both
+            chooses the best epoch and is reported on
+lists       two files of ids; the test list also chooses
+official    AVA's generic_test.jpgl is the test set; of all other pictures 5 % choose and the rest trains
+three-way   random's training ids; the rest is halved into the part that chooses and the test set
+"""
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.atomic import write_file
+from jittwin.data.ava import AvaIndex
+from jittwin.errors import UserError, choose_from
+
+MODES = ("random", "lists", "official", "three-way")
+SCHEMA_VERSION = 1
+VALIDATION_SHARE = 0.05
+LISTS = "aesthetics_image_lists"
+TRAIN_LIST, TEST_LIST = "generic_ls_train.jpgl", "generic_test.jpgl"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three lists of ids; val_ids is test_ids itself where one part does both. settings: what made it."""
+    train_ids: list[str]
+    val_ids: list[str]
+    test_ids: list[str]
+    settings: dict
+
+    def without(self, bad) -> "Split":
+        """Less the ids in `bad`. UserError when a part is left empty."""
+        parts = {}
+        for name in ("train_ids", "val_ids", "test_ids"):
+            parts[name] = [image for image in getattr(self, name) if image not in bad]
+            if not parts[name]:
+                raise UserError(f"split {self.settings['mode']}: {name} is left empty of {len(getattr(self, name))}; "
+                                "use more pictures or another split")
+        if self.val_ids is self.test_ids:
+            parts["val_ids"] = parts["test_ids"]
+        return replace(self, **parts)
+
+
+def shuffled(ids: list[str], seed: int) -> list[str]:
+    """`ids` as np.random.seed(seed); np.random.shuffle(ids) leaves them; the global state is not touched."""
+    ids = list(ids)
+    np.random.RandomState(seed).shuffle(ids)
+    return ids
+
+
+def read_ids(path) -> list[str]:
+    """A list file: one id per line, with or without a picture's suffix. UserError: unreadable or empty."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UserError(f"{path}: cannot be read as a list of ids ({reason}); give a text file, one id per line") from error
+    ids = list(dict.fromkeys(line.strip().removesuffix(".jpg") for line in lines if line.strip()))
+    if not ids:
+        raise UserError(f"{path}: holds no ids; give a text file with one id per line")
+    return ids
+
+
+def make_split(index: AvaIndex, mode: str = "random", train_split: float = 0.9, seed: int = 42,
+               max_samples: int | None = None, train_list=None, test_list=None) -> Split:
+    """The split of the index's ids; undecodable pictures still count, so that the original's shuffle is met.
+
+    train_split: the training share of random and three-way. max_samples: the first so many ids alone; where a
+    list rules, so many for training and a fifth for testing. The lists default to AVA's own, beside AVA.txt.
+    UserError: unknown mode, an empty part, a list of other pictures, an id in both lists.
+    """
+    if mode not in MODES:
+        raise UserError(f"split={mode}{choose_from(mode, MODES)}")
+    if not 0 < train_split < 1:
+        raise UserError(f"train_split={train_split}: must be between 0 and 1, the share of the pictures that trains")
+    if max_samples is not None and max_samples < 1:
+        raise UserError(f"max_samples={max_samples}: must be at least 1, or none")
+    settings = {"mode": mode, "train_split": train_split, "seed": seed, "max_samples": max_samples}
+    if mode in ("random", "three-way"):
+        order = shuffled(index.ids[:max_samples], seed)
+        train, rest = _cut(order, int(train_split * len(order)))
+        val, test = _cut(rest, len(rest) // 2) if mode == "three-way" else (rest, rest)
+    else:
+        test_path = _list_path(index, test_list, TEST_LIST, "test_list")
+        test, settings["test_list_sha256"] = _present(index, test_path, max_samples and max_samples // 5)
+        val = test
+        if mode == "lists":
+            train_path = _list_path(index, train_list, TRAIN_LIST, "train_list")
+            train, settings["train_list_sha256"] = _present(index, train_path, max_samples)
+            both = set(train) & set(test)
+            if both:
+                raise UserError(f"{train_path} and {test_path}: {len(both)} ids are in both, such as {min(both)}; "
+                                "remove them from one")
+        else:
+            listed = set(read_ids(test_path))
+            pool = shuffled([image for image in index.ids if image not in listed][:max_samples], seed)
+            train, val = _cut(pool, len(pool) - int(VALIDATION_SHARE * len(pool)))
+    return Split(train, val, test, settings).without(())
+
+
+def _cut(ids, at):
+    return ids[:at], ids[at:]
+
+
+def _list_path(index, given, name, option) -> Path:
+    path = Path(given) if given else Path(index.scores.path).parent / LISTS / name
+    if not given and not path.is_file():
+        raise UserError(f"{path}: no such file; set {option} to AVA's {name}")
+    return path
+
+
+def _present(index, path, limit):
+    """The list's ids that have votes and a file, at most `limit` of them, and the hash of the whole list."""
+    listed = read_ids(path)
+    ids = [image for image in listed if image in index.files]
+    if not ids:
+        raise UserError(f"{path}: none of its {len(listed)} ids, such as {listed[0]}, has votes and a picture in "
+                        f"{index.folder}; give lists of this data set")
+    return ids[:limit], sha256_of(listed)
+
+
+def sha256_of(ids) -> str:
+    """Hash of a set of ids: of the sorted ids, one per line."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def write_split(path, split: Split, index: AvaIndex) -> None:
+    """dataset_split.json: the original's four keys, then what a later start checks the file against."""
+    content = {"train_ids": split.train_ids, "test_ids": split.test_ids, "train_split": split.settings["train_split"],
+               "seed": split.settings["seed"], "schema_version": SCHEMA_VERSION}
+    if split.val_ids is not split.test_ids:
+        content["val_ids"] = split.val_ids
+    content |= {"settings": split.settings, "ids_sha256": _hash(split), "votes_sha256": index.scores.sha256}
+    write_file(path, json.dumps(content))
+
+
+def _hash(split: Split) -> str:
+    return sha256_of({*split.train_ids, *split.val_ids, *split.test_ids})
+
+
+def open_split(path, index: AvaIndex, **options) -> Split:
+    """The split kept at `path` if there is one, else `make_split(index, **options)`, which is then kept there.
+
+    A kept split is used only when it is whole (its hash), and made of the same votes, pictures and options; one of
+    the original program, which has no hashes, when its ids are those of this data. UserError otherwise: a split is
+    never replaced, since what was trained on would then be tested on.
+    """
+    wanted = make_split(index, **options)
+    if not Path(path).exists():
+        write_split(path, wanted, index)
+        return wanted
+    kept, content = _read(path)
+    differences = []
+    if kept.settings:
+        differences += [f"{key} was {kept.settings.get(key)}, is {wanted.settings.get(key)}"
+                        for key in sorted(kept.settings.keys() | wanted.settings.keys())
+                        if kept.settings.get(key) != wanted.settings.get(key)]
+        if content.get("votes_sha256") != index.scores.sha256:
+            differences.append(f"{index.scores.path} has other content")
+        if content.get("ids_sha256") != _hash(kept):
+            differences.append("its ids are not those it was written with")
+    if _hash(kept) != _hash(wanted):
+        differences.append(f"it has {len({*kept.train_ids, *kept.val_ids, *kept.test_ids})} ids and this data "
+                           f"{len({*wanted.train_ids, *wanted.val_ids, *wanted.test_ids})}, or others")
+    if differences:
+        raise UserError(f"{path}: a split of other data or settings ({'; '.join(differences)}); restore them, "
+                        "or start a new run in another folder")
+    return replace(kept, settings=wanted.settings)
+
+
+def _read(path) -> tuple[Split, dict]:
+    """The file's split (settings empty for the original program's files) and everything it says."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+        version = content.get("schema_version")
+        train, test = content["train_ids"], content["test_ids"]
+        parts = [train, content.get("val_ids", test), test]
+        if not all(isinstance(part, list) and all(isinstance(image, str) for image in part) for part in parts):
+            raise ValueError("ids that are no strings")
+        if version is not None and version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {version}, this program knows {SCHEMA_VERSION}")
+        settings = content["settings"] if version else {}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: no split of a data set ({error}); delete it to make a new one, "
+                        "or restore it") from error
+    split = Split(*parts, settings)
+    if set(train) & {*parts[1], *test} or (parts[1] is not test and set(parts[1]) & set(test)):
+        raise UserError(f"{path}: an id is in two parts; delete the file to make a new split")
+    return split, content

@@ -8,13 +8,14 @@ import os
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from jittwin.weights.arrays import BY_DTYPE, KINDS, raw
-from jittwin.weights.safe_pickle import Refused, StandIn, restricted_load
+from jittwin.weights.arrays import BY_DTYPE, KINDS, WeightsError, canonical, raw
+from jittwin.weights.safe_pickle import Array, Refused, StandIn, restricted_load
 
 # The first pickle of a legacy file: an integer that spells the magic number, then STOP.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -165,12 +166,35 @@ def read_legacy(stream: BinaryIO, where: str) -> Any:
     return content
 
 
+def plain(content: Any, where: str) -> Any:
+    """What `read_zip` and `read_legacy` return, as dictionaries, lists, tuples, numbers, text, None and arrays."""
+    if isinstance(content, Tensor):
+        return content.array()
+    if isinstance(content, Array):
+        return content.value.item() if np.ndim(content.value) == 0 else plain(content.value, where)
+    if isinstance(content, dict):
+        return type(content)((plain(key, where), plain(value, where)) for key, value in content.items())
+    if isinstance(content, (list, tuple)):
+        return type(content)(plain(value, where) for value in content)
+    if content is None or isinstance(content, (*_LEAVES, np.ndarray)):
+        return content
+    raise WeightsError(f"{where}: holds {type(content).__name__}; only arrays, numbers, text, lists and dictionaries "
+                       "are read")
+
+
 def write_zip(stream: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a zip-form file that torch.load(weights_only=True) reads: an OrderedDict of CPU tensors."""
+    write_nested(stream, OrderedDict(arrays), "arrays")
+
+
+def write_nested(stream: BinaryIO, content: Any, where: str) -> None:
+    """The same for dictionaries, lists and tuples in one another, with numbers, text, None and arrays inside."""
+    arrays = []
+    description = pickle.PROTO + b"\x02" + _describe(content, arrays, where) + pickle.STOP
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        _record(archive, "data.pkl", _describe(arrays))
+        _record(archive, "data.pkl", description)
         _record(archive, "byteorder", b"little")
-        for number, array in enumerate(arrays.values()):
+        for number, array in enumerate(arrays):
             _record(archive, f"data/{number}", raw(array).data)
         _record(archive, "version", b"3\n")
 
@@ -186,24 +210,41 @@ def _record(archive: zipfile.ZipFile, name: str, data) -> None:
         entry.write(data)
 
 
-def _describe(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of data.pkl, opcode by opcode, since torch's own classes are not at hand."""
-    ordered = _name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
-    parts = [pickle.PROTO + b"\x02", ordered, pickle.MARK]
-    for number, (key, array) in enumerate(arrays.items()):
-        kind = BY_DTYPE[array.dtype]
-        if kind.storage:
-            rebuild, count, dtype = "_rebuild_tensor_v2", array.size, b""
-            storage = _name("torch", kind.storage)
-        else:
-            rebuild, count, dtype = "_rebuild_tensor_v3", array.nbytes, _name("torch", kind.torch)
-            storage = _name("torch.storage", "UntypedStorage")
-        parts += [_plain(key), _name("torch._utils", rebuild), pickle.MARK,
-                  pickle.MARK, _plain("storage"), storage, _plain(str(number)), _plain("cpu"), _plain(count),
-                  pickle.TUPLE, pickle.BINPERSID,
-                  _plain(0), _plain(array.shape), _plain(row_major(array.shape)),
-                  pickle.NEWFALSE, ordered, dtype, pickle.TUPLE, pickle.REDUCE]
-    return b"".join([*parts, pickle.SETITEMS, pickle.STOP])
+def _describe(content: Any, arrays: list[np.ndarray], where: str) -> bytes:
+    """The opcodes of `content`, written out since torch's own classes are not at hand; its arrays join `arrays`."""
+    if isinstance(content, np.ndarray):
+        arrays.append(canonical({"array": content}, where)["array"])
+        return _describe_tensor(arrays[-1], len(arrays) - 1)
+    if isinstance(content, np.generic):
+        content = content.item()
+    if isinstance(content, dict):
+        empty = _ORDERED if isinstance(content, OrderedDict) else pickle.EMPTY_DICT
+        parts = [_describe(part, arrays, where) for item in content.items() for part in item]
+        return empty + pickle.MARK + b"".join(parts) + pickle.SETITEMS
+    if isinstance(content, (list, tuple)):
+        parts = b"".join(_describe(part, arrays, where) for part in content)
+        if isinstance(content, tuple):
+            return pickle.MARK + parts + pickle.TUPLE
+        return pickle.EMPTY_LIST + pickle.MARK + parts + pickle.APPENDS
+    if content is None or isinstance(content, _LEAVES):
+        return _plain(content)
+    raise WeightsError(f"{where}: {type(content).__name__} cannot be written; legal are arrays, numbers, text, lists "
+                       "and dictionaries")
+
+
+def _describe_tensor(array: np.ndarray, number: int) -> bytes:
+    kind = BY_DTYPE[array.dtype]
+    if kind.storage:
+        rebuild, count, dtype = "_rebuild_tensor_v2", array.size, b""
+        storage = _name("torch", kind.storage)
+    else:
+        rebuild, count, dtype = "_rebuild_tensor_v3", array.nbytes, _name("torch", kind.torch)
+        storage = _name("torch.storage", "UntypedStorage")
+    return b"".join([_name("torch._utils", rebuild), pickle.MARK,
+                     pickle.MARK, _plain("storage"), storage, _plain(str(number)), _plain("cpu"), _plain(count),
+                     pickle.TUPLE, pickle.BINPERSID,
+                     _plain(0), _plain(array.shape), _plain(row_major(array.shape)),
+                     pickle.NEWFALSE, _ORDERED, dtype, pickle.TUPLE, pickle.REDUCE])
 
 
 def _name(module: str, name: str) -> bytes:
@@ -213,3 +254,7 @@ def _name(module: str, name: str) -> bytes:
 def _plain(value) -> bytes:
     """The opcodes of text, an integer or a tuple of integers: a pickle without its frame."""
     return pickle.dumps(value, 2)[2:-1]
+
+
+_ORDERED = _name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE
+_LEAVES = (bool, int, float, str)

@@ -1,0 +1,34 @@
+"""PyTorch files that hold more than arrays: training scripts put numbers and text beside the weights."""
+import os
+import zipfile
+from typing import Any
+
+from jittwin.atomic import atomic_write
+from jittwin.weights import torch_file
+from jittwin.weights.arrays import WeightsError
+from jittwin.weights.files import _kind, _reading
+
+
+def read_content(path: str | os.PathLike) -> Any:
+    """All that a .pth holds: dictionaries, lists, tuples, numbers, text, None, and NumPy arrays in place of tensors.
+
+    WeightsError: missing, damaged, hostile or no PyTorch file. Nothing in it is ever executed.
+    """
+    where = os.fspath(path)
+    with _reading(where), open(path, "rb") as stream:
+        kind = _kind(stream, where)
+        if kind == "torch":
+            with zipfile.ZipFile(stream) as archive:
+                return torch_file.plain(torch_file.read_zip(archive, where), where)
+        if kind == "torch-legacy":
+            return torch_file.plain(torch_file.read_legacy(stream, where), where)
+        raise WeightsError(f"{where}: a {kind} file; what is read here is a PyTorch .pth")
+
+
+def write_content(path: str | os.PathLike, content: Any) -> None:
+    """Inverse of read_content, bit for bit and atomically; torch.load(weights_only=True) reads the file.
+
+    WeightsError: `content` holds something else, the disk is full …; a previous file stays intact.
+    """
+    with atomic_write(path, WeightsError) as stream:
+        torch_file.write_nested(stream, content, os.fspath(path))

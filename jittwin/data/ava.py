@@ -1,6 +1,6 @@
 """AVA (Murray et al. 2012, doi 10.1109/CVPR.2012.6247954): photographs and how many people gave each rating 1..10.
 
-    <folder>/AVA.txt (or in AVA_Files/)       <folder>/images/<id>.jpg (or directly in the folder)
+    <folder>/AVA.txt (or in AVA_Files/, AVA_dataset/)       <folder>/images/<id>.jpg (or directly in the folder)
 
 AVA.txt has 15 space-separated integers per row: running number, image id, ten vote counts, two tags, challenge.
 Pictures are read by jittwin.imaging, which turns them upright by their EXIF tag; the original program does not
@@ -72,8 +72,8 @@ def read_scores(path) -> Scores:
     return scores
 
 
-def distribution(votes: np.ndarray) -> np.ndarray:
-    """Vote counts (..., 10) to float32 probabilities (..., 10)."""
+def shares(votes: np.ndarray) -> np.ndarray:
+    """Vote counts (..., 10) to the share of each, float32 (..., 10)."""
     votes = np.asarray(votes, np.float32)
     return votes / votes.sum(axis=-1, keepdims=True)
 
@@ -118,7 +118,7 @@ class AvaIndex:
                             f"rates; they are expected as {self.missing[0]}.jpg and so on")
 
     def _votes(self) -> Path:
-        places = [self.folder / "AVA.txt", self.folder / "AVA_Files" / "AVA.txt", self.folder / "AVA_dataset" / "AVA.txt"]
+        places = (self.folder / part / "AVA.txt" for part in ("", "AVA_Files", "AVA_dataset"))
         found = next((place for place in places if place.is_file()), None)
         if not found:
             raise UserError(f"{self.folder}: no AVA data set; it needs AVA.txt, with the votes, and images/")
@@ -213,4 +213,4 @@ class AvaDataset:
 
         name = self.names[index]
         pixels = preprocess(imaging.decode_image(self.index.path(name)), self.tower)
-        return {"pixels": pixels, "target": distribution(self.scores[name]), "name": name}
+        return {"pixels": pixels, "target": shares(self.scores[name]), "name": name}

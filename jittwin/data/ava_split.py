@@ -58,7 +58,8 @@ def read_ids(path) -> list[str]:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"{path}: cannot be read as a list of ids ({reason}); give a text file, one id per line") from error
+        raise UserError(f"{path}: cannot be read as a list of ids ({reason}); "
+                        "give a text file with one id per line") from error
     ids = list(dict.fromkeys(line.strip().removesuffix(".jpg") for line in lines if line.strip()))
     if not ids:
         raise UserError(f"{path}: holds no ids; give a text file with one id per line")

@@ -16,7 +16,7 @@ SHUFFLES = ("reference", "philox", None)
 
 
 class Loader:
-    """Batches of a dataset with `get(index, draws) -> dict`.
+    """Batches of a dataset with `get(index, draws) -> dict` of arrays and a `name`.
 
     shuffle: 'reference' is Jittor's order, in which epoch `first_epoch` takes the first
     permutation of default_rng(1), the next epoch the second …; training phases each start the
@@ -55,8 +55,8 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
         """Batches of `epoch` from number `start` on; the skipped ones cost nothing.
 
-        Yields dict(image float32 (B, 3, H, W) where the dataset has pictures, label uint8
-        (B, H, W), name list[str]). Raises what the dataset raised.
+        Yields the samples' arrays, each with a first axis for the batch, and name list[str]. Raises what the
+        dataset raised.
         """
         order = self.order(epoch)[:len(self) * self.batch_size]
         waiting = iter(order[start * self.batch_size:])
@@ -80,10 +80,12 @@ class Loader:
 
 
 def collate(samples: list[dict]) -> dict:
-    """Stack the samples' arrays and list their names. Raises UserError when sizes differ."""
-    sizes = {sample["label"].shape[::-1]: sample["name"] for sample in samples}
-    if len(sizes) > 1:
-        seen = " but ".join(f"'{name}' is {width}x{height}" for (width, height), name in sizes.items())
-        raise UserError(f"{seen}; pictures of one batch need one size: use batch_size=1")
-    lists = {key: [sample[key] for sample in samples] for key in samples[0]}
-    return {key: values if key == "name" else np.stack(values) for key, values in lists.items()}
+    """Stack the samples' arrays, key by key, and list their names. Raises UserError when sizes differ."""
+    batch = {key: [sample[key] for sample in samples] for key in samples[0]}
+    for key in (key for key in batch if key != "name"):
+        sizes = {np.shape(array)[::-1]: name for array, name in zip(batch[key], batch["name"])}
+        if len(sizes) > 1:
+            seen = " but ".join(f"'{name}' is {'x'.join(map(str, size))}" for size, name in sizes.items())
+            raise UserError(f"{seen}; each {key} of a batch needs one size: use batch_size=1")
+        batch[key] = np.stack(batch[key])
+    return batch

@@ -2,10 +2,12 @@
 
 <run>/checkpoints/<name>/   G.safetensors, G.ema.safetensors, ..., optimizer.safetensors, state.json
 <run>/latest                the name of the newest one
-<run>/best.json             {"checkpoint": name, "score": value}, when the task scores itself
+<run>/best.json             {measure: {"checkpoint": name, "score": value}, ...}, when the task measures itself;
+                            the first measure is the one that decides
 
 A checkpoint is written as `.writing-<name>`, flushed to disk and renamed, then `latest` is replaced:
-at every instant `latest` names a whole checkpoint. `<name>` is the epoch ("12", finished) or
+at every instant `latest` names a whole checkpoint. best.json repeats what state.json of that
+checkpoint holds, so a kill between the two loses nothing. `<name>` is the epoch ("12", finished) or
 "12.340" (340 steps into epoch 12).
 """
 import contextlib
@@ -62,14 +64,19 @@ class Checkpoints:
         return pointer.read_text().strip() if pointer.exists() else None
 
     def best(self) -> dict | None:
-        """{"checkpoint": name, "score": value} or None."""
-        record = self.run / "best.json"
-        return json.loads(record.read_text()) if record.exists() else None
+        """{"checkpoint": name, "score": value} by the measure that decides, or None."""
+        return next(iter(self.records().values()), None)
+
+    def records(self) -> dict[str, dict]:
+        """{"checkpoint": name, "score": value} of the best checkpoint by each measure, the deciding one first."""
+        path = self.run / "best.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def save(self, name: str, files: Iterable[tuple[str, Arrays]], state: dict, metadata: Mapping) -> None:
         """Write one checkpoint, point `latest` to it and drop those that retention no longer wants.
 
         files: (stem, arrays) of each file, for example "G", "G.ema", "optimizer"; may be a generator.
+        state["best"], where there is one, becomes best.json.
         UserError when the disk is full; the checkpoint before is then untouched.
         """
         writing, whole = self.folder / f"{_WRITING}{name}", self.folder / name
@@ -84,20 +91,17 @@ class Checkpoints:
                 whole.rename(replaced)
             writing.rename(whole)
             sync_folder(self.folder)
-            self.point_to(name)
+            self.point_to(name, state)
         shutil.rmtree(replaced, ignore_errors=True)
         self._retain()
 
-    def point_to(self, name: str) -> None:
-        """Make `name` the checkpoint that a resumption starts from."""
+    def point_to(self, name: str, state: Mapping) -> None:
+        """Make `name`, whose state is given, the checkpoint that a resumption starts from."""
         write_file(self.run / "latest", name + "\n")
-
-    def mark_best(self, name: str, score: float) -> None:
-        """Record `name` as the best checkpoint if its score is lower than that of the best so far."""
-        best = self.best()
-        if best is None or score < best["score"]:
-            with self.failure_explained():
-                write_file(self.run / "best.json", json.dumps({"checkpoint": name, "score": score}) + "\n")
+        if state.get("best"):
+            write_file(self.run / "best.json", json.dumps(state["best"]) + "\n")
+        else:
+            (self.run / "best.json").unlink(missing_ok=True)
 
     def state(self, name: str) -> dict:
         """What `save` was given as state. UserError names the legal checkpoints when there is no such one."""
@@ -116,10 +120,10 @@ class Checkpoints:
         return (self.folder / name / f"{stem}.safetensors").exists()
 
     def _retain(self) -> None:
-        best = self.best() or {}
+        kept = {self.latest(), *(record["checkpoint"] for record in self.records().values())}
         for name in self.names():
             on_schedule = "." not in name and int(name) % self.keep_epochs == 0
-            if not on_schedule and name not in (self.latest(), best.get("checkpoint")):
+            if not on_schedule and name not in kept:
                 # Renamed first: half a folder must not pass for a checkpoint if a kill comes now.
                 shutil.rmtree((self.folder / name).rename(self.folder / f"{_WRITING}{name}"))
 

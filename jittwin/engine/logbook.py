@@ -56,6 +56,15 @@ class Logbook:
             self._events.scalar("steps_per_second", rate, step)
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
 
+    def measures(self, phase: str, epoch: int, step: int, values: dict[str, float | None]) -> None:
+        """One line of log.jsonl on held-out data, after `step` steps of the run; null where undefined."""
+        named = {f"held_out/{name}": value for name, value in values.items()}
+        record = {"phase": phase, "epoch": epoch, "step": step, **named}
+        self._lines.write((json.dumps(record) + "\n").encode())
+        for name, value in named.items():
+            if value is not None:
+                self._events.scalar(name, value, step)
+
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """samples/<name>.png and TensorBoard; picture: uint8 (H, W, 3)."""
         save_image(self.run / "samples" / f"{name}.png", picture)

@@ -1,7 +1,8 @@
 """What a task is: the part of training that differs between models, as the engine sees it.
 
 A task is one file `jittwin/tasks/<name>.py` holding `Config`, a frozen dataclass that extends
-`RunConfig`, and `Task(config, backend, data_dir, out_dir)`, which follows the protocol below.
+`RunConfig`, and `Task(config, backend, data_dir, out_dir)`, which follows the protocol below;
+`Plain` has what most tasks leave as it is.
 """
 from dataclasses import dataclass
 from typing import Any, ClassVar, Iterator, Protocol
@@ -106,8 +107,39 @@ class Task(Protocol):
     def sample(self, clock: Clock) -> np.ndarray | None:
         """A uint8 (H, W, 3) picture grid, or None. Must leave weights and statistics as they were."""
 
-    def score(self, clock: Clock) -> float | None:
-        """What decides the best checkpoint, lower is better; None when the task has no such measure."""
-
     def checkpoint_metadata(self) -> dict:
         """Metadata for every weights file: at least {"model": ..., "config": ...}."""
+
+    # Plain has the rest.
+    frozen: tuple[str, ...]          # shell patterns of the weights that never change, which no checkpoint holds
+    partial_steps: bool              # the batches left over at the end of an epoch make a step as well
+    best: dict[str, str]             # measures that a best checkpoint is kept by, "lower" or "higher" is better
+
+    def evaluate(self, clock: Clock) -> dict[str, float]:
+        """Measures of a finished epoch, taken before its checkpoint is written; nan where undefined.
+
+        Must leave weights and statistics as they were.
+        """
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes, by name, of what a run depends on besides its settings; a resumed run must find the same."""
+
+    def epoch_saved(self, name: str, state: dict) -> None:
+        """Write what else an epoch leaves. Called when its checkpoint is whole, and when a run resumes from it."""
+
+
+class Plain:
+    """A task without frozen weights, held-out measures and files of its own."""
+
+    frozen: tuple[str, ...] = ()
+    partial_steps = False
+    best: dict[str, str] = {}
+
+    def evaluate(self, clock: Clock) -> dict[str, float]:
+        return {}
+
+    def inputs(self) -> dict[str, str]:
+        return {}
+
+    def epoch_saved(self, name: str, state: dict) -> None:
+        pass

@@ -28,6 +28,19 @@ from jittwin.errors import UserError
 INTERRUPTED = 128 + signal.SIGINT
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A finished epoch of another program's run."""
+
+    source: Path
+    epoch: int                              # from 1
+    global_step: int                        # steps completed in the run
+    modules: dict[str, dict]                # the arrays of each module, without frozen ones
+    optimizers: dict[str, dict]             # as backend.optimizer_state gives them
+    measures: dict[str, float | None]       # of this epoch
+    best: dict[str, float]                  # the best so far, by measure
+
+
 @dataclass
 class Position:
     """How far training has come."""
@@ -51,6 +64,7 @@ class Trainer:
         self.ema = Ema(config.ema)
         self.at = Position()
         self.phase: Phase | None = None
+        self.best: dict[str, dict] = {}     # as in best.json
 
     def train(self, start: str | None = None) -> int:
         """Train to the last epoch, to max_steps or to SIGINT, always ending on a checkpoint.
@@ -59,16 +73,19 @@ class Trainer:
         UserError: a loss that is not finite, a full disk, a checkpoint that does not fit.
         """
         task, at = self.task, self.at
-        log_position = self.restore(start) if start else 0
+        state = self.restore(start) if start else {}
         if not start:
             self.enter(task.phases[0])
         self.steps_per_epoch(task.loader())    # what is wrong with the settings shows before anything is written
         self.run.mkdir(parents=True, exist_ok=True)
         with self.checkpoints.failure_explained():
             if start:
-                self.checkpoints.point_to(start)
+                self.checkpoints.point_to(start, state)
             write_file(self.run / "config.yaml", settings.dump(self.config))
-            with Logbook(self.run, log_position, at.global_step) as log, interrupts() as interrupted:
+            if state.get("epoch_done"):
+                task.epoch_saved(start, state)      # which a kill may have come before
+            with Logbook(self.run, state.get("log_position", 0), at.global_step) as log, \
+                    interrupts() as interrupted:
                 return self.train_phases(log, interrupted)
 
     def train_phases(self, log: Logbook, interrupted: list) -> int:
@@ -95,7 +112,8 @@ class Trainer:
             self.task.begin_epoch(at.epoch)
         with contextlib.closing(loader.epoch(at.epoch, self.batches_done())) as batches:
             while at.step < steps and not self.at_limit():
-                terms = self.step(batches)
+                # A last step may have fewer batches than the others; each keeps its weight.
+                terms = self.step(batches, min(self.config.accumulation, len(loader) - self.batches_done()))
                 stop = bool(interrupted)
                 self.record(log, terms, epoch_done=at.step == steps, interrupted=stop)
                 del terms  # with what lazy evaluation keeps alive for them
@@ -106,20 +124,21 @@ class Trainer:
             at.epoch, at.step = at.epoch + 1, 0
         return False
 
-    def step(self, batches: Iterator[dict]) -> list[dict]:
-        """One optimizer step; returns the loss terms of its batches, still on the device."""
-        at, count = self.at, self.config.accumulation
+    def step(self, batches: Iterator[dict], count: int | None = None) -> list[dict]:
+        """One optimizer step from `count` batches; returns their loss terms, still on the device."""
+        at, whole = self.at, self.config.accumulation
+        count = count or whole
         terms = []
         for part in range(count):
-            draws = Draws(self.config.seed, at.epoch, at.step * count + part)
+            draws = Draws(self.config.seed, at.epoch, at.step * whole + part)
             self.backend.seed(draws.device_seed())
-            clock = Clock(at.epoch, at.step, at.global_step, draws, part + 1 < count, 1 / count)
+            clock = Clock(at.epoch, at.step, at.global_step, draws, part + 1 < count, 1 / whole)
             terms.append(self.task.train_step(next(batches), clock))
         at.step += 1
         at.global_step += 1
         if self.config.ema:
             for name in self.task.ema_modules:
-                self.ema.update(name, self.backend.state_numpy(self.task.modules[name]), at.global_step)
+                self.ema.update(name, self.arrays(name), at.global_step)
         return terms
 
     def record(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
@@ -140,7 +159,10 @@ class Trainer:
             if picture is not None:
                 log.picture(name, picture, at.global_step)
         if save:
-            self.save(name, epoch_done, log.sync())
+            measures = self.evaluate() if epoch_done else {}
+            if measures:
+                log.measures(self.phase.name, at.epoch, at.global_step, measures)
+            self.save(name, epoch_done, log.sync(), measures)
 
     def read(self, terms: list[dict]) -> dict[str, float]:
         """Loss terms as numbers, the mean over the batches of a step. UserError when one is not finite."""
@@ -154,41 +176,44 @@ class Trainer:
                                 + (f"; checkpoint {latest} is intact" if latest else ""))
         return values
 
-    def save(self, name: str, epoch_done: bool, log_position: int) -> None:
-        """Write checkpoint `name` and let the task's score decide whether it is the best."""
+    def evaluate(self) -> dict[str, float | None]:
+        """The task's measures of the epoch just finished; None where one is undefined."""
+        measures = self.task.evaluate(self.clock())
+        return {key: float(value) if math.isfinite(value) else None for key, value in measures.items()}
+
+    def save(self, name: str, epoch_done: bool, log_position: int, measures: dict) -> None:
+        """Write checkpoint `name`, with its measures and what is the best by them so far."""
+        self.best = improved(self.best, name, measures, self.task.best)
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
                  "loader_position": self.batches_done(), "log_position": log_position,
+                 "measures": measures, "best": self.best, "inputs": self.task.inputs(),
                  "seed": self.config.seed, "config_hash": config_hash(self.config),
                  "jittwin": jittwin.__version__, **self.info}
         self.checkpoints.save(name, self.files(), state, self.task.checkpoint_metadata())
-        score = self.task.score(self.clock()) if epoch_done else None
-        if score is not None:
-            self.checkpoints.mark_best(name, float(score))
+        if epoch_done:
+            self.task.epoch_saved(name, state)
+
+    def arrays(self, stem: str) -> dict:
+        """The weights of a module that training may change."""
+        return self.backend.state_numpy(self.task.modules[stem], leave_out=self.task.frozen)
 
     def files(self) -> Iterator[tuple[str, dict]]:
         """(name, arrays) of every file of a checkpoint, one in memory at a time."""
-        for stem, module in self.task.modules.items():
-            yield stem, self.backend.state_numpy(module)
+        for stem in self.task.modules:
+            yield stem, self.arrays(stem)
         for stem, arrays in self.ema.averages.items():
             yield f"{stem}.ema", arrays
         yield "optimizer", {f"{stem}/{key}": array for stem, optimizer in self.task.optimizers.items()
                             for key, array in self.backend.optimizer_state(optimizer).items()}
 
-    def restore(self, name: str) -> int:
-        """Put modules, optimizers, averages and position as they were; returns the log's position."""
+    def restore(self, name: str) -> dict:
+        """Put modules, optimizers, averages and position as they were; returns the checkpoint's state."""
         state, at = self.checkpoints.state(name), self.at
-        phases, epoch = self.task.phases, state["epoch"]
-        phase = next((phase for phase in phases if phase.first_epoch <= epoch <= phase.last_epoch), None)
-        if phase is None:
-            raise UserError(f"{self.run}: checkpoint {name} is of epoch {epoch}, but these settings "
-                            f"train epochs {phases[0].first_epoch} to {phases[-1].last_epoch}")
-        self.enter(phase)
-        self.task.begin_epoch(epoch)
-        for stem, module in self.task.modules.items():
-            try:
-                self.backend.load_numpy(module, self.checkpoints.weights(name, stem))
-            except UserError as error:
-                raise UserError(f"{self.checkpoints.folder / name}, {stem}: {error}") from error
+        epoch = state["epoch"]
+        self.check_inputs(state.get("inputs", {}))
+        self.enter_epoch(epoch, f"checkpoint {name}")
+        for stem in self.task.modules:
+            self.load(stem, self.checkpoints.weights(name, stem), self.checkpoints.folder / name)
             averaged = self.config.ema and stem in self.task.ema_modules
             if averaged and self.checkpoints.has(name, f"{stem}.ema"):
                 self.ema.averages[stem] = self.checkpoints.weights(name, f"{stem}.ema")
@@ -199,7 +224,53 @@ class Trainer:
         at.epoch, at.step, at.global_step = epoch, state["step"], state["global_step"]
         if state["epoch_done"]:
             at.epoch, at.step = at.epoch + 1, 0
-        return state["log_position"]
+        # Going back may find that the best before is no longer kept.
+        kept = (None, *self.checkpoints.names())
+        self.best = {key: best for key, best in state.get("best", {}).items() if best["checkpoint"] in kept}
+        return {**state, "best": self.best}
+
+    def adopt(self, found: Foreign) -> str:
+        """Make a checkpoint of this run from one of another program; returns its name. UserError: does not fit."""
+        at = self.at
+        self.enter_epoch(found.epoch, os.fspath(found.source))
+        for stem, arrays in found.modules.items():
+            self.load(stem, arrays, found.source)
+        for stem, optimizer in self.task.optimizers.items():
+            self.backend.load_optimizer_state(optimizer, found.optimizers[stem])
+        at.epoch, at.step, at.global_step = found.epoch, self.steps_per_epoch(self.task.loader()), found.global_step
+        name = str(found.epoch)
+        self.best = {key: {"checkpoint": name if found.measures.get(key) == score else None, "score": score}
+                     for key, score in found.best.items()}
+        self.run.mkdir(parents=True, exist_ok=True)
+        with self.checkpoints.failure_explained():
+            write_file(self.run / "config.yaml", settings.dump(self.config))
+            self.save(name, True, 0, found.measures)
+        return name
+
+    def enter_epoch(self, epoch: int, what: str) -> None:
+        """Enter the phase of `epoch` and prepare it. UserError: `what` lies outside all phases."""
+        phases = self.task.phases
+        phase = next((phase for phase in phases if phase.first_epoch <= epoch <= phase.last_epoch), None)
+        if phase is None:
+            raise UserError(f"{self.run}: {what} is of epoch {epoch}, but these settings "
+                            f"train epochs {phases[0].first_epoch} to {phases[-1].last_epoch}")
+        self.enter(phase)
+        self.task.begin_epoch(epoch)
+
+    def load(self, stem: str, arrays: dict, source: os.PathLike) -> None:
+        """Weights of a module, all but the frozen ones. UserError names `source` when they do not fit."""
+        try:
+            self.backend.load_numpy(self.task.modules[stem], arrays, self.task.frozen)
+        except UserError as error:
+            raise UserError(f"{source}, {stem}: {error}") from error
+
+    def check_inputs(self, before: dict) -> None:
+        """UserError when what the run depends on is not what it was."""
+        now = self.task.inputs()
+        for name in before:
+            if now.get(name) != before[name]:
+                raise UserError(f"{self.run}: the {name} of this run had the hash {before[name][:16]}, now it is "
+                                f"{(now.get(name) or 'absent')[:16]}: give the same again, or another --out")
 
     def enter(self, phase: Phase) -> None:
         if phase is not self.phase:
@@ -213,7 +284,9 @@ class Trainer:
         return Clock(self.at.epoch, self.at.step, self.at.global_step, draws)
 
     def steps_per_epoch(self, loader: Loader) -> int:
-        steps = len(loader) // self.config.accumulation
+        steps, left_over = divmod(len(loader), self.config.accumulation)
+        if left_over and self.task.partial_steps:
+            steps += 1
         if steps == 0:
             raise UserError(f"an epoch has {len(loader)} batches, fewer than accumulation="
                             f"{self.config.accumulation}: lower accumulation or batch_size, or add data")
@@ -234,6 +307,18 @@ class Trainer:
 
     def farewell(self, how: str) -> str:
         return f"{self.run}: {how} after {self.at.global_step} steps, checkpoint {self.checkpoints.latest()}"
+
+
+def improved(best: dict[str, dict], name: str, measures: dict, directions: dict[str, str]) -> dict[str, dict]:
+    """Records of the best checkpoint by each measure after checkpoint `name`; an equal one is not better."""
+    def better(key: str) -> bool:
+        value, before = measures.get(key), best.get(key)
+        if value is None or before is None:
+            return value is not None
+        return value < before["score"] if directions[key] == "lower" else value > before["score"]
+
+    found = {key: {"checkpoint": name, "score": measures[key]} if better(key) else best.get(key) for key in directions}
+    return {key: record for key, record in found.items() if record}
 
 
 def due(step: int, every: int) -> bool:

@@ -19,7 +19,7 @@ from jittwin.data.synthetic import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.schedule import linear
-from jittwin.engine.task import Clock, Phase, RunConfig
+from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import (
     AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage)
@@ -127,8 +127,11 @@ def check_perceptual_size(config: Config) -> None:
                             + (key if weights else "random_perceptual"))
 
 
-class Task:
-    """See jittwin.engine.task.Task for what the training engine calls."""
+class Task(Plain):
+    """See jittwin.engine.task.Task for what the training engine calls.
+
+    It takes no measures of its own: checkpoints are chosen by FID afterwards, not by a loss.
+    """
 
     def __init__(self, config: Config, backend, data_dir: str | None, out_dir: Path):
         check(config)
@@ -300,10 +303,6 @@ class Task:
             return list(range(count))
         # One further each time: the built-in scenes repeat their kinds with a period.
         return [i * len(self.dataset) // count + i for i in range(count)]
-
-    def score(self, clock: Clock) -> None:
-        """Checkpoints are chosen by FID afterwards, not by a loss."""
-        return None
 
     def checkpoint_metadata(self) -> dict:
         return {"model": "apf_gan", "perceptual": self.provenance,

@@ -41,12 +41,12 @@ def test_names_are_in_order_of_training(checkpoints):
 def test_retention_keeps_multiples_the_newest_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_epochs=3)
     for epoch in range(1, 8):
-        write(checkpoints, f"{epoch}.5")
-        write(checkpoints, str(epoch))
-        if epoch in (2, 4):
-            checkpoints.mark_best(str(epoch), score={2: 1.0, 4: 2.0}[epoch])
-    assert checkpoints.names() == ["2", "3", "6", "7"]
-    assert checkpoints.best() == {"checkpoint": "2", "score": 1.0}
+        best = {"loss": {"checkpoint": "2", "score": 1.0}, "rank": {"checkpoint": "4", "score": 0.5}}
+        best = {key: record for key, record in best.items() if int(record["checkpoint"]) <= epoch}
+        write(checkpoints, f"{epoch}.5", best=best)
+        write(checkpoints, str(epoch), best=best)
+    assert checkpoints.names() == ["2", "3", "4", "6", "7"]
+    assert checkpoints.best() == best["loss"] and checkpoints.records() == best
 
 
 def test_unknown_checkpoint_names_the_legal_ones(checkpoints):

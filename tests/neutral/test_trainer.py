@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,21 @@ import pytest
 import toy
 
 from jittwin.engine.checkpoint import Checkpoints
+from jittwin.engine.trainer import Foreign
 from jittwin.errors import UserError
 
 
-def log_of(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def log_of(run, measured=False):
+    """Lines of losses, or those of held-out measures."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(key.startswith("held_out") for key in line) == measured]
 
 
 def final_state(run):
     """Every byte that a resumed run must share with an uninterrupted one."""
     checkpoints = Checkpoints(run)
     latest = checkpoints.folder / checkpoints.latest()
-    return {path.name: path.read_bytes() for path in [*latest.iterdir(), run / "log.jsonl"]}
+    return {path.name: path.read_bytes() for path in [*latest.iterdir(), run / "log.jsonl", run / "best.json"]}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def test_run_directory(whole):
     assert (whole / "config.yaml").exists() and list(whole.glob("events.out.tfevents.*"))
     scores = [np.abs(checkpoints.weights(n, "W")["w"] - [1, -2, 3]).max() for n in checkpoints.names()]
     best = {"checkpoint": checkpoints.names()[int(np.argmin(scores))], "score": min(scores)}
-    assert checkpoints.best() == best
+    assert checkpoints.best() == best and list(checkpoints.records()) == ["error", "size"]
+    sizes = [np.abs(checkpoints.weights(n, "W")["w"]).sum() for n in checkpoints.names()]
+    assert checkpoints.records()["size"]["score"] == max(sizes)
 
 
 def test_log_has_every_second_step_and_no_times(whole):
@@ -55,6 +61,11 @@ def test_log_has_every_second_step_and_no_times(whole):
     assert [entry["step"] for entry in log] == list(range(0, 30, 2))
     assert set(log[0]) == {"phase", "epoch", "step", "mse"}
     assert log[-1]["mse"] < 0.1 * log[0]["mse"]
+    measured = log_of(whole, measured=True)
+    assert [entry["step"] for entry in measured] == [5, 10, 15, 20, 25, 30]
+    assert list(measured[0])[3:] == ["held_out/error", "held_out/size", "held_out/nothing"]
+    assert measured[0]["held_out/nothing"] is None
+    assert Checkpoints(whole).state("1")["measures"] == {key[9:]: measured[0][key] for key in list(measured[0])[3:]}
 
 
 def test_phases_and_epochs_are_announced_once(tmp_path):
@@ -109,6 +120,110 @@ def test_accumulation_drops_the_incomplete_step_and_resumes(tmp_path):
     toy.trainer(second, "accumulation=2").train("2.1")
     assert Checkpoints(first).state("6")["global_step"] == 12
     assert final_state(first) == final_state(second)
+
+
+def test_left_over_batches_make_a_weaker_step_where_the_task_wants_it(tmp_path):
+    """5 batches in steps of 2: the third has one, whose gradient still counts half."""
+    def run(folder, *limit):
+        trainer = toy.trainer(folder, "accumulation=2", *limit)
+        trainer.task.partial_steps = True
+        return trainer
+
+    shares, whole = [], run(tmp_path / "a")
+    original = whole.task.train_step
+    whole.task.train_step = lambda batch, clock: (shares.append((clock.accumulate, clock.share)),
+                                                  original(batch, clock))[1]
+    whole.train()
+    assert shares[:5] == [(True, 0.5), (False, 0.5), (True, 0.5), (False, 0.5), (False, 0.5)]
+    assert Checkpoints(tmp_path / "a").state("6")["global_step"] == 18
+    for stop in (2, 3):         # before the short step, and after it
+        run(tmp_path / f"b{stop}", f"max_steps={stop}").train()
+        run(tmp_path / f"b{stop}").train(Checkpoints(tmp_path / f"b{stop}").latest())
+        assert final_state(tmp_path / f"b{stop}") == final_state(tmp_path / "a")
+
+
+def test_frozen_weights_are_in_no_checkpoint_and_need_not_be(tmp_path):
+    def run(*limit):
+        trainer = toy.trainer(tmp_path, "ema=0.9", *limit)
+        trainer.task.frozen = ("b",)
+        return trainer
+
+    run("max_steps=18").train()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.weights("4.3", "B") == {} and "w" in checkpoints.weights("4.3", "W.ema")
+    resumed = run("max_steps=18")
+    assert resumed.train("4.3") == 0 and resumed.task.modules["B"]["b"] == 0
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_kill_around_the_files_of_an_epoch_loses_none_of_them(whole, tmp_path, monkeypatch, stage):
+    """Between the checkpoint and what is derived from it: best.json and the task's own files."""
+    def run():
+        trainer = toy.trainer(tmp_path)
+        trainer.task.epoch_saved = lambda name, state: (tmp_path / "best.txt").write_text(
+            f"{name} {state['best']}")
+        return trainer
+
+    states = {name: Checkpoints(whole).state(name) for name in Checkpoints(whole).names()}
+    last = next(n for n in "3456" if states[n]["best"] != states[str(int(n) - 1)]["best"])
+
+    def killed(self, name, state):
+        if name == last:
+            if stage == "after":
+                (self.run / "latest").write_text(f"{last}\n")
+            raise KeyboardInterrupt
+        original(self, name, state)
+
+    original = Checkpoints.point_to
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "point_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run().train()
+    assert Checkpoints(tmp_path).records() == states[str(int(last) - 1)]["best"]
+    resumed = run()
+    resumed.config = replace(resumed.config, max_steps=5 * int(last))
+    resumed.train(Checkpoints(tmp_path).latest())
+    assert Checkpoints(tmp_path).records() == states[last]["best"]
+    assert (tmp_path / "best.txt").read_text() == f"{last} {states[last]['best']}"
+
+
+def test_going_back_forgets_what_was_best_since(whole, tmp_path):
+    toy.trainer(tmp_path).train()
+    toy.trainer(tmp_path, "max_steps=10").train("2")
+    assert Checkpoints(tmp_path).records() == Checkpoints(whole).state("2")["best"]
+
+
+def test_a_run_goes_on_only_with_the_inputs_it_had(tmp_path):
+    def run(digest, *limit):
+        trainer = toy.trainer(tmp_path, *limit)
+        trainer.task.inputs = lambda: {"tower": digest}
+        return trainer
+
+    run("a" * 64, "max_steps=5").train()
+    with pytest.raises(UserError, match="the tower of this run had the hash a{16}, now it is b{16}"):
+        run("b" * 64).train("1")
+
+
+def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
+    """Given what the run's own checkpoint 2 holds, training goes on as that run did."""
+    checkpoints = Checkpoints(whole)
+    optimizer = {key.removeprefix("W/"): value for key, value in checkpoints.weights("2", "optimizer").items()}
+    state = checkpoints.state("2")
+    found = Foreign(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
+                    state["measures"], {"error": state["measures"]["error"], "size": 99.0})
+    name = toy.trainer(tmp_path, "ema=0").adopt(found)
+    assert name == "2" and Checkpoints(tmp_path).records() == {
+        "error": {"checkpoint": "2", "score": state["measures"]["error"]}, "size": {"checkpoint": None, "score": 99.0}}
+    toy.trainer(tmp_path, "ema=0").train(name)
+    for stem in ("W", "B", "optimizer"):
+        for key, value in checkpoints.weights("6", stem).items():
+            np.testing.assert_array_equal(Checkpoints(tmp_path).weights("6", stem)[key], value)
+    misfit = replace(found, modules={"W": {"v": np.zeros(3)}})
+    with pytest.raises(UserError, match="other.pth, W: the weights do not fit: v"):
+        toy.trainer(tmp_path / "new").adopt(misfit)
+    with pytest.raises(UserError, match="other.pth is of epoch 9"):
+        toy.trainer(tmp_path / "new").adopt(replace(found, epoch=9))
+    assert not Checkpoints(tmp_path / "new").names()
 
 
 def test_fewer_batches_than_accumulation(tmp_path):

@@ -14,7 +14,7 @@ from jittwin import config as settings
 from jittwin.draws import Draws
 from jittwin.engine import schedule
 from jittwin.engine.checkpoint import Checkpoints
-from jittwin.engine.task import Phase, RunConfig
+from jittwin.engine.task import Phase, Plain, RunConfig
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
 
@@ -65,11 +65,11 @@ class Backend:
     def set_lr(self, optimizer, lr):
         optimizer.lr = lr
 
-    def state_numpy(self, module):
-        return {name: value.copy() for name, value in module.items()}
+    def state_numpy(self, module, leave_out=()):
+        return {name: value.copy() for name, value in module.items() if name not in leave_out}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
-        if module.keys() != arrays.keys():
+        if module.keys() - set(allow_missing) != arrays.keys():
             raise UserError(f"the weights do not fit: {', '.join(arrays)}")
         for name, value in arrays.items():
             module[name][:] = value
@@ -100,10 +100,11 @@ class Loader:
             yield {"x": x, "y": x @ np.array([1, -2, 3], np.float32)}
 
 
-class Task:
+class Task(Plain):
     """Epochs 1-3 train "W"; epochs 4-6 train it further together with a new bias module "B"."""
 
     ema_modules = ("W",)
+    best = {"error": "lower", "size": "higher"}
 
     def __init__(self, config, backend, data_dir=None, out_dir=None):
         self.config, self.backend = config, backend
@@ -143,8 +144,9 @@ class Task:
     def sample(self, clock):
         return np.full((4, 6, 3), min(255, int(np.abs(self.modules["W"]["w"]).sum() * 20)), np.uint8)
 
-    def score(self, clock):
-        return float(np.abs(self.modules["W"]["w"] - [1, -2, 3]).max())
+    def evaluate(self, clock):
+        w = self.modules["W"]["w"]
+        return {"error": np.abs(w - [1, -2, 3]).max(), "size": np.abs(w).sum(), "nothing": np.nan}
 
     def checkpoint_metadata(self):
         return {"model": "toy", "config": {"batch_size": self.config.batch_size}}

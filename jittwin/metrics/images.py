@@ -16,6 +16,7 @@ from jittwin.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_WORKERS = 8
+OPEN = 2      # batches' worth of pictures of mixed sizes that are held at a time
 
 
 class ImageSet:
@@ -117,15 +118,21 @@ def _finished(pending, on_error):
 
 
 def batches(items: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Indices and stacked arrays of equal shape, at most `size` together; what remains comes last."""
-    open_batches: dict[tuple, list] = {}
+    """Indices and stacked arrays of equal shape, at most `size` together; what remains comes last.
+
+    No more than OPEN * size arrays wait for others of their shape: then the largest group goes as it is.
+    """
+    groups: dict[tuple, list] = {}
     for index, array in items:
-        group = open_batches.setdefault(array.shape, [])
-        group.append((index, array))
-        if len(group) == size:
-            yield _stacked(open_batches.pop(array.shape))
-    for group in open_batches.values():
-        yield _stacked(group)
+        shape = array.shape
+        groups.setdefault(shape, []).append((index, array))
+        if len(groups[shape]) < size:
+            if sum(map(len, groups.values())) < OPEN * size:
+                continue
+            shape = max(groups, key=lambda each: len(groups[each]))
+        yield _stacked(groups.pop(shape))
+    while groups:
+        yield _stacked(groups.pop(next(iter(groups))))
 
 
 def _stacked(group):

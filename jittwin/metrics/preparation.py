@@ -25,7 +25,7 @@ class Mode:
 
 
 def as_decoded(image: np.ndarray) -> np.ndarray:
-    return _unit(image.transpose(2, 0, 1).astype(np.float32))
+    return _unit(image.transpose(2, 0, 1))
 
 
 def antialiased_bicubic(image: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def blurred_bilinear(image: np.ndarray) -> np.ndarray:
 
 
 def _unit(planes: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(planes, np.float32) / np.float32(255)
+    return np.divide(planes, np.float32(255), out=np.empty(planes.shape, np.float32))
 
 
 MODES = {

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from jittwin.backend import Backend
 from jittwin.errors import UserError
-from jittwin.inception import load_inception
+from jittwin.inception import WIDTH, load_inception
 from jittwin.metrics.cache import cached
 from jittwin.metrics.images import ImageSet, batches, prepared
 from jittwin.metrics.moments import Moments
@@ -46,24 +46,30 @@ class FidScorer:
 
     def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
         """One pass over the pictures."""
-        backend, moments, kept, bad = self.backend, Moments(), {}, []
+        backend, moments, bad = self.backend, Moments(), []
+        # One block: rows kept one by one would lie between the network's large blocks and hinder their reuse.
+        kept = np.empty((min(len(images), KEPT), WIDTH), np.float32)
+        known = np.zeros(len(kept), bool)
         items = prepared(images, find_mode(self.mode).prepare, self.workers, bad.append if self.skip_bad else None)
         with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
                 backend.no_grad():
             for indices, batch in batches(items, self.batch):
                 features = backend.numpy(self.inception.network(backend.asarray(batch)))
+                del batch      # not to be there beside the next one
                 try:
                     moments.add(features)
                 except ValueError as error:
                     raise UserError(f"{images}: {error}, among {images.names[indices[0]]} and those after it; "
                                     "the weights or the pictures are damaged") from error
-                kept |= {index: row for index, row in zip(indices, features) if index < KEPT}
+                for index, row in zip(indices, features):
+                    if index < KEPT:
+                        kept[index], known[index] = row, True
                 bar.update(len(indices))
         for error in bad:
             print(f"left out: {error}", file=sys.stderr)
         if moments.n < 2:
             raise UserError(f"{images}: {moments.n} picture that can be read; a distance needs at least two")
-        features = np.stack([kept[index] for index in sorted(kept)])
+        features = kept if known.all() else kept[known]
         provenance = {"mode": self.mode, "weights": self.inception.weights, "random_weights": self.inception.random,
                       "backend": backend.name, "bad": len(bad), "source": os.path.basename(str(images))}
         return Statistics(moments.mean, moments.covariance, moments.n, features, self.inception.logits(features),

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jittwin.errors import UserError
-from jittwin.metrics.images import ImageSet, batches, prepared
+from jittwin.metrics.images import OPEN, ImageSet, batches, prepared
 from jittwin.metrics.preparation import MODES, find_mode
 
 
@@ -79,6 +79,26 @@ def test_order_and_batches_do_not_depend_on_the_workers(folder, workers):
         for index, image in zip(indices, batch):
             np.testing.assert_array_equal(image, images.decode(index))
     assert sorted(seen) == list(range(23)) and sum(sizes) == 23
+
+
+@pytest.mark.parametrize("sizes", [1, 7, 1000])
+def test_few_pictures_wait_for_others_of_their_size(sizes):
+    """However many pictures and sizes there are."""
+    count, size, waiting, most = 1000, 4, 0, 0
+
+    def items():
+        nonlocal waiting, most
+        for index in range(count):
+            waiting += 1
+            most = max(most, waiting)
+            yield index, np.full((2, 1 + index % sizes), index)
+
+    seen = []
+    for indices, batch in batches(items(), size):
+        waiting -= len(indices)
+        seen += indices
+        assert len(batch) <= size and [array[0, 0] for array in batch] == indices
+    assert sorted(seen) == list(range(count)) and most <= OPEN * size
 
 
 def test_a_damaged_picture_is_named_or_counted(folder):

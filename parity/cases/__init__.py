@@ -6,11 +6,13 @@ from parity.cases.apf_gan_data import Augmentation, Data, Pictures
 from parity.cases.backbones import VGG19, FidInception, InceptionV3
 from parity.cases.distances import Distances
 from parity.cases.segformer import SegFormer
+from parity.cases.siglip import Siglip
 from parity.training import ApfGanTraining, Optimizers
 
 CASES = {case.name: case for case in (
     Encoder(), Generator(), Discriminator(), Objective(), Augmentation(), Data(), Pictures(), VGG19(), InceptionV3(),
-    FidInception(), Distances(), SegFormer(), Optimizers(), ApfGanTraining())}
+    FidInception(), Distances(), SegFormer(), Siglip(), Optimizers(),
+    ApfGanTraining())}
 
 
 def find(name: str) -> Case:

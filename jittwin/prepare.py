@@ -1,4 +1,4 @@
-"""`jittwin prepare landscape`: check a data folder, or write a procedural one."""
+"""`jittwin prepare landscape|ava`: check a data folder, or write one made here."""
 import argparse
 from pathlib import Path
 
@@ -6,12 +6,16 @@ from jittwin.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=["landscape"], metavar="KIND", help="landscape")
-    parser.add_argument("folder", metavar="DIR", help="folder with imgs/ and labels/, to check or to write")
-    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR")
+    parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=" or ".join(KINDS))
+    parser.add_argument("folder", metavar="DIR", help="landscape: folder with imgs/ and labels/; ava: folder with "
+                        "AVA.txt and images/; to check or to write")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; for ava, "
+                        "N damaged pictures with votes drawn to match")
+    parser.add_argument("--photographs", nargs="+", metavar="PATH",
+                        help="ava: cut the N pictures from these files and folders instead of drawing them")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
-                        help="of the procedural pictures, pixels (default: 512x384)")
-    parser.add_argument("--seed", type=int, default=0, help="of the procedural pictures (default: 0)")
+                        help="of the written pictures, pixels (default: 512x384)")
+    parser.add_argument("--seed", type=int, default=0, help="of the written pictures (default: 0)")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -24,14 +28,73 @@ def size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> None:
     """Print what the folder holds. UserError names the first file that training would trip over."""
+    if args.synthetic is not None and args.synthetic < 1:
+        raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
+    if args.photographs and (args.kind != "ava" or args.synthetic is None):
+        raise UserError("--photographs: goes with ava and --synthetic N, the number of pictures to cut from them")
+    KINDS[args.kind](args)
+
+
+def _landscape(args):
     from jittwin.data.landscape import LandscapeDataset
     from jittwin.data.synthetic import write_folder
 
     if args.synthetic is not None:
-        if args.synthetic < 1:
-            raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
         if any(Path(args.folder).glob("imgs/*")):
             raise UserError(f"{args.folder} already holds pictures: name a new folder")
         write_folder(args.folder, args.synthetic, *args.size, args.seed)
     dataset = LandscapeDataset(args.folder)
     print(f"{args.folder}: {len(dataset)} pairs of picture and label map, ready for training")
+
+
+def _ava(args):
+    """Decodes every picture, and writes DIR/bad_ids.txt, which training then reads instead of decoding them again."""
+    from jittwin.data.ava import BAD_IDS, AvaIndex, check_share, scan, write_bad_ids
+    from jittwin.data.synthetic_ava import write_mini_ava
+
+    if args.synthetic is not None:
+        write_mini_ava(args.folder, args.synthetic, *args.size, args.seed, args.photographs or ())
+    index = AvaIndex(args.folder)
+    print("\n".join(_contents(index)))
+    bad = scan(index)
+    print(f"{len(index.ids) - len(bad)} pictures decode, {len(bad)} do not, as {BAD_IDS} tells")
+    write_bad_ids(index.folder / BAD_IDS, index, bad)
+    check_share(index, bad)
+    print("\n".join(_splits(index, bad)))
+    print(f"{args.folder}: ready for training")
+
+
+def _contents(index):
+    """Lines about AVA.txt and the listing."""
+    import numpy as np
+
+    from jittwin.data.ava import mean_and_deviation
+
+    scores = index.scores
+    counts = np.array([votes.sum() for votes in scores.values()])
+    means = np.array([mean_and_deviation(votes)[0] for votes in scores.values()])
+    yield (f"{scores.path}: {len(scores)} rated pictures, {counts.min():.0f} to {counts.max():.0f} votes each "
+           f"(median {np.median(counts):.0f}), mean rating {means.mean():.3f}, deviation {means.std():.3f}")
+    skipped = {"too short": scores.short, "votes that are no counts": scores.malformed, "no votes": scores.unrated,
+               "repeated ids": scores.repeated}
+    if any(skipped.values()):
+        yield "rows not used: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+    if index.missing:
+        yield f"{index.images}: {len(index.missing)} rated pictures have no file, such as {index.missing[0]}"
+
+
+def _splits(index, bad):
+    """A line per way to split that this folder allows."""
+    from jittwin.data.ava_split import MODES, make_split
+
+    for mode in MODES:
+        try:
+            split = make_split(index, mode).without(bad)
+        except UserError as error:
+            yield f"split {mode}: {error}"
+            continue
+        choosing = "" if split.val_ids is split.test_ids else f"{len(split.val_ids)} to choose, "
+        yield f"split {mode}: {len(split.train_ids)} to train, {choosing}{len(split.test_ids)} to test"
+
+
+KINDS = {"landscape": _landscape, "ava": _ava}

@@ -185,12 +185,17 @@ def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0)
     if known is None:
         known = scan(index, workers)
         write_bad_ids(reports[1], index, known)
-    share = len(known) / len(index.ids)
+    check_share(index, known, max_bad)
+    return known
+
+
+def check_share(index: AvaIndex, bad: dict[str, str], max_bad: float = MAX_BAD) -> None:
+    """UserError when more than the share `max_bad` of the index's pictures is in `bad`."""
+    share = len(bad) / len(index.ids)
     if share > max_bad:
-        raise UserError(f"{index.path(next(iter(known)))}: cannot be decoded, like {len(known)} of {len(index.ids)} "
+        raise UserError(f"{index.path(next(iter(bad)))}: cannot be decoded, like {len(bad)} of {len(index.ids)} "
                         f"pictures ({share:.2%}, at most {max_bad:.2%} accepted): see {BAD_IDS}; replace the files "
                         f"and delete {BAD_IDS}, or raise max_bad")
-    return known
 
 
 class AvaDataset:

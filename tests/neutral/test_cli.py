@@ -25,7 +25,7 @@ FLAGS = {
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to"},
-    "prepare": {"kind", "folder", "--synthetic", "--size", "--seed"},
+    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed"},
     "list": set(),
 }
 
@@ -54,7 +54,11 @@ def test_the_flags_of_every_command_are_pinned():
     (["train", "--threads", "x"], "--threads: invalid int value: 'x'"),
     (["train", "--resume", "--continue", "3"], "not allowed with argument"),
     (["prepare", "landscape", "x", "--size", "12"], "'12' is not WIDTHxHEIGHT"),
-    (["prepare", "landscape", "no/such/folder"], "no/such/folder")])
+    (["prepare", "landscape", "no/such/folder"], "no/such/folder"),
+    (["prepare", "ava", "no/such/folder"], "no/such/folder: no such folder; give the folder with AVA.txt and images/"),
+    (["prepare", "ava", "x", "--synthetic", "0"], "--synthetic 0: must be at least 1"),
+    (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: goes with ava and --synthetic N"),
+    (["prepare", "ava", "no/such", "--synthetic", "2", "--photographs", "no.jpg"], "no.jpg: no such file or folder")])
 def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert cli.main(argv) == 2
     captured = capsys.readouterr()

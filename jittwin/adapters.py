@@ -1,14 +1,47 @@
-"""Adapter files of the aesthetic scorer: the original's .pth, peft's folders, and checkpoints of this project."""
+"""Adapter files of the aesthetic scorer: the original's .pth, peft's folders, and checkpoints of this project.
+
+Original: best_lora.pth and its like, {"config": …, "state_dict": …}; checkpoint_epoch_n.pth, {"model_state_dict": …,
+"train_config": …}. peft: adapter_config.json, adapter_model.safetensors (or .bin), and beside them the head, which
+peft does not know. Ours: MODULE.safetensors, whose metadata hold the original's `config` as "adapter".
+"""
+import contextlib
+import json
 import os
-from dataclasses import dataclass
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jittwin.models.aesthetic import CLASSES
-from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import SiglipVisionConfig
+from jittwin.atomic import sync_folder, write_file
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError, choose_from
+from jittwin.models.aesthetic import (
+    CLASSES, HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, initial_trainables, trainable_keys)
+from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
+from jittwin.models.siglip import SiglipVisionConfig, expected_keys
+from jittwin.state import differences
+from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
 
 FORMATS = ("original", "peft")
+DTYPES = ("float32", "bfloat16", "float16")
+MODULE = "model"            # stem of the weights file in a checkpoint
+PEFT_CONFIG, PEFT_HEAD = "adapter_config.json", "aesthetic_head.safetensors"
+PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTED = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+# A key inside the scorer; one in a file: the original's, peft's (no "default"), or with the level that the towers of
+# transformers 4 have ("vision_model").
+_PLACE = re.compile(re.escape(TOWER_PREFIX) + r"encoder\.layers\.(\d+)\.(.+)\.lora_([AB])\.default\.weight")
+_ADAPTER_KEY = re.compile(r"(?:vision_model\.)?(?:base_model\.model\.)?(?:vision_model\.)?"
+                          r"((?:encoder|head)\..+)\.lora_([AB])(?:\.default)?(?:\.weight)?")
+# Settings of peft that change what the adapter computes, and the only value that is supported.
+_PLAIN = {"peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": False, "fan_in_fan_out": False,
+          "lora_bias": False}
+_ABSENT = ("modules_to_save", "alpha_pattern", "rank_pattern", "layer_replication", "target_parameters")
 
 
 @dataclass(frozen=True)
@@ -29,24 +62,231 @@ class Adapter:
 
 
 def read_adapter(path: str | os.PathLike) -> Adapter:
-    """An adapter from a file of the original, a peft folder, a checkpoint or a run (its latest; RUN/best: its best).
+    """An adapter from a file of the original, a peft folder, a checkpoint or a run.
 
-    Adapters of the tower's pooling head, which the scorer does not use, are left out. UserError: anything else.
+    A run folder stands for its latest checkpoint, RUN/best and RUN/best_MEASURE for the best ones. Adapters of the
+    tower's pooling head, which the scorer does not use, are left out. UserError: anything else.
     """
-    raise NotImplementedError
+    where = _resolve(Path(path))
+    if where.is_dir():
+        return _read_peft(where)
+    if where.suffix == ".safetensors":
+        settings = read_metadata(where).get("adapter")
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: its metadata name no adapter; give a checkpoint of the aesthetic model, a peft "
+                            "folder or an original best_lora.pth")
+        return _assemble(read_weights(where), settings, str(where))
+    content = read_content(where)
+    for arrays, settings in (("state_dict", "config"), ("model_state_dict", "train_config")):
+        if isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in (arrays, settings)):
+            return _assemble(content[arrays], content[settings], str(where))
+    raise UserError(f"{where}: no adapter: it lacks the dictionaries 'config' and 'state_dict' of best_lora.pth, or "
+                    "'train_config' and 'model_state_dict' of checkpoint_epoch_n.pth")
+
+
+def _resolve(path: Path) -> Path:
+    """A peft folder, or the file that holds the arrays."""
+    if not path.exists() and (record := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
+        run = Checkpoints(path.parent)
+        records = run.records()
+        best = records.get(record[1]) if record[1] else run.best()
+        if best is None:
+            raise UserError(f"{path}: this run has no such best checkpoint{choose_from(path.name, _bests(records))}")
+        return run.folder / best["checkpoint"] / f"{MODULE}.safetensors"
+    if not path.is_dir():
+        return path
+    if (path / PEFT_CONFIG).is_file():
+        return path
+    latest = Checkpoints(path).latest()
+    file = (Checkpoints(path).folder / latest if latest else path) / f"{MODULE}.safetensors"
+    if not file.is_file():
+        raise UserError(f"{path}: no adapter here; legal: a peft folder ({PEFT_CONFIG}), a run of the aesthetic model, "
+                        "one of its checkpoints, or an original best_lora.pth")
+    return file
+
+
+def _bests(records: Mapping) -> list[str]:
+    return [*(["best"] if records else []), *(f"best_{measure}" for measure in records)]
+
+
+def _read_peft(folder: Path) -> Adapter:
+    try:
+        settings = json.loads((folder / PEFT_CONFIG).read_text())
+        values = {**_PLAIN, **settings}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / PEFT_CONFIG}: not as peft writes it ({error}); save it again") from error
+    wrong = [name for name, value in _PLAIN.items() if values[name] != value] + [n for n in _ABSENT if values.get(n)]
+    if wrong:
+        raise UserError(f"{folder / PEFT_CONFIG}: {wrong[0]} is {values[wrong[0]]!r}; only plain LoRA is supported: "
+                        f"{_PLAIN.get(wrong[0])!r}")
+    file = next((folder / name for name in PEFT_FILES if (folder / name).is_file()), None)
+    head = folder / PEFT_HEAD
+    if file is None or not head.is_file():
+        missing = " or ".join(PEFT_FILES) if file is None else f"{PEFT_HEAD} (keys {HEAD_PREFIX}mlp.0.weight …)"
+        raise UserError(f"{folder}: lacks {missing}; give the whole folder")
+    found = {"model_name": values.get("base_model_name_or_path") or "", "lora_dropout": values.get("lora_dropout", 0.0),
+             **{f"lora_{name}": values[key] for name, key in (("r", "r"), ("alpha", "lora_alpha")) if key in values}}
+    return _assemble({**read_weights(file), **read_weights(head)}, found, str(folder))
+
+
+def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Adapter:
+    """The adapter in a file's arrays and settings; checks every name, shape and size against the others."""
+    try:
+        lora = LoraConfig(settings["lora_r"], settings["lora_alpha"], float(settings.get("lora_dropout", 0.0)))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{where}: its settings describe no LoRA ({reason})") from error
+    arrays = {name: array for key, array in found.items() if (name := _name(key, array, where))}
+    config = _sizes(arrays, lora, where)
+    rank = next(array.shape[0] for name, array in arrays.items() if ".lora_A." in name)
+    if rank != lora.r:
+        raise UserError(f"{where}: its settings say rank {lora.r}, its arrays have rank {rank}; the file is damaged")
+    expected = trainable_keys(config)
+    if problems := differences(expected, {name: array.shape for name, array in arrays.items()}):
+        raise UserError(f"{where}: not a whole adapter of the aesthetic model: {problems}")
+    width, types = config.tower.hidden_size, {str(array.dtype) for array in arrays.values()}
+    if settings.get("hidden_size", width) != width:
+        raise UserError(f"{where}: its settings say width {settings['hidden_size']}, its arrays {width}; the file is "
+                        "damaged")
+    return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
+                   str(settings.get("model_name") or ""), width, config.num_classes,
+                   types.pop() if len(types) == 1 and types <= {*DTYPES} else "float32", where)
+
+
+def _name(key: str, array, where: str) -> str | None:
+    """The scorer's key of an entry; None for the pooling head's adapters."""
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{where}: {key!r} holds {type(array).__name__} instead of an array")
+    if str(key).startswith(HEAD_PREFIX):
+        return key
+    match = _ADAPTER_KEY.fullmatch(str(key))
+    if not match:
+        raise UserError(f"{where}: {key!r} is neither LoRA of a SigLIP vision encoder nor part of the head")
+    if array.ndim != 2:
+        raise UserError(f"{where}: {key!r} has shape {array.shape}; legal: two dimensions")
+    return None if match[1].startswith("head.") else f"{TOWER_PREFIX}{match[1]}.lora_{match[2]}.default.weight"
+
+
+def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> AestheticConfig:
+    """The configuration that arrays were saved with, which the names of the adapted layers complete."""
+    places = [match for name in arrays if (match := _PLACE.fullmatch(name))]
+    adapted = [name for name in ADAPTED if name in {match[2] for match in places}]
+    head = [arrays.get(f"{HEAD_PREFIX}mlp.{index}.weight") for index in (0, 6)]
+    if not adapted or any(array is None or array.ndim != 2 for array in head):
+        lacks = "head" if adapted else "LoRA of a SigLIP vision encoder"
+        raise UserError(f"{where}: holds no {lacks}; legal: both, as training the aesthetic model writes them")
+    width, shapes = head[0].shape[1], {f"{match[2]}.{match[3]}": arrays[match[0]].shape for match in places}
+    hidden = shapes.get("mlp.fc1.B", shapes.get("mlp.fc2.A", (width,))[::-1])[0]
+    if len(adapted) < len(ADAPTED):
+        names = "|".join(map(re.escape, adapted))
+        lora = replace(lora, targets=rf".*encoder\.layers\.\d+\.({names})")
+    tower = SiglipVisionConfig(width, len({match[1] for match in places}), 1, hidden)
+    return AestheticConfig(tower, lora, num_classes=head[1].shape[0])
+
+
+def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, lora: LoraConfig | None = None) -> None:
+    """UserError, naming both values, unless the adapter has the tower's width, depth and sizes, and the rank of `lora`.
+
+    lora: what a run that continues from the adapter is set to; None takes the adapter as it is.
+    """
+    config = AestheticConfig(tower, adapter.config, num_classes=adapter.num_classes)
+    layers = 1 + max(int(match[1]) for name in adapter.arrays if (match := _PLACE.fullmatch(name)))
+    pairs = [("width", adapter.hidden_size, tower.hidden_size), ("depth", layers, tower.num_hidden_layers)]
+    if lora is not None:
+        pairs += [("rank", adapter.config.r, lora.r), ("alpha", adapter.config.alpha, lora.alpha),
+                  ("adapted layers", adapter.config.targets, lora.targets)]
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            whose = "the tower has" if what in ("width", "depth") else "the run is set to"
+            raise UserError(f"{adapter.source or 'adapter'}: {what} {ours}, but {whose} {theirs}; choose the "
+                            f"{'model' if whose == 'the tower has' else 'settings'} it was trained with"
+                            + (f" ({adapter.model_name})" if adapter.model_name else ""))
+    shapes = {name: array.shape for name, array in adapter.arrays.items()}
+    if problems := differences(trainable_keys(config), shapes):
+        raise UserError(f"{adapter.source or 'adapter'}: does not fit the tower: {problems}")
+
+
+def describe(adapter: Adapter) -> dict:
+    """The `config` of an original file: model_name, lora_r, lora_alpha, lora_dropout, lora_target_modules …
+
+    The dropout is 0.0 as there: a file is for inference, and a run has its own setting.
+    """
+    adapted = {name.split(".")[-4] for name in adapter.arrays if ".lora_A." in name}
+    return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": adapter.config.alpha,
+            "lora_dropout": 0.0, "lora_target_modules": [name for name in LAYER_NAMES if name in adapted],
+            "num_classes": adapter.num_classes, "hidden_size": adapter.hidden_size}
 
 
 def write_adapter(path: str | os.PathLike, adapter: Adapter, format: str = "original",
                   reference_compat: bool = False, dtype: str = "float32") -> None:
-    """Writes what the original's code ("original", a .pth) or peft ("peft", a folder) loads."""
-    raise NotImplementedError
+    """Writes what the original's code ("original", a .pth) or peft ("peft", a folder) loads, whole or not at all.
+
+    reference_compat: with adapters of the pooling head, which change nothing (B = 0), where the original has them.
+    UserError: unknown format or dtype, no space, a folder that holds something else.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown adapter format {format!r}{choose_from(format, FORMATS)}")
+    if dtype not in DTYPES:
+        raise UserError(f"adapters in {dtype!r}{choose_from(dtype, DTYPES)}")
+    arrays = {name: array.astype(FLOATS[dtype]) for name, array in state_dict(adapter, reference_compat).items()}
+    if format == "original":
+        write_content(path, {"config": describe(adapter), "state_dict": arrays})
+    else:
+        _write_peft(Path(path), adapter, arrays, reference_compat)
 
 
-def check_adapter(adapter: Adapter, tower: SiglipVisionConfig) -> None:
-    """UserError unless the adapter has the tower's width and depth; names both values."""
-    raise NotImplementedError
+def state_dict(adapter: Adapter, reference_compat: bool = False) -> dict[str, np.ndarray]:
+    """The arrays by the original's keys and in its order; see write_adapter for reference_compat."""
+    head = {name: array for name, array in adapter.arrays.items() if name.startswith(HEAD_PREFIX)}
+    lora = {name: array for name, array in adapter.arrays.items() if name not in head}
+    return lora | (_pooling_head(adapter) if reference_compat else {}) | head
 
 
-def describe(adapter: Adapter) -> dict:
-    """The `config` of an original file: model_name, lora_r, lora_alpha, lora_dropout, lora_target_modules …"""
-    raise NotImplementedError
+def _pooling_head(adapter: Adapter) -> dict[str, np.ndarray]:
+    """Adapters of the pooling head's linear layers: A as in peft, B zero."""
+    width = adapter.hidden_size
+    hidden = adapter.arrays.get(f"{TOWER_PREFIX}encoder.layers.0.mlp.fc1.lora_B.default.weight", np.empty((width, 0)))
+    tower = SiglipVisionConfig(width, 0, 1, hidden.shape[0], head=True)
+    names = "|".join(describe(adapter)["lora_target_modules"])
+    pattern = replace(adapter.config, targets=rf"head\..*({names})")
+    shapes = adapter_keys(expected_keys(tower), pattern)
+    return initial_trainables({TOWER_PREFIX + name: shape for name, shape in shapes.items()})
+
+
+def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray], reference_compat: bool) -> None:
+    known = {PEFT_CONFIG, PEFT_HEAD, *PEFT_FILES}
+    if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= known):
+        raise UserError(f"{folder}: exists and holds something else than an adapter; choose another name")
+    targets = describe(adapter)["lora_target_modules"] if reference_compat else adapter.config.targets
+    settings = {**_PLAIN, "task_type": None, "r": adapter.config.r, "lora_alpha": adapter.config.alpha,
+                "lora_dropout": adapter.config.dropout, "target_modules": targets, "inference_mode": True,
+                "init_lora_weights": True, "base_model_name_or_path": adapter.model_name or None,
+                "auto_mapping": {"base_model_class": "SiglipVisionModel",
+                                 "parent_library": "transformers.models.siglip.modeling_siglip"}}
+    prefix = TOWER_PREFIX.partition(".")[0] + "."
+    lora = {name.removeprefix(prefix).replace(".default.", "."): array for name, array in arrays.items()
+            if not name.startswith(HEAD_PREFIX)}
+    head = {name: array for name, array in arrays.items() if name.startswith(HEAD_PREFIX)}
+    with _whole_folder(folder) as writing:
+        write_weights(writing / PEFT_FILES[0], lora, {"format": "pt"})
+        write_weights(writing / PEFT_HEAD, head, {"format": "pt"})
+        write_file(writing / PEFT_CONFIG, json.dumps(settings, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _whole_folder(folder: Path):
+    """A folder that becomes `folder` when the block ends, in place of one that is there, and vanishes when it fails."""
+    folder = Path(os.path.realpath(folder))
+    writing = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        writing.mkdir()
+        yield writing
+        sync_folder(writing)
+        if folder.exists():
+            shutil.rmtree(folder)
+        writing.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as cause:
+        raise UserError(f"{folder}: cannot be written: {cause.strerror or cause}; choose another place") from cause
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)

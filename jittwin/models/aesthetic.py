@@ -11,6 +11,7 @@ import numpy as np
 from jittwin.draws import Draws
 from jittwin.models.lora import ENCODER, LoraConfig, adapter_keys
 from jittwin.models.siglip import SiglipVisionConfig, expected_keys
+from jittwin.weights.lazy import LazyArrays
 
 CLASSES = 10
 TOWER_PREFIX = "vision_model.base_model.model."     # peft's names inside the scorer
@@ -20,6 +21,7 @@ HEAD_SIZES = (512, 128)     # hidden layers of the head
 FROZEN = (f"{TOWER_PREFIX}*.base_layer.*", f"{TOWER_PREFIX}embeddings.*", f"{TOWER_PREFIX}*layer_norm?.*",
           f"{TOWER_PREFIX}post_layernorm.*", f"{TOWER_PREFIX}*_proj.weight", f"{TOWER_PREFIX}*_proj.bias",
           f"{TOWER_PREFIX}*.fc?.weight", f"{TOWER_PREFIX}*.fc?.bias", f"{TOWER_PREFIX}head.*")
+TRAINED = (f"{TOWER_PREFIX}*.lora_?.default.weight", f"{HEAD_PREFIX}*")     # every other key
 # A level's lowest score and its names.
 LEVELS = ((7.5, "优秀", "Excellent"), (6.5, "很好", "Very Good"), (5.5, "良好", "Good"), (4.5, "一般", "Average"),
           (3.5, "较差", "Below Average"), (-np.inf, "差", "Poor"))
@@ -54,14 +56,15 @@ def trainable_keys(config: AestheticConfig) -> dict[str, tuple[int, ...]]:
             | head_keys(config.tower.hidden_size, config.num_classes))
 
 
-def tower_state(arrays: Mapping[str, np.ndarray], targets: str = ENCODER) -> dict[str, np.ndarray]:
+def tower_state(arrays: Mapping[str, np.ndarray], targets: str = ENCODER) -> Mapping[str, np.ndarray]:
     """A tower's arrays under the keys they have inside the scorer, where adapted layers lie one level deeper."""
-    lora = LoraConfig(targets=targets)
-    found = {}
-    for key, array in arrays.items():
+    lora, names = LoraConfig(targets=targets), {}
+    for key in arrays:
         path, _, kind = key.rpartition(".")
-        found[f"{TOWER_PREFIX}{path}.base_layer.{kind}" if lora.adapts(path) else TOWER_PREFIX + key] = array
-    return found
+        names[f"{TOWER_PREFIX}{path}.base_layer.{kind}" if lora.adapts(path) else TOWER_PREFIX + key] = key
+    if isinstance(arrays, LazyArrays):
+        return arrays.renamed(names)
+    return {name: arrays[key] for name, key in names.items()}
 
 
 def initial_trainables(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:

@@ -24,8 +24,10 @@ class LoraConfig:
     targets: str = ENCODER
 
     def __post_init__(self):
-        if self.r < 1:
-            raise ValueError(f"LoRA rank {self.r}: legal are ranks from 1")
+        if not isinstance(self.r, int) or self.r < 1:
+            raise ValueError(f"LoRA rank {self.r!r}: legal are whole numbers from 1")
+        if not isinstance(self.alpha, (int, float)) or self.alpha <= 0:
+            raise ValueError(f"LoRA alpha {self.alpha!r}: legal are numbers above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"LoRA dropout {self.dropout}: legal are shares from 0 to below 1")
 

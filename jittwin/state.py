@@ -3,6 +3,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 
 from jittwin.errors import UserError, did_you_mean
+from jittwin.weights.lazy import shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 5   # names of each kind in a message
@@ -14,8 +15,7 @@ def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = 
 
     shapes: what the module has; arrays: what the file has; the allowances are shell patterns.
     """
-    problems = differences(shapes, {n: tuple(array.shape) for n, array in arrays.items()},
-                           allow_missing, allow_unexpected)
+    problems = differences(shapes, shapes_of(arrays), allow_missing, allow_unexpected)
     if problems:
         raise UserError(f"the weights do not fit the model: {problems}")
     return [n for n in shapes if n in arrays]

@@ -31,5 +31,7 @@ MODELS = (
            "features of FID, KID, precision, recall", "pytorch-fid's file or APF-GAN's net_params.pkl", "Apache-2.0"),
     Record("segformer", ("backbones.segformer", "SegFormer"),
            "mask accuracy", "hub nvidia/segformer-b0 … b5-finetuned-ade-*", "NVIDIA source code, non-commercial"),
+    Record("siglip", ("backbones.siglip", "SiglipVisionModel"),
+           "image features of the aesthetic model", "hub google/siglip2-so400m-patch16-512 and its kin", "Apache-2.0"),
 )
 BY_NAME = {record.name: record for record in MODELS}

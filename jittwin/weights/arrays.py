@@ -71,7 +71,8 @@ def raw(array: np.ndarray) -> np.ndarray:
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, types, shapes and bytes in name order: the same for every container."""
     digest = hashlib.sha256()
-    for name, array in sorted(canonical(arrays, "fingerprint").items()):
+    for name in sorted(arrays):
+        array = canonical({name: arrays[name]}, "fingerprint")[name]
         digest.update(json.dumps([name, str(array.dtype), array.shape]).encode() + b"\n")
         digest.update(raw(array))
     return digest.hexdigest()

@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from jittwin.atomic import atomic_write
 from jittwin.errors import did_you_mean
 from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, fingerprint
+from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.safe_pickle import Array, restricted_load
 
 # Where a folder holds one network in several formats, the first of these is read.
@@ -27,28 +28,50 @@ TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> dict[str, np.ndarray]:
     """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
 
     Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files,
-    Jittor and plain NumPy pickles, and npz. Raises WeightsError: missing, damaged,
+    Jittor and plain NumPy pickles, and npz; of all but legacy files and pickles only the
+    arrays whose keys `keep` accepts. Raises WeightsError: missing, damaged,
     truncated, unknown or hostile file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
     with _reading(where), open(path, "rb") as stream:
         kind = _kind(stream, where)
         if kind == "index":
-            return _read_shards(json.load(stream)["weight_map"], where)
+            return _read_shards(json.load(stream)["weight_map"], where, keep)
         if kind == "safetensors":
-            return safetensors_file.read(stream)
+            return safetensors_file.read(stream, keep)
         if kind == "npz":
-            return _read_npz(stream)
+            return _read_npz(stream, keep)
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
-                return _arrays(torch_file.read_zip(archive, where), where)
+                content = torch_file.read_zip(archive, where, lambda content: [
+                    value for key, value in _unwrapped(content, where).items() if keep(key)])
+                return _arrays(content, where, keep)
         if kind == "torch-legacy":
-            return _arrays(torch_file.read_legacy(stream, where), where)
-        return _arrays(_read_pickle(stream, where), where)
+            return _arrays(torch_file.read_legacy(stream, where), where, keep)
+        return _arrays(_read_pickle(stream, where), where, keep)
+
+
+def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
+    """Like `read_weights`; the arrays of safetensors files are read one at a time, when they are asked for."""
+    where = os.fspath(path)
+    with _reading(where), open(path, "rb") as stream:
+        kind = _kind(stream, where)
+        if kind == "index":
+            return _open_shards(json.load(stream)["weight_map"], where, keep)
+        if kind != "safetensors":
+            arrays = read_weights(path, keep)
+            return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__)
+        entries = {key: entry for key, entry in safetensors_file.entries(stream).items() if keep(key)}
+
+    def read(key: str) -> np.ndarray:
+        with _reading(where), open(path, "rb") as stream:
+            return safetensors_file.read_entry(stream, entries[key])
+
+    return LazyArrays({key: entry.shape for key, entry in entries.items()}, read)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -155,10 +178,12 @@ def _read_pickle(stream: BinaryIO, where: str) -> Any:
     return content
 
 
-def _arrays(content: Any, where: str) -> dict[str, np.ndarray]:
-    """The dictionary of arrays inside what a pickle held."""
+def _arrays(content: Any, where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """The kept part of the dictionary of arrays inside what a pickle held."""
     arrays = {}
     for key, value in _unwrapped(content, where).items():
+        if not keep(key):
+            continue
         if not _is_array(value):
             raise WeightsError(f"{where}: {key!r} holds {type(value).__name__}, not an array; "
                                "save the state dictionary alone")
@@ -186,18 +211,24 @@ def _is_array(value: Any) -> bool:
         isinstance(value, Array) and isinstance(value.value, np.ndarray))
 
 
-def _read_shards(weight_map: Mapping[str, str], where: str) -> dict[str, np.ndarray]:
-    folder = os.path.dirname(where)
+def _read_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    return dict(_open_shards(weight_map, where, keep))
+
+
+def _open_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> LazyArrays:
+    """The kept arrays of an index's shards; a shard that holds none of them need not be there."""
+    weight_map = {key: name for key, name in weight_map.items() if keep(key)}
     shards = {}
     for name in dict.fromkeys(weight_map.values()):
         if os.path.basename(name) != name:
             raise WeightsError(f"{where}: shard {name!r} lies outside the index's folder")
-        shards[name] = read_weights(os.path.join(folder, name))
+        shards[name] = open_weights(os.path.join(os.path.dirname(where), name), weight_map.__contains__)
     missing = [key for key, name in weight_map.items() if key not in shards[name]]
     if missing:
         raise WeightsError(f"{where}: {missing[0]} is not in {weight_map[missing[0]]} "
                            f"({len(missing)} such keys); fetch the shards again")
-    return {key: shards[name][key] for key, name in weight_map.items()}
+    return LazyArrays({key: shards[name].shapes[key] for key, name in weight_map.items()},
+                      lambda key: shards[weight_map[key]][key])
 
 
 def _decoded(text: str) -> Any:
@@ -209,11 +240,12 @@ def _decoded(text: str) -> Any:
     return text
 
 
-def _read_npz(stream: BinaryIO) -> dict[str, np.ndarray]:
+def _read_npz(stream: BinaryIO, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
     with np.load(stream, allow_pickle=False) as archive:
         # NumPy's format has no name for bfloat16, it stores two anonymous bytes.
+        arrays = {key: archive[key] for key in archive if keep(key)}
         return canonical({key: array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
-                          for key, array in archive.items()}, "npz")
+                          for key, array in arrays.items()}, "npz")
 
 
 def _write_npz(stream: BinaryIO, arrays: Mapping[str, np.ndarray], where: str) -> None:

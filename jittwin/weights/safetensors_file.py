@@ -7,8 +7,8 @@ the data lies wide types first, so that every tensor is aligned.
 import json
 import math
 import os
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -28,23 +28,41 @@ def read_header(stream: BinaryIO) -> tuple[dict, dict]:
     return header, header.pop("__metadata__", {})
 
 
-def read(stream: BinaryIO) -> dict[str, np.ndarray]:
-    entries, _ = read_header(stream)
+class Entry(NamedTuple):
+    """Where a tensor lies in the file, in bytes from its start."""
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+
+def entries(stream: BinaryIO) -> dict[str, Entry]:
+    """All tensors of a file, in the header's order. Raises ValueError."""
+    header, _ = read_header(stream)
     start = stream.tell()
     end = os.fstat(stream.fileno()).st_size - start
-    arrays = {}
-    for key, entry in entries.items():
+    found = {}
+    for key, entry in header.items():
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None:
             raise ValueError(f"{key} has the type {entry['dtype']}; legal: {', '.join(_DTYPES)}")
         (first, last), shape = entry["data_offsets"], entry["shape"]
         if not 0 <= first <= last <= end or last - first != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{key} of shape {shape} lies at bytes {first} to {last} of {end}")
-        data = np.empty(last - first, np.uint8)
-        stream.seek(start + first)
-        stream.readinto(data.data)
-        arrays[key] = data.view(dtype).reshape(shape)
-    return arrays
+        found[key] = Entry(dtype, tuple(shape), start + first, start + last)
+    return found
+
+
+def read_entry(stream: BinaryIO, entry: Entry) -> np.ndarray:
+    data = np.empty(entry.last - entry.first, np.uint8)
+    stream.seek(entry.first)
+    if stream.readinto(data.data) != data.size:
+        raise EOFError("the data ends early")
+    return data.view(entry.dtype).reshape(entry.shape)
+
+
+def read(stream: BinaryIO, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    return {key: read_entry(stream, entry) for key, entry in entries(stream).items() if keep(key)}
 
 
 def write(stream: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

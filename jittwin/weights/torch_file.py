@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -138,14 +138,18 @@ def folder(names: list[str]) -> str | None:
     return next((match[1] for match in found if match), None)
 
 
-def read_zip(archive: zipfile.ZipFile, where: str) -> Any:
-    """The object in a zip-form file, with `Tensor` stand-ins whose storages are loaded."""
+def read_zip(archive: zipfile.ZipFile, where: str, wanted: Callable[[Any], Iterable] | None = None) -> Any:
+    """The object in a zip-form file, with `Tensor` stand-ins whose storages are loaded.
+
+    wanted: given the object, those of its tensors that are; None for all.
+    """
     names, storages = archive.namelist(), _Storages()
     root = folder(names)
     with archive.open(root + "data.pkl") as stream:
         content = restricted_load(stream, where, GLOBALS, storages)
     big = root + "byteorder" in names and archive.read(root + "byteorder") == b"big"
-    for storage in storages.values():
+    chosen = storages if wanted is None else [v.storage.key for v in wanted(content) if isinstance(v, Tensor)]
+    for storage in (storages[key] for key in dict.fromkeys(chosen)):
         entry = archive.getinfo(f"{root}data/{storage.key}")
         with archive.open(entry) as stream:
             storage.fill(stream, entry.file_size, big)

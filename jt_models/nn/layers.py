@@ -1,4 +1,5 @@
 """Layers under the names both twins share. Parameters carry the upstream attribute names."""
+from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
 from jt_models.nn.kernels import Normalize
@@ -24,6 +25,17 @@ class Linear(Module):
 
     def execute(self, x):
         return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """Rows of weight (num, channels) by their numbers."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int):
+        super().__init__()
+        self.weight = jt.zeros((num_embeddings, embedding_dim))
+
+    def execute(self, numbers):
+        return self.weight[numbers]
 
 
 class Conv2d(Module):
@@ -209,6 +221,18 @@ class GELU(Module):
         return ops.gelu(x)
 
 
+class Dropout(Module):
+    """In training each element is zero with probability p, by counters (nn.ops.dropout); see `name_dropouts`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.site = 0
+
+    def execute(self, x):
+        return ops.dropout(x, self.p, self.site) if self.is_training() else x
+
+
 class MaxPool2d(Module):
     def __init__(self, kernel_size: int, stride: int):
         super().__init__()
@@ -217,6 +241,13 @@ class MaxPool2d(Module):
 
     def execute(self, x):
         return ops.max_pool2d(x, self.kernel_size, self.stride)
+
+
+def name_dropouts(module):
+    """Give every Dropout the site of its path, so that no two draw the same mask. Constructors call it last."""
+    for path, part in module.named_modules():
+        if isinstance(part, Dropout):
+            part.site = key("site", path) & 0x7FFFFFFF
 
 
 def freeze(module):

@@ -3,11 +3,15 @@
 Images are (B, C, H, W) float32. `size` is (height, width). Names in brackets are
 entries of the catalogue of Jittor's differences that the function repairs.
 """
+import contextlib
+
 import numpy as np
 
+from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn.kernels import MaxPool
-from jt_models.nn.transformer_kernels import Attention, DepthwiseConv, Gelu, LayerNorm, Softmax
+from jt_models.nn.training_kernels import Checkpoint, Drop, Rounded
+from jt_models.nn.transformer_kernels import Attention, DepthwiseConv, Gelu, GeluTanh, LayerNorm, Softmax
 
 tanh = jt.tanh
 
@@ -60,7 +64,8 @@ def one_hot(labels, classes: int):
 
 
 def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
-    return _biased(nn.conv2d(x, weight, None, stride, padding), bias)
+    x, weight, bias = _rounded(x, weight, bias)
+    return _rounded(_biased(nn.conv2d(x, weight, None, stride, padding), bias))[0]
 
 
 def _biased(y, bias):
@@ -82,13 +87,19 @@ def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
 
 def linear(x, weight, bias=None):
     """x (…, in) times weight (out, in) transposed, plus bias."""
+    x, weight, bias = _rounded(x, weight, bias)
     y = nn.matmul_transpose(x, weight)
-    return y if bias is None else y + bias
+    return _rounded(y if bias is None else y + bias)[0]
 
 
 def gelu(x):
     """Exact, by the error function."""
     return Gelu()(x)
+
+
+def gelu_tanh(x):
+    """GELU with tanh in place of the error function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return GeluTanh()(x)
 
 
 def layer_norm(x, weight, bias, eps: float = 1e-5):
@@ -103,7 +114,7 @@ def softmax(x):
 
 def attention(q, k, v, heads: int):
     """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads)."""
-    return Attention(heads)(q, k, v)
+    return _rounded(Attention(heads)(*_rounded(q, k, v)))[0]
 
 
 def interpolate(x, size, mode: str = "nearest"):
@@ -209,3 +220,57 @@ def shift2d(x, dy, dx):
 def where(condition, x, y):
     """x where the boolean (or 0/1) tensor `condition` holds, y elsewhere; `condition` broadcasts to x and y."""
     return jt.ternary(condition.bool().broadcast(x.shape), x, y)
+
+
+_settings = {"seed": 0, "precision": "float32", "autocast": False}
+
+
+def seed_dropout(value: int):
+    """The seed of all dropout from here on."""
+    _settings["seed"] = value
+
+
+def dropout(x, p: float, site: int):
+    """Each element zero with probability p, else divided by 1 - p.
+
+    Which ones follows from the seed, `site` and the element's index alone, so it is the same on every device and in
+    either twin, when a layer is recomputed, and after a resumption.
+    """
+    if not p:
+        return x
+    numbers = key("dropout", _settings["seed"], site)
+    return Drop(p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)(x)
+
+
+def checkpoint(module, *arguments):
+    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+
+    Chen et al. 2016, arXiv 1604.06174.
+    """
+    scope = autocast if _settings["autocast"] else contextlib.nullcontext
+    parameters = [value for value in module.state_dict().values() if value.requires_grad]
+    return Checkpoint(module, parameters, scope)(*arguments, *parameters)
+
+
+def set_precision(name: str):
+    """float32, bfloat16 or float16: what `autocast` computes in."""
+    _settings["precision"] = name
+
+
+@contextlib.contextmanager
+def autocast():
+    """Inside, the operands and results of matrix products and convolutions have the precision that was set.
+
+    They are rounded to it and stay float32: the CPU has no faster way, but training behaves as on a device that has.
+    """
+    before, _settings["autocast"] = _settings["autocast"], True
+    try:
+        yield
+    finally:
+        _settings["autocast"] = before
+
+
+def _rounded(*tensors):
+    if not _settings["autocast"] or _settings["precision"] == "float32":
+        return tensors
+    return [x if x is None else Rounded(_settings["precision"])(x) for x in tensors]

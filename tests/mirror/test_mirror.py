@@ -19,11 +19,15 @@ ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
     "nn/kernels.py": "kernels written for Jittor where PyTorch ships a native one",
     "nn/transformer_kernels.py": "kernels written for Jittor where PyTorch ships a native one",
+    "nn/training_kernels.py": "kernels written for Jittor where PyTorch ships a native one",
     "backbones/segformer.py:SegFormer": WRAPPED,
     "backbones/segformer.py:SegFormer.named_modules": "transformers 5 has other names than the hub's files",
     **{f"backbones/segformer.py:{part}": WRAPPED for part in (
         "to_tokens", "to_map", "OverlapPatchEmbeddings", "EfficientSelfAttention", "SelfOutput", "Attention",
         "DepthwiseMixer", "MixFFN", "Block", "Encoder", "Backbone", "Projection", "DecodeHead")},
+    **{f"backbones/siglip.py:{part}": WRAPPED for part in (
+        "Embeddings", "Attention", "GELUTanh", "MLP", "EncoderLayer", "Encoder", "PooledAttention", "PoolingHead",
+        "SiglipVisionModel")},
 }
 ALLOWED_IMPORTS = {
     "jt_models/boot.py": "the only place that imports Jittor",

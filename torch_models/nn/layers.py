@@ -2,9 +2,10 @@
 import torch
 from torch import nn
 
+from jittwin.draws import key
 from torch_models.nn import ops
 
-Module, ModuleList, Sequential, Linear = nn.Module, nn.ModuleList, nn.Sequential, nn.Linear
+Module, ModuleList, Sequential, Linear, Embedding = nn.Module, nn.ModuleList, nn.Sequential, nn.Linear, nn.Embedding
 
 
 class Conv2d(nn.Module):
@@ -179,6 +180,18 @@ class GELU(nn.Module):
         return ops.gelu(x)
 
 
+class Dropout(nn.Module):
+    """In training each element is zero with probability p, by counters (nn.ops.dropout); see `name_dropouts`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.site = 0
+
+    def forward(self, x):
+        return ops.dropout(x, self.p, self.site) if self.training else x
+
+
 class MaxPool2d(nn.Module):
     def __init__(self, kernel_size: int, stride: int):
         super().__init__()
@@ -187,6 +200,13 @@ class MaxPool2d(nn.Module):
 
     def forward(self, x):
         return ops.max_pool2d(x, self.kernel_size, self.stride)
+
+
+def name_dropouts(module):
+    """Give every Dropout the site of its path, so that no two draw the same mask. Constructors call it last."""
+    for path, part in module.named_modules():
+        if isinstance(part, Dropout):
+            part.site = key("site", path) & 0x7FFFFFFF
 
 
 def freeze(module):

@@ -2,8 +2,13 @@
 
 Images are (B, C, H, W) float32. `size` is (height, width).
 """
+import contextlib
+
 import torch
 import torch.nn.functional as F
+from torch.utils import checkpoint as recomputing
+
+from jittwin.draws import key
 
 leaky_relu = F.leaky_relu
 relu = F.relu
@@ -64,6 +69,12 @@ def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
 def linear(x, weight, bias=None):
     """x (…, in) times weight (out, in) transposed, plus bias."""
     return F.linear(x, weight, bias)
+
+
+def gelu_tanh(x):
+    """GELU with tanh in place of the error function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return F.gelu(x, approximate="tanh")
+
 
 def layer_norm(x, weight, bias, eps: float = 1e-5):
     """Each row of x (…, C) normalised."""
@@ -137,3 +148,76 @@ def shift2d(x, dy, dx):
 def where(condition, x, y):
     """x where the boolean (or 0/1) tensor `condition` holds, y elsewhere; `condition` broadcasts to x and y."""
     return torch.where(condition.bool(), x, y)
+
+
+_settings = {"seed": 0, "precision": "float32"}
+
+
+def seed_dropout(value: int):
+    """The seed of all dropout from here on."""
+    _settings["seed"] = value
+
+
+def dropout(x, p: float, site: int):
+    """Each element zero with probability p, else divided by 1 - p.
+
+    Which ones follows from the seed, `site` and the element's index alone, so it is the same on every device and in
+    either twin, when a layer is recomputed, and after a resumption.
+    """
+    if not p:
+        return x
+    numbers = key("dropout", _settings["seed"], site)
+    return _Dropout.apply(x, p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)
+
+
+class _Dropout(torch.autograd.Function):
+    """The mask is drawn again for the gradient, not stored."""
+
+    @staticmethod
+    def forward(context, x, p, first, second):
+        context.drawn = p, first, second
+        return _dropped(x, *context.drawn)
+
+    @staticmethod
+    def backward(context, gradient):
+        return _dropped(gradient, *context.drawn), None, None, None
+
+
+def _dropped(x, p: float, first: int, second: int):
+    """Element i stays where the upper 24 bits of a 32-bit hash of i, keyed by `first` and `second`, are at least
+    p 2^24. The multipliers are those of MurmurHash3."""
+    h = _signed(first) + _signed(0x9E3779B1) * torch.arange(x.numel(), device=x.device).to(torch.int32)
+    h = (h ^ _shifted(h, 16)) * _signed(0x85EBCA6B) ^ _signed(second)
+    h = (h ^ _shifted(h, 13)) * _signed(0xC2B2AE35)
+    kept = _shifted(h ^ _shifted(h, 16), 8) >= round(p * 2 ** 24)
+    return x * kept.reshape(x.shape) * (1 / (1 - p) if p < 1 else 0.0)
+
+
+def _signed(number: int) -> int:
+    """32 bits as torch.int32 has them; its products keep the lower 32 bits."""
+    return number - (number >> 31 << 32)
+
+
+def _shifted(h, by: int):
+    """To the right, with zeros coming in."""
+    return h >> by & (1 << 32 - by) - 1
+
+
+def checkpoint(module, *arguments):
+    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+
+    Chen et al. 2016, arXiv 1604.06174.
+    """
+    return recomputing.checkpoint(module, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def set_precision(name: str):
+    """float32, bfloat16 or float16: what `autocast` computes in."""
+    _settings["precision"] = name
+
+
+def autocast():
+    """Inside, the operands and results of matrix products and convolutions have the precision that was set."""
+    if _settings["precision"] == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.get_default_device().type, getattr(torch, _settings["precision"]))

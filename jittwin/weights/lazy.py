@@ -1,0 +1,39 @@
+"""Arrays by name, each made when it is asked for: a large network is loaded without holding its weights twice."""
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+class LazyArrays(Mapping):
+    """shapes: of every array, by name. make: the array of a name, writable and the caller's own."""
+
+    def __init__(self, shapes: Mapping[str, Shape], make: Callable[[str], np.ndarray]):
+        self.shapes = dict(shapes)
+        self._make = make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __contains__(self, name) -> bool:
+        return name in self.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def renamed(self, names: Mapping[str, str]) -> "LazyArrays":
+        """The same arrays, those in `names` (new name -> present one) alone."""
+        return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]])
+
+
+def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Shape]:
+    """By name; of lazy arrays without making them."""
+    if isinstance(arrays, LazyArrays):
+        return arrays.shapes
+    return {name: tuple(array.shape) for name, array in arrays.items()}

@@ -19,9 +19,7 @@ def line_chart(title: str, across: str, up: str, points: Sequence[tuple[str, flo
         return LEFT + index * step, TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     spots = [place(index, value) for index, value in enumerate(values)]
-    parts = [f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
-             f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(across)}</text>',
-             f'<text x="8" y="{TOP - 6}">{escape(up)}</text>']
+    parts = _titles(title, across, up)
     for tick in range(TICKS):
         value = low + (high - low) * tick / (TICKS - 1)
         _, y = place(0, value)
@@ -37,5 +35,39 @@ def line_chart(title: str, across: str, up: str, points: Sequence[tuple[str, flo
         colour, radius = ("#c05621", 5) if index == best else ("#2b6cb0", 3)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}">'
                      f"<title>{escape(points[index][0])}: {values[index]:.6g}</title></circle>")
+    return _svg(parts)
+
+
+def histogram(title: str, across: str, values: Sequence[float], bins: int = 20) -> str:
+    """How many of the values, of which there is at least one, lie in each part of their range."""
+    low, high = min(values), max(values)
+    if high == low:
+        low, high = low - 0.5, high + 0.5
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int((value - low) / (high - low) * bins))] += 1
+    wide, tall = (WIDTH - LEFT - RIGHT) / bins, HEIGHT - TOP - BOTTOM
+    parts = _titles(title, across, "pictures")
+    for index, count in enumerate(counts):
+        edges = [low + (high - low) * (index + side) / bins for side in (0, 1)]
+        height = count / max(counts) * tall
+        parts.append(f'<rect x="{LEFT + index * wide + 1:.1f}" y="{TOP + tall - height:.1f}" width="{wide - 2:.1f}" '
+                     f'height="{height:.1f}" fill="#2b6cb0"><title>{edges[0]:.3f} to {edges[1]:.3f}: {count}</title>'
+                     "</rect>")
+    for tick in range(TICKS):
+        parts.append(f'<text x="{LEFT + tick * wide * bins / (TICKS - 1):.1f}" y="{HEIGHT - BOTTOM + 18}" '
+                     f'text-anchor="middle">{low + (high - low) * tick / (TICKS - 1):.2f}</text>')
+    parts.append(f'<text x="{LEFT - 6}" y="{TOP + 4}" text-anchor="end">{max(counts)}</text>'
+                 f'<path d="M{LEFT} {TOP + tall}H{WIDTH - RIGHT}" stroke="#999"/>')
+    return _svg(parts)
+
+
+def _titles(title, across, up):
+    return [f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
+            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(across)}</text>',
+            f'<text x="8" y="{TOP - 6}">{escape(up)}</text>']
+
+
+def _svg(parts):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
             f'font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>' + "".join(parts) + "</svg>\n")

@@ -15,12 +15,13 @@ from jittwin.errors import UserError, choose_from, did_you_mean
 COMMANDS = {
     "train": ("jittwin.train", "train a model"),
     "generate": ("jittwin.generate", "images from label maps"),
+    "assess": ("jittwin.assess", "how good single pictures are"),
     "fid": ("jittwin.fid", "distance between two sets of pictures"),
     "select": ("jittwin.select", "the best checkpoint of a run by FID"),
     "merge": ("jittwin.merge", "average checkpoints"),
     "convert": ("parity.convert", "weights between files, frameworks and upstream formats"),
     "prepare": ("jittwin.prepare", "check a data set, or write a procedural one"),
-    "list": ("jittwin.listing", "models: backends, weights needed, licence"),
+    "list": ("jittwin.listing", "models and metrics: backends, weights needed, licence"),
 }
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 

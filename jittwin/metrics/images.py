@@ -22,13 +22,14 @@ OPEN = 2      # batches' worth of pictures of mixed sizes that are held at a tim
 class ImageSet:
     """The pictures of a folder and its subfolders, of a zip file, or of a list of files, in natural order.
 
-    names: relative paths. UserError: nothing there, or no picture in it.
+    names: relative paths. suffixes: of what counts as a picture; files in a list all do. UserError: nothing there, or
+    no picture in it.
     """
 
-    def __init__(self, where: str | os.PathLike | Sequence):
+    def __init__(self, where: str | os.PathLike | Sequence, suffixes: Sequence[str] = SUFFIXES):
         self.where = where if isinstance(where, (str, os.PathLike)) else f"{len(where)} files"
         if not isinstance(where, (str, os.PathLike)):
-            found = {os.fspath(path): Path(path) for path in where}
+            found, suffixes = {os.fspath(path): Path(path) for path in where}, ("",)
         elif zipfile.is_zipfile(where):
             with zipfile.ZipFile(where) as archive:
                 found = dict.fromkeys(name for name in archive.namelist() if not name.startswith("__MACOSX/"))
@@ -37,10 +38,10 @@ class ImageSet:
             found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
         else:
             raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
-        self.names = sorted((name for name in found if name.lower().endswith(SUFFIXES)), key=natural)
+        self.names = sorted((name for name in found if name.lower().endswith(tuple(suffixes))), key=natural)
         self.paths = [found[name] for name in self.names]
         if not self.names:
-            raise UserError(f"{self}: holds no picture ({', '.join(SUFFIXES)})")
+            raise UserError(f"{self}: holds no picture ({', '.join(suffixes)})")
 
     def __str__(self) -> str:
         return os.fspath(self.where)

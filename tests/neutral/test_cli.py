@@ -21,6 +21,8 @@ FLAGS = {
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet", "--reference", "--mode",
                  "--fid-weights", "--random-weights"},
     "select": {"run", "--epochs", "--out", "--ema", "--segmenter", "--real", "--aesthetic", *EVALUATION},
+    "assess": {"images", "--metrics", "--output", "--report", "--random-weights", "--backend", "--device", "--dtype",
+               "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--tower"},
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},

@@ -1,0 +1,253 @@
+"""Aesthetic scores of pictures, 1 to 10: the predictor, and the metric `aesthetic` of `jittwin assess`.
+
+Pictures are decoded by jittwin.imaging (turned upright) and squashed to the tower's square; the network's logits are
+turned into numbers in float32 and float64 whatever precision it runs in.
+"""
+import argparse
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.adapters import check_adapter, read_adapter
+from jittwin.backend import Backend, load_backend
+from jittwin.errors import UserError, choose_from
+from jittwin.metrics.catalog import ASSESSED
+from jittwin.models.aesthetic import (
+    CLASSES,
+    AestheticConfig,
+    distribution,
+    initial_trainables,
+    level,
+    mean_score,
+    tower_state,
+    trainable_keys,
+)
+from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, random_tower, read_tower
+from jittwin.weights import fingerprint
+from jittwin.weights.lazy import LazyArrays
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+BATCH = 8
+RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
+
+
+class PredictorError(UserError, ValueError):
+    """What the predictor's constructor raises; a ValueError as in the original."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer's sizes and arrays. trainables: LoRA and head. random: the tower, or everything, is untrained."""
+
+    config: AestheticConfig
+    tower: Tower
+    trainables: dict[str, np.ndarray]
+    random: bool
+
+    def state(self) -> LazyArrays:
+        """All arrays of the AestheticModel, read when they are asked for."""
+        frozen = tower_state(self.tower.arrays)
+        shapes = {key: array.shape for key, array in self.trainables.items()}
+        return LazyArrays(frozen.shapes | shapes,
+                          lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key])
+
+    def provenance(self) -> dict:
+        """What scores depend on besides the pictures. Names and hashes."""
+        return {"tower": self.tower.name, "tower_sha256": self.tower.sha256,
+                "adapter_sha256": fingerprint(self.trainables), "random_weights": self.random}
+
+
+def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
+                random: bool = False) -> Scorer:
+    """adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name,
+    if that is a folder.
+
+    random: the tower is not trained, of the architecture `tower` (a key of PRESETS) or that the adapter was trained on;
+    without an adapter nothing is trained. UserError: something is missing, damaged, or does not belong together.
+    """
+    found = None if adapter is None else read_adapter(adapter)
+    if random:
+        made = _random_tower(os.fspath(tower or (found and found.model_name) or "tiny"))
+    elif found is None:
+        raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
+                        "--random-weights")
+    else:
+        made = read_tower(_tower_folder(found, tower))
+    if found is None:
+        config = AestheticConfig(made.config)
+        return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
+    check_adapter(found, made.config)
+    return Scorer(AestheticConfig(made.config, found.config, num_classes=found.num_classes), made, found.arrays, random)
+
+
+def _tower_folder(adapter, tower) -> str:
+    name = adapter.model_name
+    if name.startswith(RANDOM):
+        raise UserError(f"{adapter.source}: was trained on an untrained tower ({name}): add --random-weights, and its "
+                        "scores mean nothing")
+    where = os.fspath(tower) if tower is not None else name
+    if not os.path.isdir(where):
+        known = f"was trained on {name!r}" if name else "does not tell its tower"
+        missing = "which is no folder here" if tower is None else f"and {where!r} is no folder"
+        raise UserError(f"{adapter.source}: {known}, {missing}: give the folder with that model's config.json and "
+                        "model.safetensors")
+    return where
+
+
+def _random_tower(name: str) -> Tower:
+    """Of a preset, or as "random:PRESET:SEED" describes it."""
+    architecture, _, seed = name.removeprefix(RANDOM).partition(":")
+    if architecture not in PRESETS or not (seed or "0").isdecimal():
+        raise UserError(f"no untrained tower {name!r}{choose_from(architecture, PRESETS)}")
+    config = PRESETS[architecture]
+    return Tower(config, random_tower(config, int(seed or 0)), f"{RANDOM}{architecture}:{seed or 0}")
+
+
+class Predictor:
+    """Scores from whatever gives logits (N, 10) for pixels float32 (N, 3, S, S): subclasses define `logits`.
+
+    image_size: S. batch: pictures in one forward pass.
+    """
+
+    def __init__(self, image_size: int, batch: int = BATCH):
+        if batch < 1:
+            raise UserError(f"batch {batch}: must be at least 1")
+        self.batch = batch
+        self._square = SiglipVisionConfig(patch_size=image_size, image_size=image_size)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to the network's float32 (3, S, S)."""
+        return preprocess(image, self._square)
+
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Prepared (N, 3, S, S) to scores float64 (N,) and distributions float32 (N, 10). UserError: NaN."""
+        logits = self.logits(pixels)
+        if not np.isfinite(logits).all():
+            raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
+        found = distribution(logits)
+        return mean_score(found), found
+
+    def score_arrays(self, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """As score_pixels, of pictures uint8 (H, W, 3) of any sizes, a batch at a time."""
+        images = iter(images)
+        scores, distributions = [np.empty(0)], [np.empty((0, CLASSES), np.float32)]
+        while batch := [self.prepare(image) for image in itertools.islice(images, self.batch)]:
+            for found, part in zip((scores, distributions), self.score_pixels(np.stack(batch))):
+                found.append(part)
+        return np.concatenate(scores), np.concatenate(distributions)
+
+    def predict(self, path) -> tuple[float, np.ndarray]:
+        """(score, float32 (10,)) of a picture file. UserError: it cannot be read."""
+        scores, distributions = self.predict_batch([path])
+        return scores[0], distributions[0]
+
+    def predict_batch(self, paths: Sequence) -> tuple[list[float], np.ndarray]:
+        """(scores, float32 (N, 10)) in the order of the paths. UserError: one cannot be read."""
+        scores, distributions = self.score_arrays(map(imaging.decode_image, paths))
+        return scores.tolist(), distributions
+
+    def predict_score_only(self, path) -> float:
+        return self.predict(path)[0]
+
+
+class ScorerPredictor(Predictor):
+    """The predictor of a scorer on a backend that is set up; adapters are merged into the tower's weights."""
+
+    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH):
+        super().__init__(scorer.config.tower.image_size, batch)
+        self.backend, self.scorer = backend, scorer
+        self.network = backend.build("aesthetic", scorer.config)
+        backend.load_numpy(self.network, scorer.state())
+        backend.train_mode(self.network, False)
+        self.network.merge()
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
+        with self.backend.no_grad():
+            return self.backend.numpy(self.network(self.backend.asarray(pixels)))
+
+
+class AestheticPredictor(ScorerPredictor):
+    """The original's predictor on either backend.
+
+    lora_weights_path: see read_adapter; None only with random_model. model_name: hub folder of the tower, with
+    random_model a key of PRESETS; None takes the one the adapter names. device: "cpu", "cuda", "auto". dtype:
+    "float32", "bfloat16", "float16", "auto": bfloat16 on a GPU, float32 on the CPU. num_threads: None takes all.
+    Raises PredictorError, a UserError and a ValueError: weights are missing or damaged, no such device.
+    """
+
+    def __init__(self, lora_weights_path, model_name=None, device: str = "auto", dtype: str = "auto",
+                 num_threads: int | None = None, backend: str = "jittor", random_model: bool = False,
+                 batch: int = BATCH):
+        try:
+            scorer = read_scorer(lora_weights_path, model_name, random_model)
+            super().__init__(ready_backend(backend, device, dtype, num_threads), scorer, batch)
+        except UserError as error:
+            raise PredictorError(str(error)) from error
+
+
+def ready_backend(name: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Backend:
+    """A backend, set up; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32."""
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}{choose_from(dtype, DTYPES)}")
+    backend = load_backend(name)
+
+    def setup(where: str) -> Backend:
+        precision = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
+        backend.setup(device=where, precision=precision, threads=threads)
+        return backend
+
+    if device != "auto":
+        return setup(device)
+    try:
+        return setup("cuda")
+    except UserError:
+        return setup("cpu")
+
+
+# ---- the metric of `jittwin assess` -------------------------------------------------
+
+class AestheticMetric:
+    """A jittwin.assess.Judge."""
+
+    record = ASSESSED["aesthetic"]
+    profile = tuple(f"aesthetic_p{rating}" for rating in range(1, CLASSES + 1))
+
+    def __init__(self, predictor: ScorerPredictor):
+        self.predictor, self.prepare = predictor, predictor.prepare
+        self.random, self.provenance = predictor.scorer.random, predictor.scorer.provenance()
+
+    def score(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, float]]:
+        """Per picture the score and the share of every rating."""
+        try:
+            scores, distributions = self.predictor.score_pixels(np.stack(inputs))
+        except UserError as error:
+            raise UserError(f"{names[0]} and the pictures after it: {error}") from error
+        return [{"aesthetic": float(score), **dict(zip(self.profile, map(float, shares)))}
+                for score, shares in zip(scores, distributions)]
+
+    def describe(self, value: float) -> str:
+        """The name of a score's level."""
+        return "{1} ({0})".format(*level(value))
+
+
+def add_metric_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("aesthetic")
+    group.add_argument("--aesthetic-weights", metavar="ADAPTER",
+                       help="best_lora.pth, a peft folder, a checkpoint or a run")
+    add_tower_argument(group)
+
+
+def add_tower_argument(parser) -> None:
+    parser.add_argument("--tower", metavar="FOLDER", help="hub folder of the SigLIP model that the adapters were "
+                        "trained on (default: as they name it); with --random-weights an architecture, such as tiny")
+
+
+def load_metric(args: argparse.Namespace, backend: Backend) -> AestheticMetric:
+    """From the arguments of add_metric_arguments. UserError: see read_scorer."""
+    scorer = read_scorer(args.aesthetic_weights, args.tower, args.random_weights)
+    return AestheticMetric(ScorerPredictor(backend, scorer, args.batch))

@@ -1,0 +1,256 @@
+"""SigLIP towers and the aesthetic scorer as ONNX graphs, made from arrays alone: neither framework takes part.
+
+Opset 17. Input `pixel_values` float32 (batch, 3, S, S) as jittwin.models.siglip.preprocess makes it, any batch size.
+The two graphs:
+- aesthetic: output `logits` float32 (batch, 10); adapters are merged, the tower's MAP head is left out.
+- vision: output `image_embeds` float32 (batch, C), the MAP head's result, of unit length.
+Every file is run beside a twin before it appears under its name.
+"""
+import contextlib
+import importlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from jittwin.atomic import sync_folder
+from jittwin.draws import Draws
+from jittwin.errors import UserError, choose_from
+from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig
+from jittwin.models.siglip import SiglipVisionConfig
+
+OPSET, IR_VERSION = 17, 8
+# Largest difference from the twin: of float16 what its 11 bits leave after all layers.
+LIMITS = {"float32": 1e-3, "float16": 5e-2}
+Arrays = Mapping[str, np.ndarray]
+Network = Callable[[np.ndarray], np.ndarray]
+MOST_BYTES = (1 << 31) - (1 << 20)      # protobuf ends at 2 GiB; the graph itself takes some
+
+
+def required(package: str):
+    """The module. UserError: not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"{package} cannot be imported ({error}): run pip install onnx onnxruntime") from error
+
+
+class Graph:
+    """Nodes in order, with their constants; every method adds a node and returns the name of its result.
+
+    dtype: of weights and arithmetic, "float32" or "float16".
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], dtype: str = "float32"):
+        if dtype not in LIMITS:
+            raise UserError(f"ONNX in {dtype!r}{choose_from(dtype, LIMITS)}")
+        self.onnx, self.arrays, self.dtype = required("onnx"), arrays, np.dtype(dtype)
+        self.nodes, self.constants = [], {}
+
+    def node(self, kind: str, *inputs: str, **attributes) -> str:
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """The array under this name; floating point in the graph's dtype."""
+        if name not in self.constants:
+            array = np.asarray(array, self.dtype) if np.issubdtype(np.asarray(array).dtype, np.floating) else array
+            self.constants[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def number(self, value: float) -> str:
+        return self.constant(f"number_{value:.9g}", np.array(value, np.float64))
+
+    def shape(self, *sizes: int) -> str:
+        """0 keeps a size, -1 is what remains."""
+        return self.constant("shape_" + "_".join(map(str, sizes)), np.array(sizes, np.int64))
+
+    def linear(self, x: str, name: str) -> str:
+        weight = self.constant(f"{name}.weight", self.arrays[f"{name}.weight"].T)
+        bias = self.constant(f"{name}.bias", self.arrays[f"{name}.bias"])
+        return self.node("Add", self.node("MatMul", x, weight), bias)
+
+    def norm(self, x: str, name: str, epsilon: float) -> str:
+        affine = (self.constant(f"{name}.{part}", self.arrays[f"{name}.{part}"]) for part in ("weight", "bias"))
+        return self.node("LayerNormalization", x, *affine, axis=-1, epsilon=epsilon)
+
+    def gelu(self, x: str) -> str:
+        """Hendrycks and Gimpel 2016, exact."""
+        erf = self.node("Erf", self.node("Mul", x, self.number(math.sqrt(0.5))))
+        return self.node("Mul", self.node("Mul", x, self.node("Add", erf, self.number(1))), self.number(0.5))
+
+    def gelu_tanh(self, x: str) -> str:
+        """The same by a hyperbolic tangent, which differs by up to 5e-4."""
+        cube = self.node("Mul", self.node("Mul", x, x), x)
+        inner = self.node("Add", x, self.node("Mul", cube, self.number(0.044715)))
+        tanh = self.node("Tanh", self.node("Mul", inner, self.number(math.sqrt(2 / math.pi))))
+        return self.node("Mul", self.node("Mul", x, self.node("Add", tanh, self.number(1))), self.number(0.5))
+
+    def heads(self, x: str, count: int, width: int, order: tuple[int, ...]) -> str:
+        """(B, N, count * width) split into heads, in this order of (B, N, head, width)."""
+        return self.node("Transpose", self.node("Reshape", x, self.shape(0, -1, count, width)), perm=order)
+
+    def attend(self, query: str, key: str, value: str, width: int) -> str:
+        """query (…, h, M, width), key (B, h, width, N), value (B, h, N, width) to (B, M, h * width)."""
+        scores = self.node("Mul", self.node("MatMul", query, key), self.number(width ** -0.5))
+        mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), value)
+        return self.node("Reshape", self.node("Transpose", mixed, perm=(0, 2, 1, 3)), self.shape(0, 0, -1))
+
+    def model(self, output: str, result: str, config: SiglipVisionConfig, width: int, metadata: Mapping[str, str]):
+        """The finished ModelProto; the result `output` is named `result`, float32 (batch, width)."""
+        helper, kinds = self.onnx.helper, self.onnx.TensorProto
+        self.nodes.append(helper.make_node("Cast", [output], [result], name=result, to=kinds.FLOAT))
+        size = config.image_size
+        given = helper.make_tensor_value_info("pixel_values", kinds.FLOAT, ["batch", 3, size, size])
+        made = helper.make_tensor_value_info(result, kinds.FLOAT, ["batch", width])
+        graph = helper.make_graph(self.nodes, "jittwin", [given], [made], list(self.constants.values()))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                                  producer_name="jittwin")
+        helper.set_model_props(model, {"preprocessing": json.dumps(
+            {"size": [size, size], "resample": "bilinear", "aspect": "squashed", "mean": 0.5, "std": 0.5}), **metadata})
+        return model
+
+
+def tower(graph: Graph, config: SiglipVisionConfig) -> str:
+    """Adds the tower, from `pixel_values` to last_hidden_state (B, N, C)."""
+    arrays, heads = graph.arrays, config.num_attention_heads
+    width = config.hidden_size // heads
+    pixels = graph.node("Cast", "pixel_values", to=graph.onnx.helper.np_dtype_to_tensor_dtype(graph.dtype))
+    embedding = [graph.constant(name, arrays[name]) for name in
+                 ("embeddings.patch_embedding.weight", "embeddings.patch_embedding.bias")]
+    patches = graph.node("Conv", pixels, *embedding, strides=[config.patch_size] * 2)
+    x = graph.node("Transpose", graph.node("Reshape", patches, graph.shape(0, 0, -1)), perm=(0, 2, 1))
+    name = "embeddings.position_embedding.weight"
+    x = graph.node("Add", x, graph.constant(name, arrays[name]))
+    for index in range(config.num_hidden_layers):
+        layer = f"encoder.layers.{index}"
+        y = graph.norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
+        query, key, value = (
+            graph.heads(graph.linear(y, f"{layer}.self_attn.{part}_proj"), heads, width, order)
+            for part, order in (("q", (0, 2, 1, 3)), ("k", (0, 2, 3, 1)), ("v", (0, 2, 1, 3))))
+        x = graph.node("Add", x, graph.linear(graph.attend(query, key, value, width), f"{layer}.self_attn.out_proj"))
+        y = graph.linear(graph.norm(x, f"{layer}.layer_norm2", config.layer_norm_eps), f"{layer}.mlp.fc1")
+        x = graph.node("Add", x, graph.linear(graph.gelu_tanh(y), f"{layer}.mlp.fc2"))
+    return graph.norm(x, "post_layernorm", config.layer_norm_eps)
+
+
+def map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
+    """Adds the MAP head: attention from one learned query, then an MLP; (B, N, C) to pooler_output (B, C)."""
+    arrays, heads = graph.arrays, config.num_attention_heads
+    width = config.hidden_size // heads
+    weights, biases = (np.split(arrays[f"head.attention.in_proj_{part}"], 3) for part in ("weight", "bias"))
+    # The query is the same for every picture.
+    query = (arrays["head.probe"][0] @ weights[0].T + biases[0]).reshape(1, heads, width).transpose(1, 0, 2)
+    parts = []
+    for part, index, order in (("k", 1, (0, 2, 3, 1)), ("v", 2, (0, 2, 1, 3))):
+        mixed = graph.node("MatMul", hidden, graph.constant(f"head.{part}.weight", weights[index].T))
+        mixed = graph.node("Add", mixed, graph.constant(f"head.{part}.bias", biases[index]))
+        parts.append(graph.heads(mixed, heads, width, order))
+    mixed = graph.attend(graph.constant("head.query", query), *parts, width)
+    x = graph.linear(mixed, "head.attention.out_proj")
+    y = graph.linear(graph.norm(x, "head.layernorm", config.layer_norm_eps), "head.mlp.fc1")
+    x = graph.node("Add", x, graph.linear(graph.gelu_tanh(y), "head.mlp.fc2"))
+    return graph.node("Reshape", x, graph.shape(0, -1))
+
+
+def merge_adapters(tower_arrays: Arrays, trainables: Arrays, scaling: float) -> dict[str, np.ndarray]:
+    """The tower's arrays with scaling * B A added where `trainables` (keys of the aesthetic model) adapts them."""
+    merged, suffix = dict(tower_arrays), ".lora_A.default.weight"
+    for key, down in trainables.items():
+        if key.endswith(suffix):
+            name = f"{key.removeprefix(TOWER_PREFIX).removesuffix(suffix)}.weight"
+            up = trainables[key.replace(".lora_A.", ".lora_B.")]
+            merged[name] = merged[name] + np.float32(scaling) * (up @ down)
+    return merged
+
+
+def aesthetic_model(config: AestheticConfig, tower_arrays: Arrays, trainables: Arrays, dtype: str = "float32",
+                    metadata: Mapping[str, str] = MappingProxyType({})):
+    """The ModelProto from pictures to logits."""
+    arrays = merge_adapters(tower_arrays, trainables, config.lora.scaling)
+    head = {key: array for key, array in trainables.items() if key.startswith(HEAD_PREFIX)}
+    graph = Graph(arrays | head, dtype)
+    x = graph.node("ReduceMean", tower(graph, config.tower), axes=[1], keepdims=0)
+    for index in (0, 3):
+        x = graph.gelu(graph.linear(x, f"aesthetic_head.mlp.{index}"))
+    return graph.model(graph.linear(x, "aesthetic_head.mlp.6"), "logits", config.tower, config.num_classes, metadata)
+
+
+def vision_model(config: SiglipVisionConfig, arrays: Arrays, dtype: str = "float32",
+                 metadata: Mapping[str, str] = MappingProxyType({})):
+    """The ModelProto from pictures to image_embeds; the tower must have its MAP head."""
+    graph = Graph(arrays, dtype)
+    pooled = map_head(graph, tower(graph, config), config)
+    unit = graph.node("Div", pooled, graph.node("ReduceL2", pooled, axes=[1], keepdims=1))
+    return graph.model(unit, "image_embeds", config, config.hidden_size, metadata)
+
+
+def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "float32") -> float:
+    """Writes the model and returns its largest difference from `twin`, (B, 3, S, S) to (B, D), on drawn pixels.
+
+    More than 2 GiB of weights go to a second file, PATH.data. UserError: a difference over LIMITS[dtype], no space;
+    then neither file is there, and a previous one stays.
+    """
+    onnx, final = required("onnx"), Path(path)
+    size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MOST_BYTES
+    with _folder_beside(final) as folder:
+        draft = folder / final.name
+        onnx.save_model(model, draft, save_as_external_data=external, location=f"{final.name}.data",
+                        size_threshold=1024)
+        onnx.checker.check_model(os.fspath(draft))
+        pixels = Draws(0).uniform("pixels", (2, 3, size, size)) * np.float32(2) - np.float32(1)
+        expected, run = twin(pixels), session(draft)
+        found = np.concatenate([run(pixels), run(pixels[:1])])      # another batch size
+        error = float(np.abs(found - np.concatenate([expected, expected[:1]])).max())
+        if not error <= LIMITS[dtype]:
+            raise UserError(f"{final}: not written: ONNX in {dtype} differs from the twin by {error:.3g}, the limit is "
+                            f"{LIMITS[dtype]:g}" + ("; use float32" if dtype == "float16" else ""))
+        for file in sorted(folder.iterdir(), reverse=True):         # the data first
+            os.replace(file, final.with_name(file.name))
+    return error
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A hidden folder on the same disk, gone afterwards. UserError: it cannot be made, the disk is full."""
+    folder = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+    try:
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}; free space or choose another "
+                        "place") from error
+
+
+def session(path: str | os.PathLike, threads: int | None = None) -> Network:
+    """(B, 3, S, S) to the result, in onnxruntime on the CPU; its `size` is S. UserError: not such a file."""
+    runtime = required("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+    try:
+        network = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        (given,), (result,) = network.get_inputs(), network.get_outputs()
+        size = given.shape[2]
+    except Exception as error:      # onnxruntime's errors share no base class
+        reason = " ".join(str(error).split())
+        raise UserError(f"{os.fspath(path)}: not an ONNX model from pictures to one result ({reason})") from error
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        return network.run([result.name], {given.name: pixels})[0]
+
+    run.size, run.result = size, result.name
+    return run

@@ -1,0 +1,69 @@
+"""Assessed pictures as one HTML page that needs nothing else: no other file, no network."""
+import base64
+from html import escape
+
+from jittwin.charts import histogram
+
+CSS = """body{font:14px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:24px;color:#222}
+h1{font-size:22px;margin:0}h2{font-size:16px;margin:32px 0 8px}p,.soft{color:#666}svg{max-width:720px;width:100%}
+table{border-collapse:collapse}td,th{padding:2px 16px 2px 0;text-align:left}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:16px}
+.card{content-visibility:auto;contain-intrinsic-size:200px 280px}.card img{max-width:100%;display:block}
+.card b{font-size:16px}.name{overflow-wrap:anywhere;font-size:12px}
+.bars{display:flex;align-items:flex-end;height:28px;gap:2px}.bars i{flex:1;background:#2b6cb0;min-height:1px}"""
+NUMBERS = ("mean", "std", "min", "max")
+
+
+def page(found) -> str:
+    """Of a jittwin.assess.Assessment: metrics, histograms, and pictures, the best by the first metric first."""
+    judges = found.judges
+    first = judges[0].record
+    ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
+    title = f"{len(found.rows)} pictures by {first.name}"
+    charts = "".join(histogram(f"{judge.record.name}{mark(judge)}", judge.record.range,
+                               [row[judge.record.name] for row in found.rows]) for judge in judges)
+    cards = "".join(_card(place, row, judges, found.thumbnails[row["image"]])
+                    for place, row in enumerate(ranked, 1))
+    failed = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
+    failed = f"<h2>{len(found.failed)} pictures could not be read</h2><ul>{failed}</ul>" if failed else ""
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
+            f'<h1>{escape(title)}</h1>{_summary(found)}<h2>Histogram</h2>{charts}<h2>Pictures, best first</h2>'
+            f'<div class="cards">{cards}</div>{failed}</body></html>\n')
+
+
+def mark(judge) -> str:
+    return " (random weights)" if judge.random else ""
+
+
+def _summary(found) -> str:
+    """A line per metric, and what it was measured with."""
+    parts = []
+    for judge in found.judges:
+        facts = found.summary(judge)
+        numbers = "".join(f"<td>{facts[name]:.4f}{mark(judge)}</td>" for name in NUMBERS)
+        parts.append(f"<tr><th>{escape(judge.record.name)}</th>{numbers}<td>{facts['n']}</td>"
+                     f"<td>{facts['better']} is better, {facts['range']}</td></tr>")
+    heads = "".join(f"<th>{name}</th>" for name in ("metric", *NUMBERS, "pictures", ""))
+    made = "".join(f"<p>{escape(judge.record.name)}: "
+                   + escape(", ".join(f"{name} {value}" for name, value in judge.provenance.items())) + "</p>"
+                   for judge in found.judges)
+    return f"<table><tr>{heads}</tr>{''.join(parts)}</table>{made}"
+
+
+def _card(place: int, row: dict, judges, jpeg: bytes) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    values = "".join(f"<div>{escape(judge.record.name)} <b>{row[judge.record.name]:.2f}</b>{mark(judge)} "
+                     f"{escape(judge.describe(row[judge.record.name]))}</div>{_bars(judge, row)}" for judge in judges)
+    return (f'<div class="card"><img loading="lazy" alt="" src="{source}">{values}'
+            f'<div class="name soft">{place}. {escape(row["image"])} ({row["width"]}x{row["height"]})</div></div>')
+
+
+def _bars(judge, row: dict) -> str:
+    """The judge's further numbers of a picture; the highest bar is its greatest share."""
+    if not judge.profile:
+        return ""
+    values = [row[name] for name in judge.profile]
+    bars = "".join(f'<i title="{escape(name)}: {value:.1%}" style="height:{value / max(values):.0%}"></i>'
+                   for name, value in zip(judge.profile, values))
+    return f'<div class="bars">{bars}</div>'

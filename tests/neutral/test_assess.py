@@ -1,0 +1,179 @@
+"""Assessing pictures with a metric that needs no framework: their brightness."""
+import csv
+import io
+import json
+import re
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jittwin import assess, cli
+from jittwin.assess import assess as measure
+from jittwin.charts import histogram
+from jittwin.errors import UserError
+from jittwin.metrics.catalog import ASSESSED, METRICS, Metric
+from jittwin.metrics.images import ImageSet
+
+
+class Brightness:
+    """Mean grey of a picture; a Judge. calls: sizes of the batches."""
+
+    record = Metric("brightness", "assess", "mean grey", "higher", (0, 255), "none")
+    profile = ("brightness_low", "brightness_high")
+    provenance = {"weights": "none"}
+
+    def __init__(self, random=False):
+        self.random, self.calls = random, []
+
+    def prepare(self, image):
+        return image.mean((0, 1))
+
+    def score(self, inputs, names):
+        self.calls.append(len(names))
+        return [{"brightness": float(x.mean()), "brightness_low": 0.25, "brightness_high": 0.75} for x in inputs]
+
+    def describe(self, value):
+        return "bright" if value > 127 else "dark"
+
+
+def picture(path, value, size=(12, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value,) * 3).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures in two levels, one of them with markup in its name, a file that is none, and a damaged one."""
+    root = tmp_path / "set"
+    for name, value in (("2.png", 20), ("10.png", 200), ("deep/<b>1.png", 120), ("a.gif", 250)):
+        picture(root / name, value)
+    (root / "notes.txt").write_text("no picture")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    return root
+
+
+def test_rows_are_in_natural_order_and_bad_files_are_left_out(folder):
+    judge = Brightness()
+    found = measure(assess.gather([str(folder)]), [judge], batch=3, quiet=True)
+    assert [(row["image"], row["brightness"]) for row in found.rows] == [
+        ("2.png", 20), ("10.png", 200), ("a.gif", 250), ("deep/<b>1.png", 120)]
+    assert judge.calls == [3, 1]
+    assert (found.rows[0]["width"], found.rows[0]["height"]) == (12, 8)
+    assert len(found.failed) == 1 and "broken.jpg: cannot be read" in found.failed[0]
+    assert found.summary(judge) == {
+        "mean": 147.5, "std": pytest.approx(np.std([20, 200, 250, 120])), "min": 20, "max": 250, "n": 4,
+        "better": "higher", "range": "0 to 255", "weights": "none"}
+
+
+def test_every_picture_is_decoded_once_for_all_metrics(folder, monkeypatch):
+    decoded, decode = [], ImageSet.decode
+    monkeypatch.setattr(ImageSet, "decode", lambda self, index: decoded.append(index) or decode(self, index))
+    measure(assess.gather([str(folder)]), [Brightness(), Brightness()], thumbnails=True, quiet=True)
+    assert sorted(decoded) == [0, 1, 2, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    peaks = []
+    for count in (20, 120):
+        for index in range(count):
+            picture(tmp_path / f"{count}/{index}.png", index, (256, 256))
+        images = assess.gather([str(tmp_path / str(count))])
+        tracemalloc.start()
+        measure(images, [Brightness()], batch=4, workers=1, quiet=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="a.jpg: cannot be read .*none of 1 pictures could be scored"):
+        measure(assess.gather([str(tmp_path)]), [Brightness()], quiet=True)
+
+
+def test_what_is_gathered(folder, tmp_path):
+    """Folders and files together; a file given by name counts whatever its suffix."""
+    picture(tmp_path / "odd.png", 5)
+    odd = (tmp_path / "odd.png").rename(tmp_path / "odd.data")
+    found = measure(assess.gather([str(odd), str(folder / "deep"), str(odd)]), [Brightness()], quiet=True)
+    assert sorted(row["brightness"] for row in found.rows) == [5, 120]
+    with pytest.raises(UserError, match="absent: no such file or folder"):
+        assess.gather([str(tmp_path / "absent")])
+    with pytest.raises(UserError, match="holds no picture"):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        assess.gather([str(empty)])
+
+
+@pytest.fixture(params=[False, True], ids=["trained", "random"])
+def done(request, folder):
+    return measure(assess.gather([str(folder)]), [Brightness(request.param)], thumbnails=True, quiet=True)
+
+
+def test_table_record_and_lines_say_where_weights_are_random(done):
+    random, name = done.judges[0].random, "brightness" + " (random weights)" * done.judges[0].random
+    rows = list(csv.DictReader(io.StringIO(assess.table(done))))
+    assert [float(row[name]) for row in rows] == [20, 200, 250, 120]
+    record = json.loads(assess.record(done))
+    assert record["metrics"]["brightness"]["mean"] == 147.5 and record["images"][0]["brightness_high"] == 0.75
+    assert len(record["failed"]) == 1
+    lines = list(assess.lines(done))
+    assert "brightness 20.00" in lines[0] and "dark" in lines[0] and lines[-1].startswith("4 scored, 1 left out")
+    assert [("(random weights)" in line) for line in lines[:-1]] == [random] * 5
+
+
+def test_the_page_is_complete_and_escapes_names(done, tmp_path):
+    assess.write_report(tmp_path / "report", done)
+    text = (tmp_path / "report/index.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "scores.csv", "scores.json"]
+    order = re.findall(r'class="name soft">\d+\. ([^ ]+) \(', text)
+    assert order == ["a.gif", "10.png", "deep/&lt;b&gt;1.png", "2.png"]
+    assert text.count("data:image/jpeg;base64,/9j/") == 4 and "<svg" in text and "broken.jpg" in text
+    # Beside the namespace of SVG there is no address in it: the page asks no network.
+    assert re.findall(r'https?://[^"\s]+', text) == ["http://www.w3.org/2000/svg"]
+    assert (text.count("(random weights)") > 4) == done.judges[0].random
+
+
+def test_names_that_are_no_text(tmp_path):
+    """A file name may hold any bytes."""
+    (tmp_path / "a").mkdir()
+    path = (bytes(tmp_path) + b"/a/\xff.png").decode("utf-8", "surrogateescape")
+    Image.new("RGB", (4, 4)).save(path)
+    found = measure(assess.gather([str(tmp_path / "a")]), [Brightness()], thumbnails=True, quiet=True)
+    assess.write_report(tmp_path / "report", found)
+    "\n".join(assess.lines(found)).encode()
+    assert found.rows[0]["image"] == "\\udcff.png"
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["x", "--metrics", "asthetic"], "unknown metric 'asthetic' (did you mean 'aesthetic'?)"),
+    (["x", "--batch", "0"], "--batch 0: must be at least 1"),
+    (["x", "--output", "a.txt"], "--output a.txt: the name must end in .json or .csv"),
+    (["no/such/folder"], "no/such/folder: no such file or folder"),
+    (["x", "--prompts", "p.csv"], "unknown option '--prompts'")])
+def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):
+    assert cli.main(["assess", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_value_counts_in_the_histogram():
+    values = [1.0, 1.0, 2.0, 10.0]
+    counts = re.findall(r": (\d+)</title>", histogram("t", "x", values, bins=9))
+    assert list(map(int, counts)) == [2, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert sum(map(int, re.findall(r": (\d+)</title>", histogram("t", "x", [3.0] * 5)))) == 5
+
+
+def test_every_metric_of_assess_has_its_module():
+    import importlib
+    for metric in METRICS:
+        assert metric.better in ("higher", "lower") and metric.span[0] < metric.span[1]
+        assert (metric.module is not None) == (metric.command == "assess")
+    for metric in ASSESSED.values():
+        module = importlib.import_module(metric.module)
+        parser = SimpleNamespace(add_argument=lambda *a, **k: None)
+        parser.add_argument_group = lambda *a: parser
+        module.add_metric_arguments(parser)
+        assert callable(module.load_metric)

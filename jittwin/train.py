@@ -5,9 +5,11 @@ from pathlib import Path
 from jittwin import config as settings
 from jittwin.backend import DEVICES, PACKAGES, load_backend
 from jittwin.engine.checkpoint import Checkpoints
-from jittwin.engine.trainer import Trainer, config_hash
+from jittwin.engine.trainer import Foreign, Trainer, config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import TASKS, load_task
+
+FOREIGN = ".pth"    # the suffix of other programs' checkpoints
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     start.add_argument("--continue", dest="continue_from", metavar="EPOCH",
-                       help="go back to the checkpoint of EPOCH and train on; settings may change")
+                       help="go back to the checkpoint of EPOCH and train on; settings may change. "
+                            "aesthetic: or the original's checkpoint_epoch_n.pth")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
@@ -42,6 +45,9 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     checkpoints = Checkpoints(folder)
     checkpoints.clean()
+    foreign = None
+    if continue_from and continue_from.endswith(FOREIGN):
+        continue_from, foreign = read_foreign(module, continue_from, checkpoints)
     start = starting_point(checkpoints, resume, continue_from)
     remembered = checkpoints.state(start) if start else {}
     if remembered and remembered["task"] != task_name:
@@ -57,10 +63,21 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     if resume and start:
         check_unchanged(config, remembered, own_settings)
     backend = load_backend(backend_name)
-    backend.setup(device=device, seed=config.seed, threads=threads)
+    backend.setup(device=device, seed=config.seed, precision=getattr(config, "precision", "float32"), threads=threads)
     task = module.Task(config, backend, data, folder)
     info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
-    return Trainer(task, backend, config, folder, info).train(start)
+    trainer = Trainer(task, backend, config, folder, info)
+    return trainer.train(trainer.adopt(foreign) if foreign else start)
+
+
+def read_foreign(module, path: str, checkpoints: Checkpoints) -> tuple[str | None, Foreign | None]:
+    """(epoch to continue from, None) for a file that the run itself wrote beside that checkpoint, else (None, file)."""
+    if not hasattr(module, "read_foreign"):
+        raise UserError(f"--continue {path}: this task reads no checkpoints of other programs: name an epoch")
+    found = module.read_foreign(path)
+    if Path(path).resolve().parent == checkpoints.run.resolve() and str(found.epoch) in checkpoints.names():
+        return str(found.epoch), None
+    return None, found
 
 
 def starting_point(checkpoints: Checkpoints, resume: bool, continue_from: str | None) -> str | None:

@@ -125,7 +125,10 @@ class Task(Protocol):
         """Hashes, by name, of what a run depends on besides its settings; a resumed run must find the same."""
 
     def epoch_saved(self, name: str, state: dict) -> None:
-        """Write what else an epoch leaves. Called when its checkpoint is whole, and when a run resumes from it."""
+        """Write what else an epoch leaves, once its checkpoint is whole.
+
+        Called again when a run resumes, with the state it resumes from, which may lie inside an epoch.
+        """
 
 
 class Plain:

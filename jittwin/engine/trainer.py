@@ -39,6 +39,7 @@ class Foreign:
     optimizers: dict[str, dict]             # as backend.optimizer_state gives them
     measures: dict[str, float | None]       # of this epoch
     best: dict[str, float]                  # the best so far, by measure
+    settings: dict                          # what it was trained with, by our names: a run that goes on must agree
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Trainer:
             if start:
                 self.checkpoints.point_to(start, state)
             write_file(self.run / "config.yaml", settings.dump(self.config))
-            if state.get("epoch_done"):
+            if start:
                 task.epoch_saved(start, state)      # which a kill may have come before
             with Logbook(self.run, state.get("log_position", 0), at.global_step) as log, \
                     interrupts() as interrupted:
@@ -181,8 +182,9 @@ class Trainer:
         measures = self.task.evaluate(self.clock())
         return {key: float(value) if math.isfinite(value) else None for key, value in measures.items()}
 
-    def save(self, name: str, epoch_done: bool, log_position: int, measures: dict) -> None:
+    def save(self, name: str, epoch_done: bool, log_position: int, measures: dict | None = None) -> None:
         """Write checkpoint `name`, with its measures and what is the best by them so far."""
+        measures = measures or {}
         self.best = improved(self.best, name, measures, self.task.best)
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
                  "loader_position": self.batches_done(), "log_position": log_position,
@@ -232,6 +234,10 @@ class Trainer:
     def adopt(self, found: Foreign) -> str:
         """Make a checkpoint of this run from one of another program; returns its name. UserError: does not fit."""
         at = self.at
+        for key, value in found.settings.items():
+            if getattr(self.config, key) != value:
+                raise UserError(f"{found.source}: was trained with {key}={value}, this run has "
+                                f"{key}={getattr(self.config, key)}: set {key}={value}")
         self.enter_epoch(found.epoch, os.fspath(found.source))
         for stem, arrays in found.modules.items():
             self.load(stem, arrays, found.source)

@@ -4,6 +4,7 @@
 each implement it in a class of that name. Modules, tensors and optimizers are opaque to jittwin.
 """
 import importlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from jittwin.errors import UserError, choose_from
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16", "float16")     # of matrix products inside a model's autocast; all else is float32
 
 Arrays = dict[str, np.ndarray]
 Tensor = Any
@@ -68,12 +70,15 @@ class Backend(Protocol):
     def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:
         """One rate for all groups, or one per group."""
 
-    def state_numpy(self, module: Module) -> Arrays:
-        """Parameters and buffers by state-dict key."""
+    def state_numpy(self, module: Module, leave_out: tuple[str, ...] = ()) -> Arrays:
+        """Parameters and buffers by state-dict key, without those that a shell pattern of `leave_out` matches."""
 
-    def load_numpy(self, module: Module, arrays: Arrays, allow_missing: tuple[str, ...] = (),
+    def load_numpy(self, module: Module, arrays: Mapping[str, np.ndarray], allow_missing: tuple[str, ...] = (),
                    allow_unexpected: tuple[str, ...] = ()) -> None:
-        """Strict load. UserError lists the first five missing, unexpected and wrongly shaped keys."""
+        """Strict load, one array after the other, of arrays that may be lazy.
+
+        UserError lists the first five missing, unexpected and wrongly shaped keys.
+        """
 
     def optimizer_state(self, optimizer: Optimizer) -> Arrays:
         """All it needs to go on: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
@@ -82,7 +87,7 @@ class Backend(Protocol):
         """Inverse of optimizer_state; UserError when the parameters differ."""
 
     def seed(self, value: int) -> None:
-        """Reseed the device's generator alone (31 bits). Called before every batch, so it is never saved."""
+        """Reseed the device's generator and dropout (31 bits). Called before every batch, so it is never saved."""
 
     def randn(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 draws of the device's generator."""

@@ -24,8 +24,8 @@ def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = 
 def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = (),
                 allow_unexpected: Iterable[str] = ()) -> str:
     """What is missing, unexpected and of another shape, a few names of each; "" when nothing is."""
-    missing = [n for n in expected if n not in found and not _matches(n, allow_missing)]
-    unexpected = [n for n in found if n not in expected and not _matches(n, allow_unexpected)]
+    missing = [n for n in expected if n not in found and not matches(n, allow_missing)]
+    unexpected = [n for n in found if n not in expected and not matches(n, allow_unexpected)]
     return "; ".join(filter(None, (
         _listed("missing", missing, str),
         _listed("unexpected", unexpected, lambda n: n + did_you_mean(n, missing)),
@@ -38,7 +38,8 @@ def changes(kind: str, expected: Mapping, found: Mapping) -> str:
     return _listed(kind, wrong, lambda n: f"{n} {found[n]} instead of {expected[n]}")
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the shell patterns is the name's."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 

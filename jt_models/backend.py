@@ -5,9 +5,10 @@ import resource
 
 import numpy as np
 
-from jittwin.errors import UserError
+from jittwin.backend import PRECISIONS
+from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import BY_NAME
-from jittwin.state import check_state
+from jittwin.state import check_state, matches
 from jt_models.boot import jt
 from jt_models.nn import ops, optim
 
@@ -23,13 +24,14 @@ class Backend:
         self.device = "cpu"
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
-        if precision != "float32":
-            raise UserError(f"precision {precision!r}: only float32 is supported")
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
         if device != "cpu":
             raise UserError(f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch")
         if threads:
             # The environment variable is read when libgomp is loaded, which was before this.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
+        ops.set_precision(precision)
         if jt.in_mpi:
             self.rank, self.world_size = jt.rank, jt.world_size
         self.seed(seed)
@@ -85,8 +87,8 @@ class Backend:
         for group, rate in zip(optimizer.groups, rates, strict=True):
             group["lr"] = rate
 
-    def state_numpy(self, module):
-        return {name: value.numpy() for name, value in module.state_dict().items()}
+    def state_numpy(self, module, leave_out=()):
+        return {name: value.numpy() for name, value in module.state_dict().items() if not matches(name, leave_out)}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state = module.state_dict()
@@ -107,6 +109,7 @@ class Backend:
         # Not set_global_seed, which reseeds Python's and NumPy's generators as well.
         jt.sync_all()
         jt.set_seed(value)
+        ops.seed_dropout(value)
 
     def randn(self, shape):
         return ops.randn(shape)

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from jittwin.errors import UserError
+from jittwin.backend import PRECISIONS
+from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import BY_NAME
-from jittwin.state import check_state
+from jittwin.state import check_state, matches
 from torch_models.nn import ops, optim
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
@@ -24,11 +25,12 @@ class Backend:
         self.device = "cpu"
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
-        if precision != "float32":
-            raise UserError(f"precision {precision!r}: only float32 is supported")
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: this PyTorch finds no usable GPU; use --device cpu")
         self.device = device
+        ops.set_precision(precision)
         torch.set_default_device(device)
         if threads:
             torch.set_num_threads(threads)
@@ -84,8 +86,9 @@ class Backend:
         for group, rate in zip(optimizer.groups, rates, strict=True):
             group["lr"] = rate
 
-    def state_numpy(self, module):
-        return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+    def state_numpy(self, module, leave_out=()):
+        return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()
+                if not matches(name, leave_out)}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state = module.state_dict()
@@ -102,6 +105,7 @@ class Backend:
 
     def seed(self, value):
         torch.manual_seed(value)
+        ops.seed_dropout(value)
 
     def randn(self, shape):
         return ops.randn(shape)

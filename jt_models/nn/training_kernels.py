@@ -97,19 +97,20 @@ class Checkpoint(jt.Function):
 
     def execute(self, *inputs):
         self.arguments = inputs[:len(inputs) - len(self.parameters)]
+        self.smooth = [x.requires_grad for x in self.arguments]     # asked here, as Jittor stops them afterwards
         with jt.no_grad():
             y = self.module(*self.arguments)
         return y.start_grad()
 
     def grad(self, g):
-        arguments = [x.detach().start_grad() if x.requires_grad else x for x in self.arguments]
+        arguments = [x.detach() for x in self.arguments]
+        wanted = [x for x, smooth in zip(arguments, self.smooth) if smooth]
         with self.scope():
             y = self.module(*arguments)
-        inputs = [*arguments, *self.parameters]
-        # Detached, because the gradient so far was itself computed from the parameters.
-        found = jt.grad((y * g.detach()).sum(), [x for x in inputs if x.requires_grad])
+        # The gradient so far was itself computed from the parameters, of which it is no function here.
+        found = jt.grad((y * g.detach()).sum(), [*wanted, *self.parameters])
         for gradient in found:
             gradient.stop_grad()
         jt.sync(found)
         found = iter(found)
-        return [next(found) if x.requires_grad else None for x in inputs]
+        return [next(found) if smooth else None for smooth in (*self.smooth, *[True] * len(self.parameters))]

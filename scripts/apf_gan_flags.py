@@ -6,8 +6,9 @@ project implements, and refused with any other.
 """
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jittwin.backend import DEVICES, PACKAGES
@@ -16,6 +17,8 @@ from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"
+FID_WEIGHTS = "util/net_params.pkl"     # where the original keeps its Inception
+STATISTICS = "train_fid"                # of _m.npy and _s.npy, in the folder of the checkpoints
 
 
 class Flag(NamedTuple):
@@ -108,8 +111,12 @@ TEST = {
 }
 
 
-def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str) -> tuple[dict, Namespace]:
-    """({flag: text} with the original's defaults, our own options). UserError with the nearest name."""
+def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str,
+          more: Mapping[str, str] = MappingProxyType({})) -> tuple[dict, Namespace]:
+    """({flag: text} with the original's defaults, our own options). UserError with the nearest name.
+
+    more: {option: help} of files that the original does not ask for.
+    """
     parser = Parser(prog=f"python scripts/{script}", description=summary)
     for name, flag in table.items():
         # A flag that is true or false may stand alone: --inception_loss is --inception_loss=True.
@@ -120,6 +127,8 @@ def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str) ->
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    for option, text in more.items():
+        ours.add_argument(option, metavar="FILE", help=text)
     options = parser.parse_args(argv)
     given = {name: getattr(options, name) for name in table}
     if given["input_path"] is None:
@@ -156,6 +165,17 @@ def checkpoint(folder: Path, epoch: str) -> str:
     checkpoints = Checkpoints(folder)
     name = checkpoints.latest() if epoch == "latest" else epoch
     return str(checkpoints.folder / name if name in checkpoints.names() else folder / epoch)
+
+
+def fid_weights(given: str | None) -> str | None:
+    """Inception of FID: the file given, else the original's where it is."""
+    return given or (FID_WEIGHTS if Path(FID_WEIGHTS).exists() else None)
+
+
+def reference(folder: Path, pictures: str) -> str:
+    """What FID is measured to: the statistics that training left, else the training pictures."""
+    known = folder / f"{STATISTICS}_m.npy"
+    return str(known if known.exists() else pictures)
 
 
 def pure(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
     python scripts/fid.py TRAIN_IMGS TEST_LABELS CHECKPOINT_DIR [USE_PURE SEED] EPOCH|A-B ... --weights FILE
 
-In the original's convention (--mode apf-gan). Prints `CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to
+In the original's convention (--mode apf-gan); FILE is util/net_params.pkl where that is there. Prints `CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to
 temp_jittor.txt. Epochs without files are passed over. CHECKPOINT_DIR/train_fid_m.npy and train_fid_s.npy
 are the reference where they are there; else TRAIN_IMGS is, whose statistics are cached.
 """
@@ -32,6 +32,8 @@ def parse(argv: list[str]):
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     args.mode, args.use_pure, args.seed = MODE, False, "0"
+    if not args.random_weights:
+        args.fid_weights = flags.fid_weights(args.fid_weights)
     if args.rest[0].lower() in ("true", "false"):
         if len(args.rest) < 3:
             raise UserError("after USE_PURE come SEED and at least one EPOCH")
@@ -42,8 +44,7 @@ def parse(argv: list[str]):
 def run(argv: list[str]) -> int:
     args = parse(argv)
     folder, measure = Path(args.checkpoint_dir), fid.scorer(args)
-    known = folder / "train_fid_m.npy"
-    reference = measure.statistics(known if known.exists() else args.train_imgs)
+    reference = measure.statistics(flags.reference(folder, args.train_imgs))
     refuse_stale(Path(args.test_labels))
     names = [name for text in args.rest for name in (epochs(text) if "-" in text else [text])]
     for name in names:

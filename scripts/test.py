@@ -30,7 +30,7 @@ def parse(argv: list[str]):
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--seeds", default="20", metavar="N", help="default: 20")
     ours.add_argument("--seed", metavar="N", help="the first of them (default: any)")
-    ours.add_argument("--weights", metavar="FILE", help="Inception, see jittwin fid --weights")
+    ours.add_argument("--weights", metavar="FILE", help=f"Inception, see jittwin fid --weights (default: {flags.FID_WEIGHTS} where it is there)")
     ours.add_argument("--random-weights", action="store_true", help="untrained Inception")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
@@ -40,13 +40,13 @@ def parse(argv: list[str]):
 
 def run(argv: list[str]) -> int:
     args = parse(argv)
-    known = CHECKPOINTS / "train_fid_m.npy"
+    weights = args.weights if args.random_weights else flags.fid_weights(args.weights)
     network = ["--random-weights"] if args.random_weights else []
-    network += ["--fid-weights", args.weights] if args.weights else []
+    network += ["--fid-weights", weights] if weights else []
     status = cli.dispatch([
         "generate", "--weights", flags.checkpoint(CHECKPOINTS, args.which_epoch), "--labels", args.input_path,
         "--out", str(RESULTS), "--seed", args.seed or str(secrets.randbelow(4097)), "--seeds", args.seeds,
-        "--reference", str(known if known.exists() else args.train_path), "--mode", "apf-gan", *network,
+        "--reference", flags.reference(CHECKPOINTS, args.train_path), "--mode", "apf-gan", *network,
         "--backend", args.backend, "--device", args.device, *flags.pure(CHECKPOINTS)])
     with (RESULTS / TABLE).open() as stream:
         write_file(VALUES, "".join(f"{row['seed']}\t{row['fid']}\n" for row in csv.DictReader(stream)))

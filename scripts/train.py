@@ -1,8 +1,10 @@
 """The original `train.py`: both phases of APF-GAN training with the published settings.
 
-    python scripts/train.py --input_path=DIR [--backend torch]
+    python scripts/train.py --input_path=DIR [--fid_weights FILE] [--backend torch]
 
-The original first computes FID statistics of the training pictures; nothing in training reads them.
+Before training, as in the original, FID statistics of the training pictures go to train_fid_m.npy and train_fid_s.npy
+in the run folder, for scripts/fid.py and scripts/test.py; nothing in training reads them. They need Inception:
+FILE, or util/net_params.pkl where that is there.
 """
 import sys
 from pathlib import Path
@@ -12,15 +14,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import apf_gan_flags as flags
 
 from jittwin import cli, train
+from jittwin.backend import load_backend
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.metrics.scorer import FidScorer
+from jittwin.metrics.statistics import write_pair
+
+FID = {"--fid_weights": f"Inception, see jittwin fid --weights (default: {flags.FID_WEIGHTS} where it is there)"}
 
 
 def run(argv: list[str]) -> int:
     table = {**flags.FOLDERS, "remove_hard_imgs": flags.TRAIN["remove_hard_imgs"]}
-    given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN")
+    given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN", FID)
     removed = flags.removal_list(given["remove_hard_imgs"], given)
+    folder = Path(given["checkpoints_dir"], given["name"])
+    train.starting_point(Checkpoints(folder), resume=False, continue_from=None)     # a run in the way: not after hours
+    measure(Path(given["input_path"], "imgs"), folder, options)
     return train.train("apf_gan", options.backend, data=given["input_path"], device=options.device,
-                       out=str(Path(given["checkpoints_dir"], given["name"])),
-                       overrides=[f"removal_list={removed}"])
+                       out=str(folder), overrides=[f"removal_list={removed}"])
+
+
+def measure(pictures: Path, folder: Path, options) -> None:
+    """FID statistics of the training pictures; a line on stderr where there are no weights for them."""
+    weights = flags.fid_weights(options.fid_weights)
+    if weights is None:
+        print(f"no FID statistics of {pictures}: there is no {flags.FID_WEIGHTS}, and no --fid_weights FILE; "
+              "training needs none", file=sys.stderr)
+        return
+    backend = load_backend(options.backend)
+    backend.setup(device=options.device)
+    write_pair(folder / flags.STATISTICS, FidScorer(backend, weights, mode="apf-gan").statistics(pictures))
 
 
 if __name__ == "__main__":

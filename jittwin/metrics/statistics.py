@@ -73,6 +73,15 @@ def write_statistics(path: str | os.PathLike, statistics: Statistics) -> None:
         np.savez(stream, **arrays)
 
 
+def write_pair(prefix: str | os.PathLike, statistics: Statistics) -> None:
+    """PREFIX_m.npy and PREFIX_s.npy, as the published APF-GAN keeps them; the folder is made. UserError as above."""
+    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+    # The mean last: where it is, the pair is whole.
+    for letter, array in (("s", statistics.covariance), ("m", statistics.mean)):
+        with atomic_write(f"{os.fspath(prefix)}_{letter}.npy") as stream:
+            np.save(stream, array)
+
+
 def read_statistics(path: str | os.PathLike) -> Statistics:
     """UserError: not statistics, or not finite."""
     where = os.fspath(path)

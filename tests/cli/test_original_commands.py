@@ -8,6 +8,9 @@ import pytest
 from commands import BACKENDS, run
 from PIL import Image
 
+from jittwin.backend import load_backend
+from jittwin.inception import CLASSES, WIDTH, random_weights
+from jittwin.metrics.statistics import read_statistics
 from jittwin.weights import read_weights, write_weights
 
 # The published command lines, at a size that takes seconds.
@@ -111,5 +114,29 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
 
 def test_both_phases_in_one_command_need_the_published_sizes(data, tmp_path):
     done, = run(["train.py", f"--input_path={data}", "--remove_hard_imgs=False"], cwd=tmp_path)
-    assert "too low for a crop 384 high" in done.one_line()
-    assert not list(tmp_path.iterdir())
+    assert "too low for a crop 384 high" in done.err and "no FID statistics" in done.err
+    assert done.status == 2 and not list(tmp_path.iterdir())
+
+
+def test_statistics_of_the_training_pictures(data, tmp_path):
+    """Before training, by the weights in the original's place; fid.py measures to them, and not to its TRAIN_IMGS."""
+    shapes = {name: value.shape for name, value in load_backend("torch").state_numpy(
+        load_backend("torch").build("inception_fid", None)).items()}
+    (tmp_path / "util").mkdir()
+    write_weights(tmp_path / "util/net_params.pkl", random_weights(shapes | {"fc.weight": (CLASSES, WIDTH)}))
+    weights = ["--weights", tmp_path / "util/net_params.pkl"]
+    for backend in BACKENDS:
+        folder = tmp_path / backend / "label2img"
+        trained, saved, measured = run(
+            ["train.py", f"--input_path={data}", "--remove_hard_imgs=False", f"--checkpoints_dir={tmp_path / backend}",
+             "--backend", backend],
+            ["fid", data / "imgs", folder / "train_fid_m.npy", "--mode", "apf-gan", *weights, "--backend", backend,
+             "--no-cache", "--save-stats", tmp_path / "again.npz"],
+            ["fid.py", "nowhere", "nowhere", folder, "99", "--backend", backend], cwd=tmp_path)
+        assert "too low for a crop 384 high" in trained.err and "no FID statistics" not in trained.err
+        assert abs(float(saved.ok().out.split()[1])) < 1e-6 and "does not tell its mode" in saved.err
+        measured.ok()
+        again, pair = (read_statistics(path) for path in (tmp_path / "again.npz", folder / "train_fid_s.npy"))
+        np.testing.assert_allclose(pair.covariance, again.covariance, atol=1e-9)
+        assert pair.mean.shape == (WIDTH,) and {path.name for path in folder.iterdir()} == {
+            "train_fid_m.npy", "train_fid_s.npy"}

@@ -19,9 +19,9 @@ from parity.ops import OPS, Op
 from parity.side import Arrays, Side
 from parity.sites import is_site
 
-# Attributes of layers that only say how large they are, or change while they run.
+# Attributes of layers that only say how large they are or where they stand, or change while they run.
 SIZES = {"in_features", "out_features", "in_channels", "out_channels", "num_features", "num_embeddings",
-         "embedding_dim", "training", "is_train", "track"}
+         "embedding_dim", "training", "is_train", "track", "site"}
 
 
 def public(ops) -> list[str]:

@@ -1,6 +1,7 @@
 """Dropout that both frameworks draw alike: its masks come from counters, not from a stream.
 
-Covered are dropout layers; a model that calls dropout as a function needs an injection of its own.
+Covered are dropout layers; a model that calls dropout as a function needs an injection of its own. Layers with a
+`site`, which are this project's, draw from counters already.
 """
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def injected(side: Side, module) -> Iterator[None]:
     """Inside, every dropout layer in training multiplies by the mask of its path and of the number of its call."""
     layers, seen = [], set()
     for path, part in side.parts(module).items():
-        if id(part) not in seen and is_site(part):
+        if id(part) not in seen and is_site(part) and not hasattr(part, "site"):
             seen.add(id(part))
             layers.append((path, part))
     # An attribute of the layer itself, not an interception of its calls: a trace still sees them.

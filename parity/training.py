@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,12 +98,14 @@ class Outcome:
     rates: dict[str, list[float]] = field(default_factory=dict)     # of each optimizer's groups
     gradients: Arrays = field(default_factory=dict)                 # "<network>/<key>", where the losses reached
     begun: Arrays = field(default_factory=dict)                     # the networks as the first step found them
+    frozen: Arrays = field(default_factory=dict)                    # of them in the end, what no checkpoint holds
 
 
 class Memory:
     """Stands for the Checkpoints and the Logbook of a Trainer: it begins from one checkpoint, and keeps the last."""
 
     bar = SimpleNamespace(total=0, update=lambda: None)
+    folder = Path("memory")
 
     def __init__(self, arrays: Arrays, state: dict | None):
         self.arrays, self.begun = arrays, state
@@ -124,8 +127,14 @@ class Memory:
     def latest(self) -> None:
         return None
 
+    def names(self) -> list[str]:
+        return []
+
     def losses(self, phase: str, epoch: int, step: int, terms: dict) -> None:
         self.terms = terms
+
+    def measures(self, phase: str, epoch: int, step: int, values: dict) -> None:
+        pass
 
     def note(self, text: str) -> None:
         pass
@@ -156,11 +165,17 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
     class Task(module.Task):
         begun = None
 
+        def weights(self):
+            return {f"{stem}/{name}": a for stem, network in self.modules.items()
+                    for name, a in self.backend.state_numpy(network).items()}
+
         def train_step(self, batch, clock):
             if self.begun is None:
-                self.begun = {f"{stem}/{name}": a for stem, network in self.modules.items()
-                              for name, a in self.backend.state_numpy(network).items()}
+                self.begun = self.weights()
             return super().train_step(batch, clock)
+
+        def epoch_saved(self, name, state):
+            pass                            # its files would be made from those of a checkpoint
 
         def loader(self):
             return Widened(super().loader()) if side.wide else super().loader()
@@ -196,15 +211,16 @@ def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None,
             run.restore("given")
         else:
             run.enter(run.task.phases[0])
-            run.save("0", False, 0)
+            run.save("0", False, 0, {})
         run.train_phases(memory, [])
     rates = {name: [group["lr"] for group in optimizer.groups] for name, optimizer in run.task.optimizers.items()}
     parameters = {stem: backend.parameters(module) for stem, module in run.task.modules.items()}
     gradients = {f"{stem}/{name}": kept[id(parameter)] for stem, found in parameters.items()
                  for name, parameter in found.items() if id(parameter) in kept}
+    frozen = {key: a for key, a in run.task.weights().items() if key not in memory.saved}
     return Outcome(memory.saved, memory.ended, memory.terms,
                    {stem: list(found) for stem, found in parameters.items()}, rates, gradients,
-                   run.task.begun or {})
+                   run.task.begun or {}, frozen)
 
 
 def advance(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:

@@ -1,13 +1,13 @@
 """Seeded faults: what the checks of the parity layer must be able to find."""
 from jittwin.errors import UserError, choose_from
-from parity.faults import layers, networks, operators, training
+from parity.faults import aesthetic, layers, networks, operators, training
 from parity.faults.fault import Fault, broken_copy, source
 
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for table in (operators.FAULTS, layers.FAULTS, networks.FAULTS, training.FAULTS) for fault in table}
+    for table in (operators, layers, networks, training, aesthetic) for fault in table.FAULTS}
 
 
 def find(name: str) -> Fault:

@@ -6,5 +6,6 @@ AUGMENT, DATA = "apf_gan.augment", "apf_gan.data"
 VGG, INCEPTION = "vgg19", "inception_v3"
 FID, DISTANCES = "inception_fid", "inception_fid.distances"
 SEGFORMER = "segformer"
+SIGLIP, AESTHETIC, MERGED, AESTHETIC_TRAINING = "siglip", "aesthetic", "aesthetic.merged", "aesthetic.training"
 OPTIMIZERS = "optimizers"
 NETWORKS = (ENCODER, GENERATOR, DISCRIMINATOR, OBJECTIVE)

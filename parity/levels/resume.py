@@ -21,7 +21,8 @@ from parity.side import Arrays, Side, group, grouped
 from parity.training import Outcome, Training, trainer
 
 DIRECTIONS = (("torch", "jittor"), ("jittor", "torch"))
-UNSAVED = ("rates", "still")     # what a checkpoint and a log do not tell
+UNSAVED = ("rates", "still", "update frozen weights")     # beginnings of what a checkpoint and a log do not tell
+HELD_OUT = "held_out/"           # how the log calls the measures of an epoch
 
 
 def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps: int) -> Arrays:
@@ -34,7 +35,8 @@ def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps:
 
 def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps: int) -> Arrays:
     """In a worker: the run goes on from checkpoint `start` to `steps` steps."""
-    Checkpoints(folder).point_to(start)
+    checkpoints = Checkpoints(folder)
+    checkpoints.point_to(start, checkpoints.state(start))
     train(load(case).task, side.name, out=folder, resume=True, overrides=[f"max_steps={steps}"])
     return {}
 
@@ -52,7 +54,8 @@ def outcome(folder: str, name: str) -> Outcome:
     state = checkpoints.state(name)
     stems = sorted(path.stem for path in (checkpoints.folder / name).glob("*.safetensors"))
     arrays = {key: a for stem in stems for key, a in grouped(stem, checkpoints.weights(name, stem)).items()}
-    line = json.loads(Path(folder, "log.jsonl").read_text().splitlines()[state["global_step"] - 1])
+    lines = [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
+    line = [line for line in lines if not any(key.startswith(HELD_OUT) for key in line)][state["global_step"] - 1]
     losses = {key: value for key, value in line.items() if key not in ("phase", "epoch", "step")}
     return Outcome(arrays, state, losses)
 
@@ -72,7 +75,7 @@ class Truth:
     def judged(self, who: str, after: Outcome) -> dict[str, Verdict]:
         candidate = changes(self.before, replace(after, parameters=self.parameters), self.still)
         found = Comparison(candidate, self.truth, self.measured["own"], self.measured["noise"], {})
-        names = [name for name in self.truth if name not in UNSAVED]
+        names = [name for name in self.truth if not name.startswith(UNSAVED)]
         return {f"{name} ({who})": verdict for name, verdict in judged(found, names).items()}
 
 

@@ -31,6 +31,7 @@ def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Ar
     "update <network>", "update statistics of <network>", "update moments of <optimizer>": the differences, one
     vector each; parameters that a new phase adds count from their initial values; "losses": of the last step;
     "counts": of the optimizers' steps; "rates": learning rates; "position": epoch, step, and steps in all;
+    "update frozen weights of <network>": of what no checkpoint holds;
     "still": the gradients of the parameters of that name, as a share of the largest one. The updates leave those out.
     """
     parts: dict[str, list] = {}
@@ -43,6 +44,9 @@ def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Ar
         else:
             kind = f"update {stem}" if name in outcome.parameters[stem] else f"update statistics of {stem}"
         parts.setdefault(kind, []).append((value - before.get(key, 0) if kind.startswith("update") else value).ravel())
+    for key in sorted(outcome.frozen):
+        kind = f"update frozen weights of {key.partition('/')[0]}"
+        parts.setdefault(kind, []).append((outcome.frozen[key].astype(np.float64) - outcome.begun[key]).ravel())
     found = {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
     found["losses"] = np.array([outcome.losses[name] for name in sorted(outcome.losses)])
     found["position"] = np.array([outcome.state[name] for name in ("epoch", "step", "global_step")])

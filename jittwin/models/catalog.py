@@ -33,5 +33,7 @@ MODELS = (
            "mask accuracy", "hub nvidia/segformer-b0 … b5-finetuned-ade-*", "NVIDIA source code, non-commercial"),
     Record("siglip", ("backbones.siglip", "SiglipVisionModel"),
            "image features of the aesthetic model", "hub google/siglip2-so400m-patch16-512 and its kin", "Apache-2.0"),
+    Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
+           "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-"),
 )
 BY_NAME = {record.name: record for record in MODELS}

@@ -1,0 +1,93 @@
+"""Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) under peft's names."""
+from jt_models.boot import jt
+from jt_models.nn.layers import Dropout, Linear, Module, freeze
+
+
+class LoraLinear(Module):
+    """y = W x + b + scaling B A dropout(x); A (r, in) and B (out, r) are to be loaded."""
+
+    def __init__(self, base_layer, config):
+        super().__init__()
+        outputs, inputs = base_layer.weight.shape
+        self.base_layer = base_layer
+        self.lora_dropout = _Default(Dropout(config.dropout))
+        self.lora_A = _Default(Linear(inputs, config.r, bias=False))
+        self.lora_B = _Default(Linear(config.r, outputs, bias=False))
+        self.scaling = config.scaling
+        self.merged = False
+
+    def execute(self, x):
+        y = self.base_layer(x)
+        if self.merged:
+            return y
+        return y + self.lora_B.default(self.lora_A.default(self.lora_dropout.default(x))) * self.scaling
+
+    def add(self, share: float):
+        """Change the weight by `share` of what the adapter does."""
+        weight = self.base_layer.weight
+        with jt.no_grad():
+            change = jt.matmul(self.lora_B.default.weight, self.lora_A.default.weight)
+            weight.update((weight + share * self.scaling * change).stop_grad())
+
+
+class _Default(Module):
+    """The adapter called "default", as peft knows several for one layer."""
+
+    def __init__(self, default):
+        super().__init__()
+        self.default = default
+
+
+class _BaseModel(Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def execute(self, *arguments):
+        return self.model(*arguments)
+
+
+class _Adapted(Module):
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = _BaseModel(model)
+
+    def execute(self, *arguments):
+        return self.base_model(*arguments)
+
+
+def adapt(module, config):
+    """The module with LoRA on the linear layers that `config` names and all else frozen; its keys begin with
+    "base_model.model.". B starts at zero, so nothing changes yet.
+
+    config: a jittwin.models.lora.LoraConfig. ValueError: no layer of that name.
+    """
+    freeze(module)
+    parts = dict(module.named_modules())
+    targets = [path for path, part in parts.items() if isinstance(part, Linear) and config.adapts(path)]
+    if not targets:
+        raise ValueError(f"no linear layer's path matches {config.targets}")
+    for path in targets:
+        parent, _, name = path.rpartition(".")
+        setattr(parts[parent], name, LoraLinear(parts[path], config))
+    return _Adapted(module)
+
+
+def merge(module):
+    """Add every adapter to the weight of its layer, which is then as fast as without."""
+    for part in _adapted(module):
+        if not part.merged:
+            part.add(1)
+            part.merged = True
+
+
+def unmerge(module):
+    """Take the adapters out of the weights again, which leaves rounding errors."""
+    for part in _adapted(module):
+        if part.merged:
+            part.add(-1)
+            part.merged = False
+
+
+def _adapted(module) -> list:
+    return [part for part in module.modules() if isinstance(part, LoraLinear)]

@@ -2,6 +2,8 @@
 
 The loss is NIMA's (Talebi and Milanfar 2018, arXiv 1709.05424).
 """
+import numpy as np
+
 from jittwin.models.aesthetic import DISTANCES, HEAD_SIZES, SOFTENING
 from jt_models.backbones.siglip import SiglipVisionModel
 from jt_models.nn import lora, ops

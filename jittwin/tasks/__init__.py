@@ -4,7 +4,7 @@ from types import ModuleType
 
 from jittwin.errors import UserError, choose_from
 
-TASKS = {"apf_gan": "jittwin.tasks.apf_gan"}
+TASKS = {"apf_gan": "jittwin.tasks.apf_gan", "aesthetic": "jittwin.tasks.aesthetic"}
 
 
 def load_task(name: str) -> ModuleType:

@@ -1,0 +1,280 @@
+"""Training the aesthetic scorer on AVA: LoRA on a frozen SigLIP 2 tower and a head for the ten ratings.
+
+The defaults are those of the original script (specified in its README as rank 16, in its code as rank 32), but what
+is trained, its loss and its moments stay float32 where the original held all of them in bfloat16. The train loss in
+the log is the mean over samples; the original's is `accumulation` times that.
+"""
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jittwin import imaging
+from jittwin.adapters import Adapter, describe, write_adapter
+from jittwin.data.ava import AvaDataset, AvaIndex, bad_ids
+from jittwin.data.ava_split import open_split
+from jittwin.data.loader import Loader
+from jittwin.data.synthetic_ava import SyntheticAva
+from jittwin.engine.checkpoint import Checkpoints
+from jittwin.engine.schedule import Schedule, cosine, warmup
+from jittwin.engine.task import Clock, Phase, Plain, RunConfig
+from jittwin.errors import UserError, choose_from
+from jittwin.metrics.correlation import quality_metrics
+from jittwin.models.aesthetic import (
+    FROZEN, AestheticConfig, distribution, emd, initial_trainables, mean_score, tower_state, trainable_keys)
+from jittwin.models.lora import LoraConfig
+from jittwin.models.siglip import PRESETS as ARCHITECTURES
+from jittwin.models.siglip import Tower, random_tower, read_tower
+from jittwin.tasks.aesthetic_files import read_foreign, write_checkpoint  # noqa: F401 (the command reads through it)
+
+BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
+        "srcc": "higher", "plcc": "higher", "accuracy": "higher"}
+STEM = "model"
+SAMPLES, CELL = 8, 160      # pictures in a grid, and their sides in pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Settings of a run; the defaults are the original script's."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "reference": {},
+        "readme": {"lora_r": 16, "lora_alpha": 32},      # what the original's README says
+        # Within seconds on two cores, without any file.
+        "tiny": {"random_model": True, "architecture": "tiny", "lora_r": 4, "lora_alpha": 8, "batch_size": 8,
+                 "epochs": 4, "lr": 5e-3, "head_lr": 5e-3, "synthetic_images": 160, "log_every": 1},
+    }
+    FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
+        *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers")
+
+    seed: int = 42
+    accumulation: int = 2
+    clip: float | None = 1.0
+    # Network. The tower comes from `model`, a hub folder, or is random, of the size `architecture`.
+    model: str | None = None
+    random_model: bool = False            # untrained tower, named "random:..." in every file
+    architecture: str = "so400m-patch16-512"
+    lora_r: int = 32
+    lora_alpha: float = 64
+    lora_dropout: float = 0.1             # also that of the head
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"   # of matrix products
+    gradient_checkpointing: bool = False
+    # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
+    synthetic_images: int = 512
+    images: str | None = None             # folder of the pictures, where it is not DIR/images or DIR
+    votes: str | None = None              # AVA.txt, where it is not in its usual places in DIR
+    split: Literal["random", "lists", "official", "three-way"] = "random"
+    train_split: float = 0.9
+    train_list: str | None = None
+    test_list: str | None = None
+    max_samples: int | None = None
+    max_bad: float = 0.001                # largest share of pictures that cannot be decoded
+    workers: int = 0                      # decoding threads; 0: min(4, cores)
+    # Optimization: AdamW, warm-up and half a cosine per step.
+    batch_size: int = 48
+    epochs: int = 20
+    lr: float = 2e-4                      # LoRA
+    head_lr: float = 5e-4
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.1
+    emd_r: Literal[1, 2] = 2
+    partial_steps: bool = True            # the batches left over by accumulation make a weaker step, as originally
+    best: Literal["emd", "emd_r1", "mse", "mae", "srcc", "plcc", "accuracy"] = "emd"
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch_size", "epochs", "synthetic_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("lr", "head_lr", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio={self.warmup_ratio} must be from 0 to 1")
+        if self.precision == "float16":
+            raise ValueError("precision=float16 cannot be trained with, as nothing here scales the loss: "
+                             "use bfloat16 or float32")
+        LoraConfig(self.lora_r, self.lora_alpha, self.lora_dropout)
+
+
+def rate_factor(batches: int, config: Config) -> tuple[Schedule, int, int]:
+    """(schedule over steps, total steps, warm-up steps) for `batches` a epoch; the first step has factor 0.
+
+    The total leaves out the steps of left-over batches, as the original's does. Past it the factor stays 0, where
+    the original's rises again with the cosine (to 5e-7 after 20 of 47,900 steps).
+    """
+    total = batches // config.accumulation * config.epochs
+    warm = int(config.warmup_ratio * total)
+    return warmup(warm, cosine(max(1, total - warm))), total, warm
+
+
+class Task(Plain):
+    """See jittwin.engine.task.Task for what the training engine calls."""
+
+    frozen = FROZEN
+    ema_modules = (STEM,)
+
+    def __init__(self, config: Config, backend, data_dir: str | None, out_dir: Path):
+        self.config, self.backend, self.out = config, backend, Path(out_dir)
+        self.phases = [Phase("train", 1, config.epochs)]
+        self.best = {key: BEST[key] for key in dict.fromkeys((config.best, "emd", "srcc"))}
+        self.partial_steps = config.partial_steps
+        self.modules, self.optimizers = {}, {}
+        self.tower = self.open_tower()
+        self.model = AestheticConfig(self.tower.config, self.lora, head_dropout=config.lora_dropout)
+        self.votes_hash = None
+        self.training, self.held_out, self.test = self.open_data(data_dir)
+        self.rate, self.total_steps, _ = rate_factor(len(self.loader()), config)
+
+    @property
+    def lora(self) -> LoraConfig:
+        return LoraConfig(self.config.lora_r, self.config.lora_alpha, self.config.lora_dropout)
+
+    def open_tower(self) -> Tower:
+        """The frozen tower; its weights are read when they are loaded."""
+        config = self.config
+        if config.model and config.random_model:
+            raise UserError(f"model={config.model} and random_model=true: give one of the two")
+        if config.model:
+            return read_tower(config.model)
+        if not config.random_model:
+            raise UserError("model is missing: set model=FOLDER, a hub folder such as siglip2-so400m-patch16-512 with "
+                            "config.json and model.safetensors, or random_model=true for an untrained tower")
+        if config.architecture not in ARCHITECTURES:
+            raise UserError(f"architecture={config.architecture}{choose_from(config.architecture, ARCHITECTURES)}")
+        sizes = ARCHITECTURES[config.architecture]
+        return Tower(sizes, random_tower(sizes, config.seed), f"random:{config.architecture}:{config.seed}")
+
+    def open_data(self, data_dir: str | None) -> tuple:
+        """Data sets for training, for choosing the best epoch, and for reporting (None: the same as choosing)."""
+        config, sizes = self.config, self.tower.config
+        if data_dir is None:
+            count = config.synthetic_images
+            train = int(config.train_split * count)
+            if not 0 < train < count:
+                raise UserError(f"synthetic_images={count}: too few to hold {1 - config.train_split:.0%} out: "
+                                "raise it, or change train_split")
+            return (SyntheticAva(train, sizes, config.seed),
+                    SyntheticAva(count - train, sizes, config.seed, start=train), None)
+        index = AvaIndex(data_dir, config.images, config.votes)
+        self.votes_hash = index.scores.sha256
+        self.out.mkdir(parents=True, exist_ok=True)
+        bad = bad_ids(index, self.out, config.max_bad, config.workers)
+        split = open_split(self.out / "dataset_split.json", index, mode=config.split, train_split=config.train_split,
+                           seed=config.seed, max_samples=config.max_samples, train_list=config.train_list,
+                           test_list=config.test_list).without(bad)
+        parts = [split.train_ids, split.val_ids]
+        if split.test_ids is not split.val_ids:
+            parts.append(split.test_ids)
+        return (*(AvaDataset(ids, index.scores, index, sizes) for ids in parts), None)[:3]
+
+    def loader(self) -> Loader:
+        config = self.config
+        return Loader(self.training, config.batch_size, config.seed, config.workers, shuffle="philox")
+
+    def enter_phase(self, phase: Phase) -> None:
+        backend, config = self.backend, self.config
+        module = backend.build("aesthetic", self.model, gradient_checkpointing=config.gradient_checkpointing)
+        trained = trainable_keys(self.model)
+        backend.load_numpy(module, tower_state(self.tower.arrays), tuple(trained))
+        backend.load_numpy(module, initial_trainables(trained, config.seed), FROZEN)
+        backend.train_mode(module, True)
+        parameters = backend.parameters(module)
+        groups = [{"params": {key: parameters[key] for key in trained if ("lora_" in key) == adapter}, "lr": rate}
+                  for adapter, rate in ((True, config.lr), (False, config.head_lr))]
+        self.modules = {STEM: module}
+        self.optimizers = {STEM: backend.optimizer("adamw", groups, weight_decay=config.weight_decay)}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Rates change by the step."""
+
+    def train_step(self, batch: dict, clock: Clock) -> dict:
+        backend, config, factor = self.backend, self.config, self.rate(clock.global_step)
+        optimizer = self.optimizers[STEM]
+        backend.set_lr(optimizer, [config.lr * factor, config.head_lr * factor])
+        terms = self.modules[STEM].loss(backend.asarray(batch["pixels"]), backend.asarray(batch["target"]),
+                                        config.emd_r)
+        backend.step(optimizer, sum(terms.values()) * clock.share, config.clip, clock.accumulate)
+        return terms
+
+    def predict(self, batches) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted and voted distributions (N, 10) of all batches, without dropout."""
+        backend, module = self.backend, self.modules[STEM]
+        predicted, voted = [], []
+        backend.train_mode(module, False)
+        with backend.no_grad():
+            for batch in batches:
+                predicted.append(distribution(backend.numpy(module(backend.asarray(batch["pixels"])))))
+                voted.append(batch["target"])
+        backend.train_mode(module, True)
+        return np.concatenate(predicted), np.concatenate(voted)
+
+    def evaluate(self, clock: Clock) -> dict[str, float]:
+        """Of the held-out pictures, of the test set where there is a separate one, and the floor.
+
+        floor_emd: what the mean distribution of the training pictures, predicted for every one, gets.
+        """
+        config, measures = self.config, {}
+        for prefix, dataset in (("", self.held_out), ("test_", self.test)):
+            if dataset is not None:
+                loader = Loader(dataset, config.batch_size, config.seed, config.workers, drop_last=False, shuffle=None)
+                predicted, voted = self.predict(loader.epoch(0))
+                measures |= {prefix + key: value for key, value in quality_metrics(predicted, voted).items()}
+                measures[f"{prefix}floor_emd"] = emd(np.broadcast_to(self.mean_target, voted.shape), voted).mean()
+        return measures
+
+    @cached_property
+    def mean_target(self) -> np.ndarray:
+        """Mean distribution of the training pictures, float64 (10,)."""
+        return np.mean([self.training.target(index) for index in range(len(self.training))], 0, np.float64)
+
+    def sample(self, clock: Clock) -> np.ndarray:
+        """Held-out pictures with the mean of their votes and of the predicted distribution."""
+        count = min(SAMPLES, len(self.held_out))
+        fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]
+        batch = {key: np.stack([one[key] for one in fixed]) for key in ("pixels", "target")}
+        scores = map(mean_score, self.predict([batch]))
+        cells = [captioned(one["pixels"], f"votes {votes:.2f}  model {model:.2f}")
+                 for one, model, votes in zip(fixed, *scores)]
+        return imaging.grid([cells[at:at + 4] for at in range(0, count, 4)])
+
+    def inputs(self) -> dict[str, str]:
+        hashes = {"tower": self.tower_hash, "AVA.txt": self.votes_hash}
+        return {name: value for name, value in hashes.items() if value}
+
+    @cached_property
+    def tower_hash(self) -> str | None:
+        """None for a random tower, which its name describes."""
+        return self.tower.sha256 if self.config.model else None
+
+    def adapter(self, arrays: dict) -> Adapter:
+        return Adapter(self.lora, arrays, self.tower.name, self.tower.config.hidden_size, self.model.num_classes)
+
+    def checkpoint_metadata(self) -> dict:
+        return {"model": "aesthetic", "adapter": describe(self.adapter({})), "tower_sha256": self.tower_hash,
+                "config": asdict(self.model)}
+
+    def epoch_saved(self, name: str, state: dict) -> None:
+        """The original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth and final_lora.pth."""
+        checkpoints = Checkpoints(self.out)
+        if state["epoch_done"]:
+            arrays = self.backend.state_numpy(self.modules[STEM], leave_out=FROZEN)
+            moments = self.backend.optimizer_state(self.optimizers[STEM])
+            write_checkpoint(self.out, arrays, moments, state, self.config, self.model, self.tower.name,
+                             self.rate(state["global_step"]))
+            if state["epoch"] == self.config.epochs:
+                write_adapter(self.out / "final_lora.pth", self.adapter(arrays))
+        best = state["best"].get(self.config.best, {}).get("checkpoint")
+        if best is not None:
+            write_adapter(self.out / "best_lora.pth", self.adapter(checkpoints.weights(best, STEM)))
+
+
+def captioned(pixels: np.ndarray, text: str) -> np.ndarray:
+    """A picture float32 (3, S, S) in [-1, 1] as uint8 with a line of text below."""
+    cell = Image.new("RGB", (CELL, CELL + 20), "white")
+    cell.paste(Image.fromarray(imaging.resize_image(imaging.to_uint8(pixels), (CELL, CELL))), (0, 0))
+    ImageDraw.Draw(cell).text((2, CELL + 2), text, fill="black", font=ImageFont.load_default(size=13))
+    return np.array(cell)

@@ -1,0 +1,134 @@
+"""Checkpoints of the original aesthetic training script, which torch.load(weights_only=True) reads.
+
+checkpoint_epoch_<n>.pth, and checkpoint_latest.pth with the same content, hold model, AdamW and LambdaLR. The
+original's LoRA also covers the tower's pooling head, whose output nothing uses: those adapters have numbers in the
+optimizer but no state there. They are written as they start out, with B zero, and left out when read.
+"""
+import os
+import secrets
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.engine.trainer import Foreign
+from jittwin.errors import UserError
+from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, initial_trainables, trainable_keys
+from jittwin.models.lora import LAYER_NAMES, REFERENCE
+from jittwin.weights.content import read_content, write_content
+
+METRICS = ("emd", "mse", "mae", "srcc", "plcc")
+DEAD = f"{TOWER_PREFIX}head."       # adapters of the pooling head
+MOMENTS = ("exp_avg", "exp_avg_sq")
+ADAMW = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "foreach": None, "maximize": False,
+         "capturable": False, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
+
+
+def reference_keys(model: AestheticConfig) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of all that the original trains, in the order of its optimizer."""
+    with_head = replace(model, tower=replace(model.tower, head=True), lora=replace(model.lora, targets=REFERENCE))
+    return trainable_keys(with_head)
+
+
+def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, config, model: AestheticConfig,
+                     model_name: str, factor: float) -> None:
+    """Write checkpoint_epoch_n.pth and checkpoint_latest.pth.
+
+    arrays: what is trained. moments: state of its optimizer. state: of the run. factor: of the next step's rates.
+    """
+    shapes = reference_keys(model)
+    dead = initial_trainables({key: shape for key, shape in shapes.items() if key.startswith(DEAD)})
+    # In LambdaLR's terms; a float keeps them what torch.load(weights_only=True) admits.
+    rates, best = [config.lr, config.head_lr], state["best"]
+    content = {
+        "epoch": state["epoch"] - 1, "global_step": state["global_step"],
+        "model_state_dict": {key: dead[key] if key in dead else arrays[key] for key in shapes},
+        "optimizer_state_dict": optimizer_state(list(shapes), moments, rates, factor, config.weight_decay),
+        "scheduler_state_dict": {
+            "base_lrs": rates, "last_epoch": state["global_step"], "_step_count": state["global_step"] + 1,
+            "_is_initial": False, "_get_lr_called_within_step": False,
+            "_last_lr": [rate * factor for rate in rates], "lr_lambdas": [{}, {}]},
+        "metrics": {key: number(state["measures"].get(key)) for key in METRICS},
+        "best_emd": best.get("emd", {}).get("score", float("inf")), "best_srcc": best.get("srcc", {}).get("score"),
+        "train_config": {
+            "model_name": model_name, "lora_r": config.lora_r, "lora_alpha": config.lora_alpha,
+            "lora_target_modules": list(LAYER_NAMES), "batch_size": config.batch_size,
+            "accum_steps": config.accumulation, "num_epochs": config.epochs, "learning_rate": config.lr,
+            "mlp_learning_rate": config.head_lr},
+    }
+    path = Path(folder) / f"checkpoint_epoch_{state['epoch']}.pth"
+    write_content(path, content)
+    same_file(path, path.with_name("checkpoint_latest.pth"))
+
+
+def number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def optimizer_state(keys: list[str], moments: dict, rates: list[float], factor: float, weight_decay: float) -> dict:
+    """torch.optim.AdamW's state_dict with the groups LoRA and head; `moments` as backend.optimizer_state gives them."""
+    state = {}
+    for index, key in enumerate(keys):
+        if f"{key}/exp_avg" in moments:
+            state[index] = {"step": np.float32(moments[f"{key}/step"]).reshape(()),
+                            **{name: moments[f"{key}/{name}"] for name in MOMENTS}}
+    is_head = [key.startswith(HEAD_PREFIX) for key in keys]
+    groups = [{"lr": rate * factor, **ADAMW, "weight_decay": weight_decay, "initial_lr": rate,
+               "params": [index for index, head in enumerate(is_head) if head == wanted]}
+              for rate, wanted in zip(rates, (False, True))]
+    return {"state": state, "param_groups": groups}
+
+
+def same_file(source: Path, target: Path) -> None:
+    """Make `target` the same bytes as `source` at once: a second name for them, or a copy where there is no such."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_foreign(path) -> Foreign:
+    """A checkpoint_epoch_n.pth or checkpoint_latest.pth. UserError: missing, damaged, or another kind of file."""
+    content = read_content(path)
+    try:
+        weights, optimizer = content["model_state_dict"], content["optimizer_state_dict"]
+        trained = content["train_config"]
+        metrics, epoch, step = content["metrics"], int(content["epoch"]), int(content["global_step"])
+        lora = [key for key in weights if "lora" in key]
+        head = [key for key in weights if "lora" not in key]
+        moments = {}
+        for keys, group in zip((lora, head), optimizer["param_groups"], strict=True):
+            for key, index in zip(keys, group["params"], strict=True):
+                moments |= read_moments(key, optimizer["state"].get(index))
+        best = {"emd": content["best_emd"], "srcc": content.get("best_srcc")}
+        return Foreign(
+            Path(path), epoch + 1, step,
+            {"model": {key: np.asarray(array, np.float32) for key, array in weights.items()
+                       if not key.startswith(DEAD)}}, {"model": moments},
+            {key: finite(metrics.get(key)) for key in METRICS},
+            {key: score for key, value in best.items() if (score := finite(value)) is not None},
+            {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: no checkpoint of the aesthetic training script ({type(error).__name__}: {error}): "
+                        "give its checkpoint_epoch_n.pth or checkpoint_latest.pth, or name an epoch") from error
+
+
+def read_moments(key: str, state: dict | None) -> dict[str, np.ndarray]:
+    """Entries of backend.load_optimizer_state; a parameter that never had a gradient has none in the file."""
+    if key.startswith(DEAD):
+        return {}
+    if state is None:
+        return {f"{key}/step": np.array(0, np.int64)}
+    return {f"{key}/step": np.array(round(float(state["step"])), np.int64),
+            **{f"{key}/{name}": np.asarray(state[name], np.float32) for name in MOMENTS}}
+
+
+def finite(value) -> float | None:
+    """A number, or None for what is none or infinite."""
+    return None if value is None or not np.isfinite(float(value)) else float(value)

@@ -76,6 +76,29 @@ def random(side, shape):
     return {"facts": np.array(facts), "shape": np.array(first.shape)}
 
 
+def dropped(side, *arguments):
+    """Masks come from counters, so they are owed exactly; the argument of `seed_dropout`, or those of `dropout`."""
+    side.ops.seed_dropout(arguments[0] if len(arguments) == 1 else 5)
+    x, p, site = arguments if len(arguments) > 1 else (side.ops.zeros((4, 9)) + 1, 0.5, 3)
+    return side.ops.dropout(x, p, site)
+
+
+def reduced(side, *_):
+    """A layer and its gradient in all precisions, on whole numbers: their sums are exact in any order, so what is
+    left is how operands and results are rounded."""
+    x, weight, bias, g = (Draws(5).integers(name, -50, 50, shape).astype(np.float32)
+                          for name, shape in (("x", (4, 24)), ("weight", (6, 24)), ("bias", (6,)), ("g", (4, 6))))
+    found = {}
+    for precision in ("bfloat16", "float16", "float32"):
+        side.ops.set_precision(precision)
+        given = side.differentiable(side.tensor(x))
+        with side.ops.autocast():
+            y = side.ops.linear(given, side.tensor(weight), side.tensor(bias))
+        slope = side.gradients((y * side.tensor(g)).sum(), {"x": given})["x"]
+        found |= {precision: side.host(y + side.ops.zeros(y.shape)).astype(np.float32), f"{precision} gradient": slope}
+    return found
+
+
 IMAGES = Like(BATCH)
 OPS = {
     "leaky_relu": Op((IMAGES, 0.2)),
@@ -93,6 +116,7 @@ OPS = {
     "depthwise_conv2d": Op((IMAGES, Like((3, 1, 3, 3)), Like((3,)), 1), weights=(1, 2)),
     "linear": Op((Like((2, 5, 8)), Like((6, 8)), Like((6,))), weights=(1, 2)),
     "gelu": Op((IMAGES,)),
+    "gelu_tanh": Op((IMAGES,)),
     "layer_norm": Op((Like((2, 5, 8)), Like((8,)), Like((8,)), 1e-5)),
     "softmax": Op((Like((2, 5, 8)),)),
     "attention": Op((Like((2, 7, 8)), Like((2, 5, 8)), Like((2, 5, 8)), 2)),
@@ -105,6 +129,10 @@ OPS = {
     "l1_mean": Op((IMAGES, IMAGES), many=True),
     "shift2d": Op((IMAGES, Like((2,), "int64", -3, 3, host=True), Like((2,), "int64", -3, 3, host=True)), exact=True),
     "where": Op((Like((2, 1, 1, 1), "uint8"), IMAGES, IMAGES), exact=True, masks=(0,)),
+    "seed_dropout": Op((3,), exact=True, run=dropped),
+    "dropout": Op((IMAGES, 0.25, 7), run=dropped),
+    "set_precision": Op(("float32",), exact=True, run=reduced),
+    "autocast": Op((), exact=True, run=reduced),
 }
 # More examples: every mode, and the argument types that behave differently.
 MORE = (

@@ -4,7 +4,7 @@ Keys are those of the Hugging Face hub without the prefix "vision_model.".
 """
 from jt_models.boot import jt
 from jt_models.nn import ops
-from jt_models.nn.layers import Conv2d, Embedding, LayerNorm, Linear, Module, ModuleList
+from jt_models.nn.layers import Conv2d, Embedding, LayerNorm, Linear, Module, ModuleList, checkpoint
 
 
 class Embeddings(Module):
@@ -124,7 +124,7 @@ class SiglipVisionModel(Module):
     def execute(self, pixels):
         x = self.embeddings(pixels)
         for layer in self.encoder.layers:
-            x = ops.checkpoint(layer, x) if self.gradient_checkpointing else layer(x)
+            x = checkpoint(layer, x) if self.gradient_checkpointing else layer(x)
         return self.post_layernorm(x)
 
     def pool(self, hidden):

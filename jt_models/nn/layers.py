@@ -3,6 +3,7 @@ from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
 from jt_models.nn.kernels import Normalize
+from jt_models.nn.training_kernels import Checkpoint
 
 ModuleList, Sequential = nn.ModuleList, nn.Sequential
 
@@ -248,6 +249,15 @@ def name_dropouts(module):
     for path, part in module.named_modules():
         if isinstance(part, Dropout):
             part.site = key("site", path) & 0x7FFFFFFF
+
+
+def checkpoint(module, *arguments):
+    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+
+    Chen et al. 2016, arXiv 1604.06174.
+    """
+    parameters = [value for value in module.state_dict().values() if value.requires_grad]
+    return Checkpoint(module, parameters)(*arguments, *parameters)
 
 
 def freeze(module):

@@ -3,14 +3,12 @@
 Images are (B, C, H, W) float32. `size` is (height, width). Names in brackets are
 entries of the catalogue of Jittor's differences that the function repairs.
 """
-import contextlib
-
 import numpy as np
 
-from jittwin.draws import key
+from jittwin import draws
 from jt_models.boot import jt, nn
 from jt_models.nn.kernels import MaxPool
-from jt_models.nn.training_kernels import Checkpoint, Drop, Rounded
+from jt_models.nn.training_kernels import Drop, Rounded, arithmetic, autocast
 from jt_models.nn.transformer_kernels import Attention, DepthwiseConv, Gelu, GeluTanh, LayerNorm, Softmax
 
 tanh = jt.tanh
@@ -222,7 +220,7 @@ def where(condition, x, y):
     return jt.ternary(condition.bool().broadcast(x.shape), x, y)
 
 
-_settings = {"seed": 0, "precision": "float32", "autocast": False}
+_settings = {"seed": 0}
 
 
 def seed_dropout(value: int):
@@ -238,39 +236,16 @@ def dropout(x, p: float, site: int):
     """
     if not p:
         return x
-    numbers = key("dropout", _settings["seed"], site)
+    numbers = draws.key("dropout", _settings["seed"], site)
     return Drop(p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)(x)
-
-
-def checkpoint(module, *arguments):
-    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
-
-    Chen et al. 2016, arXiv 1604.06174.
-    """
-    scope = autocast if _settings["autocast"] else contextlib.nullcontext
-    parameters = [value for value in module.state_dict().values() if value.requires_grad]
-    return Checkpoint(module, parameters, scope)(*arguments, *parameters)
 
 
 def set_precision(name: str):
     """float32, bfloat16 or float16: what `autocast` computes in."""
-    _settings["precision"] = name
-
-
-@contextlib.contextmanager
-def autocast():
-    """Inside, the operands and results of matrix products and convolutions have the precision that was set.
-
-    They are rounded to it and stay float32: the CPU has no faster way, but training behaves as on a device that has.
-    """
-    before, _settings["autocast"] = _settings["autocast"], True
-    try:
-        yield
-    finally:
-        _settings["autocast"] = before
+    arithmetic["precision"] = name
 
 
 def _rounded(*tensors):
-    if not _settings["autocast"] or _settings["precision"] == "float32":
+    if not arithmetic["autocast"] or arithmetic["precision"] == "float32":
         return tensors
-    return [x if x is None else Rounded(_settings["precision"])(x) for x in tensors]
+    return [x if x is None else Rounded(arithmetic["precision"])(x) for x in tensors]

@@ -1,9 +1,27 @@
 """What training large networks needs beside plain operators: dropout without stored masks, layers that are computed
 again for their gradient, and rounding to shorter types. CPU only.
 """
+import contextlib
+
 import numpy as np
 
 from jt_models.boot import jt
+
+arithmetic = {"precision": "float32", "autocast": False}
+
+
+@contextlib.contextmanager
+def autocast(on: bool = True):
+    """Inside, the operands and results of matrix products and convolutions have the precision that was set.
+
+    They are rounded to it and stay float32: the CPU has no faster way, but training behaves as on a device that has.
+    """
+    before, arithmetic["autocast"] = arithmetic["autocast"], on
+    try:
+        yield
+    finally:
+        arithmetic["autocast"] = before
+
 
 _DROP = """
     @alias(x, in0) @alias(key, in1) @alias(y, out0)
@@ -92,8 +110,8 @@ class Checkpoint(jt.Function):
     one module are computed before those of the next are asked for: Jittor's lazy graph would hold all layers at once.
     """
 
-    def __init__(self, module, parameters: list, scope):
-        self.module, self.parameters, self.scope = module, parameters, scope
+    def __init__(self, module, parameters: list):
+        self.module, self.parameters, self.autocast = module, parameters, arithmetic["autocast"]
 
     def execute(self, *inputs):
         self.arguments = inputs[:len(inputs) - len(self.parameters)]
@@ -105,7 +123,7 @@ class Checkpoint(jt.Function):
     def grad(self, g):
         arguments = [x.detach() for x in self.arguments]
         wanted = [x for x, smooth in zip(arguments, self.smooth) if smooth]
-        with self.scope():
+        with autocast(self.autocast):
             y = self.module(*arguments)
         # The gradient so far was itself computed from the parameters, of which it is no function here.
         found = jt.grad((y * g.detach()).sum(), [*wanted, *self.parameters])

@@ -5,7 +5,7 @@ Keys are those of the Hugging Face hub without the prefix "vision_model.".
 import transformers
 from transformers.initialization import no_init_weights
 
-from torch_models.nn import ops
+from torch_models.nn.layers import checkpoint
 
 
 class SiglipVisionModel(transformers.SiglipVisionModel):
@@ -27,7 +27,7 @@ class SiglipVisionModel(transformers.SiglipVisionModel):
     def forward(self, pixels):
         x = self.embeddings(pixels)
         for layer in self.encoder.layers:
-            x = ops.checkpoint(layer, x, None) if self.gradient_checkpointing else layer(x, None)
+            x = checkpoint(layer, x, None) if self.gradient_checkpointing else layer(x, None)
         return self.post_layernorm(x)
 
     def pool(self, hidden):

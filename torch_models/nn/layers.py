@@ -1,6 +1,7 @@
 """Layers under the names both twins share. Parameters carry the upstream attribute names."""
 import torch
 from torch import nn
+from torch.utils import checkpoint as recomputing
 
 from jittwin.draws import key
 from torch_models.nn import ops
@@ -207,6 +208,14 @@ def name_dropouts(module):
     for path, part in module.named_modules():
         if isinstance(part, Dropout):
             part.site = key("site", path) & 0x7FFFFFFF
+
+
+def checkpoint(module, *arguments):
+    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+
+    Chen et al. 2016, arXiv 1604.06174.
+    """
+    return recomputing.checkpoint(module, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def freeze(module):

@@ -6,9 +6,8 @@ import contextlib
 
 import torch
 import torch.nn.functional as F
-from torch.utils import checkpoint as recomputing
 
-from jittwin.draws import key
+from jittwin import draws
 
 leaky_relu = F.leaky_relu
 relu = F.relu
@@ -166,7 +165,7 @@ def dropout(x, p: float, site: int):
     """
     if not p:
         return x
-    numbers = key("dropout", _settings["seed"], site)
+    numbers = draws.key("dropout", _settings["seed"], site)
     return _Dropout.apply(x, p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)
 
 
@@ -201,14 +200,6 @@ def _signed(number: int) -> int:
 def _shifted(h, by: int):
     """To the right, with zeros coming in."""
     return h >> by & (1 << 32 - by) - 1
-
-
-def checkpoint(module, *arguments):
-    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
-
-    Chen et al. 2016, arXiv 1604.06174.
-    """
-    return recomputing.checkpoint(module, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def set_precision(name: str):

@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from jittwin.weights.lazy import LazyArrays
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH = 8
+PROVENANCE = ("tower", "tower_sha256", "adapter_sha256", "random_weights")
 RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
 
 
@@ -57,8 +59,7 @@ class Scorer:
 
     def provenance(self) -> dict:
         """What scores depend on besides the pictures. Names and hashes."""
-        return {"tower": self.tower.name, "tower_sha256": self.tower.sha256,
-                "adapter_sha256": fingerprint(self.trainables), "random_weights": self.random}
+        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, fingerprint(self.trainables), self.random)))
 
 
 def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
@@ -110,7 +111,8 @@ def _random_tower(name: str) -> Tower:
 class Predictor:
     """Scores from whatever gives logits (N, 10) for pixels float32 (N, 3, S, S): subclasses define `logits`.
 
-    image_size: S. batch: pictures in one forward pass.
+    image_size: S. batch: pictures in one forward pass. Subclasses also tell `random`, whether weights are untrained,
+    and `provenance`, names and hashes of the weights.
     """
 
     def __init__(self, image_size: int, batch: int = BATCH):
@@ -165,6 +167,14 @@ class ScorerPredictor(Predictor):
         backend.train_mode(self.network, False)
         self.network.merge()
 
+    @property
+    def random(self) -> bool:
+        return self.scorer.random
+
+    @cached_property
+    def provenance(self) -> dict:
+        return self.scorer.provenance()
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
         with self.backend.no_grad():
@@ -217,9 +227,9 @@ class AestheticMetric:
     record = ASSESSED["aesthetic"]
     profile = tuple(f"aesthetic_p{rating}" for rating in range(1, CLASSES + 1))
 
-    def __init__(self, predictor: ScorerPredictor):
+    def __init__(self, predictor: Predictor):
         self.predictor, self.prepare = predictor, predictor.prepare
-        self.random, self.provenance = predictor.scorer.random, predictor.scorer.provenance()
+        self.random, self.provenance = predictor.random, predictor.provenance
 
     def score(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, float]]:
         """Per picture the score and the share of every rating."""

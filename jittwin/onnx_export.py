@@ -19,11 +19,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jittwin.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
 from jittwin.atomic import sync_folder
+from jittwin.backend import Backend
 from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig
-from jittwin.models.siglip import SiglipVisionConfig
+from jittwin.models.siglip import SiglipVisionConfig, Tower
 
 OPSET, IR_VERSION = 17, 8
 # Largest difference from the twin: of float16 what its 11 bits leave after all layers.
@@ -118,7 +120,7 @@ class Graph:
         return model
 
 
-def tower(graph: Graph, config: SiglipVisionConfig) -> str:
+def add_tower(graph: Graph, config: SiglipVisionConfig) -> str:
     """Adds the tower, from `pixel_values` to last_hidden_state (B, N, C)."""
     arrays, heads = graph.arrays, config.num_attention_heads
     width = config.hidden_size // heads
@@ -141,7 +143,7 @@ def tower(graph: Graph, config: SiglipVisionConfig) -> str:
     return graph.norm(x, "post_layernorm", config.layer_norm_eps)
 
 
-def map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
+def add_map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
     """Adds the MAP head: attention from one learned query, then an MLP; (B, N, C) to pooler_output (B, C)."""
     arrays, heads = graph.arrays, config.num_attention_heads
     width = config.hidden_size // heads
@@ -177,7 +179,7 @@ def aesthetic_model(config: AestheticConfig, tower_arrays: Arrays, trainables: A
     arrays = merge_adapters(tower_arrays, trainables, config.lora.scaling)
     head = {key: array for key, array in trainables.items() if key.startswith(HEAD_PREFIX)}
     graph = Graph(arrays | head, dtype)
-    x = graph.node("ReduceMean", tower(graph, config.tower), axes=[1], keepdims=0)
+    x = graph.node("ReduceMean", add_tower(graph, config.tower), axes=[1], keepdims=0)
     for index in (0, 3):
         x = graph.gelu(graph.linear(x, f"aesthetic_head.mlp.{index}"))
     return graph.model(graph.linear(x, "aesthetic_head.mlp.6"), "logits", config.tower, config.num_classes, metadata)
@@ -187,7 +189,7 @@ def vision_model(config: SiglipVisionConfig, arrays: Arrays, dtype: str = "float
                  metadata: Mapping[str, str] = MappingProxyType({})):
     """The ModelProto from pictures to image_embeds; the tower must have its MAP head."""
     graph = Graph(arrays, dtype)
-    pooled = map_head(graph, tower(graph, config), config)
+    pooled = add_map_head(graph, add_tower(graph, config), config)
     unit = graph.node("Div", pooled, graph.node("ReduceL2", pooled, axes=[1], keepdims=1))
     return graph.model(unit, "image_embeds", config, config.hidden_size, metadata)
 
@@ -207,7 +209,7 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
                         size_threshold=1024)
         onnx.checker.check_model(os.fspath(draft))
         pixels = Draws(0).uniform("pixels", (2, 3, size, size)) * np.float32(2) - np.float32(1)
-        expected, run = twin(pixels), session(draft)
+        expected, run = twin(pixels), OnnxNetwork(draft)
         found = np.concatenate([run(pixels), run(pixels[:1])])      # another batch size
         error = float(np.abs(found - np.concatenate([expected, expected[:1]])).max())
         if not error <= LIMITS[dtype]:
@@ -234,23 +236,62 @@ def _folder_beside(path: Path) -> Iterator[Path]:
                         "place") from error
 
 
-def session(path: str | os.PathLike, threads: int | None = None) -> Network:
-    """(B, 3, S, S) to the result, in onnxruntime on the CPU; its `size` is S. UserError: not such a file."""
-    runtime = required("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-    try:
-        network = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        (given,), (result,) = network.get_inputs(), network.get_outputs()
-        size = given.shape[2]
-    except Exception as error:      # onnxruntime's errors share no base class
-        reason = " ".join(str(error).split())
-        raise UserError(f"{os.fspath(path)}: not an ONNX model from pictures to one result ({reason})") from error
+class OnnxNetwork:
+    """(B, 3, S, S) to the result, in onnxruntime on the CPU. UserError: not such a file.
 
-    def run(pixels: np.ndarray) -> np.ndarray:
-        return network.run([result.name], {given.name: pixels})[0]
+    size: S. result: name of the output. metadata: what was written with the graph.
+    """
 
-    run.size, run.result = size, result.name
-    return run
+    def __init__(self, path: str | os.PathLike, threads: int | None = None):
+        runtime = required("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = options.inter_op_num_threads = threads
+        try:
+            self.session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            (given,), (result,) = self.session.get_inputs(), self.session.get_outputs()
+            self.given, self.size, self.result = given.name, int(given.shape[2]), result.name
+        except Exception as error:      # onnxruntime's errors share no base class
+            reason = " ".join(str(error).split())
+            raise UserError(f"{os.fspath(path)}: not an ONNX model from pictures to one result ({reason})") from error
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self.session.run([self.result], {self.given: pixels})[0]
+
+
+class OnnxPredictor(Predictor):
+    """Aesthetic scores from a file that export_aesthetic wrote, with neither framework. UserError: another file."""
+
+    def __init__(self, path: str | os.PathLike, num_threads: int | None = None, batch: int = BATCH):
+        self.logits = OnnxNetwork(path, num_threads)
+        if self.logits.result != "logits":
+            raise UserError(f"{os.fspath(path)}: gives {self.logits.result!r}, not the aesthetic scorer's logits")
+        super().__init__(self.logits.size, batch)
+        told = self.logits.metadata
+        self.random = told.get("random_weights") == "True"
+        self.provenance = {key: told[key] for key in PROVENANCE if key in told}
+
+
+def export_aesthetic(path: str | os.PathLike, predictor: ScorerPredictor, dtype: str = "float32") -> float:
+    """Writes a scorer's graph; returns its largest difference from the predictor. UserError: see write_checked."""
+    scorer = predictor.scorer
+    told = {key: str(value) for key, value in scorer.provenance().items()}
+    model = aesthetic_model(scorer.config, scorer.tower.arrays, scorer.trainables, dtype, told)
+    return write_checked(path, model, predictor.logits, dtype)
+
+
+def export_vision(path: str | os.PathLike, backend: Backend, tower: Tower, dtype: str = "float32") -> float:
+    """As export_aesthetic, of a tower with its MAP head alone."""
+    network = backend.build("siglip", tower.config)
+    backend.load_numpy(network, tower.arrays)
+    backend.train_mode(network, False)
+
+    def twin(pixels: np.ndarray) -> np.ndarray:
+        with backend.no_grad():
+            pooled = backend.numpy(network.pool(network(backend.asarray(pixels))))
+        return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+
+    told = {"tower": tower.name, "tower_sha256": tower.sha256}
+    return write_checked(path, vision_model(tower.config, tower.arrays, dtype, told), twin, dtype)

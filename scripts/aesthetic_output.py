@@ -1,0 +1,62 @@
+"""What the two aesthetic inference scripts share: flags, and the original's way of printing scores."""
+import sys
+from collections.abc import Callable, Iterator
+from argparse import Namespace
+
+from jittwin.aesthetic import AestheticMetric, Predictor
+from jittwin.assess import MARK, Assessment, assess, check_output, gather, record, table
+from jittwin.atomic import write_file
+from jittwin.cli import Parser
+from jittwin.errors import UserError
+
+BAR = 40        # characters of a bar for 100 %
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("images", nargs="*", help="pictures, or folders with pictures")
+    parser.add_argument("--threads", type=int, default=4, metavar="N", help="CPU threads (default: 4)")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="pictures at a time (default: 1)")
+    parser.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding threads (default: 2)")
+    parser.add_argument("--show_distribution", action="store_true", default=True,
+                        help="print the share of every rating (default)")
+    parser.add_argument("--no-show-distribution", dest="show_distribution", action="store_false", help="do not")
+    parser.add_argument("--output", metavar="FILE", help="also write every number as .json or .csv")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor]) -> int:
+    """Scores the pictures with the predictor that `make` gives; the exit status, 2 where there is nothing to score."""
+    args = parser.parse_args(argv)
+    if not args.images:
+        parser.print_help()
+        return 2
+    for name in ("threads", "batch_size", "num_workers"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    check_output(args.output)
+    images = gather(args.images)
+    judge = AestheticMetric(make(args))
+    found = assess(images, [judge], args.batch_size, args.num_workers)
+    for line in lines(found, judge, args.show_distribution):
+        print(line)
+    for message in found.failed:
+        print(f"left out: {message}", file=sys.stderr)
+    if args.output:
+        write_file(args.output, table(found) if args.output.lower().endswith(".csv") else record(found))
+    return 0
+
+
+def lines(found: Assessment, judge: AestheticMetric, show_distribution: bool) -> Iterator[str]:
+    """Every picture with its score, level and shares; then the mean; then, of several, all by score."""
+    total, mark = len(found.rows), MARK * judge.random
+    for number, row in enumerate(found.rows, 1):
+        yield f"[{number}/{total}] {row['image']}"
+        yield f"  score: {row['aesthetic']:.2f}{mark}  {judge.describe(row['aesthetic'])}"
+        if show_distribution:
+            for rating, name in enumerate(judge.profile, 1):
+                yield f"  {rating:2}: {row[name]:6.1%} {'█' * int(BAR * row[name])}".rstrip()
+    yield (f"{total} of {total + len(found.failed)} pictures scored in {found.seconds:.1f} s, mean score "
+           f"{found.summary(judge)['mean']:.2f}{mark}")
+    if total > 1:
+        for row in sorted(found.rows, key=lambda row: -row["aesthetic"]):
+            yield f"  {row['aesthetic']:.2f}{mark}  {row['image']}"

@@ -18,11 +18,13 @@ from tqdm import tqdm
 from jittwin import imaging
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
+from jittwin.models.siglip import preprocess
 
 BINS = 10
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first that exists is the picture
 BAD_IDS = "bad_ids.txt"
 MAX_BAD = 0.001  # largest share of undecodable pictures that training accepts
+MOST_VOTES = 2 ** 24  # the largest count that float32 holds exactly along with all smaller ones
 _SCAN_CHUNK = 64
 
 
@@ -56,7 +58,7 @@ def read_scores(path) -> Scores:
                 counts = list(map(int, fields[2:BINS + 2]))
             except ValueError:
                 counts = [-1]
-            if min(counts) < 0:
+            if min(counts) < 0 or max(counts) > MOST_VOTES:
                 scores.malformed += 1
             elif not any(counts):
                 scores.unrated += 1
@@ -166,7 +168,7 @@ def write_bad_ids(path, index: AvaIndex, bad: dict[str, str]) -> None:
 def read_bad_ids(path, index: AvaIndex) -> dict[str, str] | None:
     """The report's id -> reason; None where there is none, or it is about other files."""
     try:
-        head, *rows = Path(path).read_text().splitlines() or [""]
+        head, *rows = Path(path).read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError):
         return None
     if not head.endswith(index.fingerprint()):
@@ -214,8 +216,6 @@ class AvaDataset:
 
     def get(self, index: int, draws=None) -> dict:
         """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name). UserError: undecodable picture."""
-        from jittwin.models.siglip import preprocess
-
         name = self.names[index]
         pixels = preprocess(imaging.decode_image(self.index.path(name)), self.tower)
         return {"pixels": pixels, "target": shares(self.scores[name]), "name": name}

@@ -135,12 +135,8 @@ def write_split(path, split: Split, index: AvaIndex) -> None:
                "seed": split.settings["seed"], "schema_version": SCHEMA_VERSION}
     if split.val_ids is not split.test_ids:
         content["val_ids"] = split.val_ids
-    content |= {"settings": split.settings, "ids_sha256": _hash(split), "votes_sha256": index.scores.sha256}
+    content |= {"settings": split.settings, "ids_sha256": _hashes(split), "votes_sha256": index.scores.sha256}
     write_file(path, json.dumps(content))
-
-
-def _hash(split: Split) -> str:
-    return sha256_of({*split.train_ids, *split.val_ids, *split.test_ids})
 
 
 def open_split(path, index: AvaIndex, **options) -> Split:
@@ -155,40 +151,52 @@ def open_split(path, index: AvaIndex, **options) -> Split:
         write_split(path, wanted, index)
         return wanted
     kept, content = _read(path)
-    differences = []
-    if kept.settings:
-        differences += [f"{key} was {kept.settings.get(key)}, is {wanted.settings.get(key)}"
-                        for key in sorted(kept.settings.keys() | wanted.settings.keys())
-                        if kept.settings.get(key) != wanted.settings.get(key)]
-        if content.get("votes_sha256") != index.scores.sha256:
-            differences.append(f"{index.scores.path} has other content")
-        if content.get("ids_sha256") != _hash(kept):
-            differences.append("its ids are not those it was written with")
-    if _hash(kept) != _hash(wanted):
-        differences.append(f"it has {len({*kept.train_ids, *kept.val_ids, *kept.test_ids})} ids and this data "
-                           f"{len({*wanted.train_ids, *wanted.val_ids, *wanted.test_ids})}, or others")
+    keys = kept.settings.keys() | (wanted.settings.keys() if "schema_version" in content else set())
+    differences = [f"{key} was {kept.settings.get(key)}, is {wanted.settings.get(key)}"
+                   for key in sorted(keys) if kept.settings.get(key) != wanted.settings.get(key)]
+    if content.get("votes_sha256", index.scores.sha256) != index.scores.sha256:
+        differences.append(f"{index.scores.path} had other content")
+    if content.get("ids_sha256", _hashes(kept)) != _hashes(kept):
+        differences.append("its ids are not those it was written with")
+    if set(_all(kept)) != set(_all(wanted)):
+        differences.append(f"its {len(_all(kept))} ids are not the {len(_all(wanted))} of this data")
     if differences:
         raise UserError(f"{path}: a split of other data or settings ({'; '.join(differences)}); restore them, "
                         "or start a new run in another folder")
     return replace(kept, settings=wanted.settings)
 
 
+def _parts(split: Split) -> dict[str, list[str]]:
+    parts = {"train": split.train_ids, "val": split.val_ids, "test": split.test_ids}
+    return {name: ids for name, ids in parts.items() if name != "val" or ids is not split.test_ids}
+
+
+def _all(split: Split) -> list[str]:
+    return [image for ids in _parts(split).values() for image in ids]
+
+
+def _hashes(split: Split) -> dict[str, str]:
+    return {name: sha256_of(ids) for name, ids in _parts(split).items()}
+
+
 def _read(path) -> tuple[Split, dict]:
-    """The file's split (settings empty for the original program's files) and everything it says."""
+    """The file's split and everything it says; settings of the original program's files are those they tell."""
     try:
         content = json.loads(Path(path).read_bytes())
-        version = content.get("schema_version")
         train, test = content["train_ids"], content["test_ids"]
-        parts = [train, content.get("val_ids", test), test]
-        if not all(isinstance(part, list) and all(isinstance(image, str) for image in part) for part in parts):
-            raise ValueError("ids that are no strings")
-        if version is not None and version != SCHEMA_VERSION:
+        version = content.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
             raise ValueError(f"schema_version {version}, this program knows {SCHEMA_VERSION}")
-        settings = content["settings"] if version else {}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: no split of a data set ({error}); delete it to make a new one, "
-                        "or restore it") from error
-    split = Split(*parts, settings)
-    if set(train) & {*parts[1], *test} or (parts[1] is not test and set(parts[1]) & set(test)):
-        raise UserError(f"{path}: an id is in two parts; delete the file to make a new split")
+        settings = (dict(content["settings"]) if "schema_version" in content else
+                    {"mode": "random", "train_split": content["train_split"], "seed": content["seed"]})
+        split = Split(train, content.get("val_ids", test), test, settings)
+        if not all(isinstance(part, list) and all(isinstance(image, str) for image in part)
+                   for part in _parts(split).values()):
+            raise ValueError("its ids are not lists of strings")
+        if len(set(_all(split))) != len(_all(split)):
+            raise ValueError("an id is in it twice")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: no split of a data set ({reason}); restore it, or delete it to make a new one "
+                        "when nothing was trained with it") from error
     return split, content

@@ -86,6 +86,6 @@ def collate(samples: list[dict]) -> dict:
         sizes = {np.shape(array)[::-1]: name for array, name in zip(batch[key], batch["name"])}
         if len(sizes) > 1:
             seen = " but ".join(f"'{name}' is {'x'.join(map(str, size))}" for size, name in sizes.items())
-            raise UserError(f"{seen}; each {key} of a batch needs one size: use batch_size=1")
+            raise UserError(f"{seen}; a batch needs one size of {key}: use batch_size=1")
         batch[key] = np.stack(batch[key])
     return batch

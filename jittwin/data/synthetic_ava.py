@@ -24,6 +24,7 @@ from jittwin.data.landscape import each, list_pictures
 from jittwin.data.synthetic import render
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.models.siglip import preprocess
 
 BEST, WORST = 7.3, 2.8      # mean rating without damage and with most
 SPREAD = 1.5                # of one picture's votes, about AVA's
@@ -107,8 +108,6 @@ class SyntheticAva:
 
     def get(self, index: int, draws: Draws | None = None) -> dict:
         """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name); nothing depends on `draws`."""
-        from jittwin.models.siglip import preprocess
-
         votes = draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index))
         pixels = preprocess(self.picture(index), self.tower)
         return {"pixels": pixels, "target": shares(votes), "name": self.names[index]}
@@ -184,5 +183,5 @@ def _write_tables(folder: Path, ids: list[str], rows: list, files: list[Path]) -
         source = files[index % len(files)].name if files else f"scene_{index}"
         writer.writerow([image, source, *(f"{value:.4f}" for value in (*astuple(damage), damage.severity))])
     write_file(folder / "damage.csv", table.getvalue())
-    write_file(folder / "README.txt", "Made by `jittwin prepare ava --synthetic`: damaged pictures (how much: damage.csv) "
-               "and votes\ndrawn from the damage. Nobody gave these votes.\n")
+    write_file(folder / "README.txt", "Made by `jittwin prepare ava --synthetic`: damaged pictures (damage.csv: how "
+               "much)\nand votes drawn from the damage. Nobody gave these votes.\n")

@@ -7,37 +7,24 @@ import warnings
 
 import numpy as np
 
-THRESHOLD = 5.0  # AVA's border between low and high quality
+from jittwin.models.aesthetic import emd, mean_score
+
+THRESHOLD = 5 + 1e-6  # AVA's border between low and high quality; the mean of float32 shares may miss 5 by less
 METRICS = ("emd", "emd_r1", "mse", "mae", "srcc", "plcc", "accuracy")
-
-
-def mean_scores(distributions: np.ndarray) -> np.ndarray:
-    """(N, 10) probabilities of the ratings 1..10 to their means (N,), float64."""
-    distributions = np.asarray(distributions, np.float64)
-    return distributions @ np.arange(1, distributions.shape[1] + 1, dtype=np.float64)
-
-
-def emd(predicted: np.ndarray, target: np.ndarray, r: int = 2) -> np.ndarray:
-    """Earth mover's distance of each pair of distributions (N, K): (mean_k |CDF difference|^r)^(1/r), float64 (N,).
-
-    The mean over the K bins is NIMA's; r=1 is the Wasserstein distance divided by K.
-    """
-    difference = np.asarray(predicted, np.float64) - np.asarray(target, np.float64)
-    return (np.abs(difference.cumsum(axis=1)) ** r).mean(axis=1) ** (1 / r)
 
 
 def quality_metrics(predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """The METRICS of predicted distributions (N, 10) against voted ones (N, 10).
 
-    emd (r=2) and emd_r1; of the mean scores: mse, mae, srcc (Spearman), plcc (Pearson, no logistic fit) and
-    accuracy, the share that falls on the same side of 5 (a mean of exactly 5 counts as low).
+    emd (r=2) and emd_r1: means of the distance of that r. Of the mean scores: mse, mae, srcc (Spearman), plcc
+    (Pearson, no logistic fit) and accuracy, the share on the target's side of 5 (exactly 5 counts as low).
     srcc and plcc are nan where one side is constant, holds a nan, or has fewer than two samples: there is no order.
     Raises ValueError for shapes that differ or hold nothing.
     """
     predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
     if predicted.shape != target.shape or predicted.ndim != 2 or not len(target):
         raise ValueError(f"distributions of shape {predicted.shape} against {target.shape}: both must be (N, K), N > 0")
-    score, truth = mean_scores(predicted), mean_scores(target)
+    score, truth = mean_score(predicted), mean_score(target)
     error = score - truth
     accuracy = np.where(np.isfinite(error), (score > THRESHOLD) == (truth > THRESHOLD), np.nan).mean()
     values = (emd(predicted, target).mean(), emd(predicted, target, r=1).mean(), (error ** 2).mean(),

@@ -122,6 +122,13 @@ def test_mixed_sizes_and_bad_settings_are_explained():
 
     with pytest.raises(UserError, match="'n0' is 64x64 but 'n1' is 128x64.*batch_size=1"):
         list(Loader(Mixed(2), 2, shuffle=None).epoch(1))
+    class Rated(Numbers):
+        def get(self, index, draws):
+            return {"pixels": np.zeros((3, 8, 4 + index), np.float32), "target": np.zeros(10), "name": f"n{index}"}
+
+    with pytest.raises(UserError, match="'n0' is 4x8x3 but 'n1' is 5x8x3; a batch needs one size of pixels"):
+        list(Loader(Rated(2), 2, shuffle=None).epoch(1))
+    assert [batch["target"].shape for batch in Loader(Rated(2), 1, shuffle=None).epoch(1)] == [(1, 10)] * 2
     with pytest.raises(UserError, match="batch_size=5: must be 1..4"):
         Loader(Numbers(4), 5)
     assert len(Loader(Numbers(4), 5, drop_last=False)) == 1

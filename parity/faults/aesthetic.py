@@ -52,7 +52,7 @@ FAULTS = (
           "(x + 0.044715f * x * x * x)", "(x + 0.044715f * x * x)",
           "a power of x is missing", (SIGLIP,)),
     Fault("checkpoint_without_cotangent", "", DROPS,
-          "jt.grad((y * g).sum(), [x", "jt.grad(y.sum(), [x",
+          "jt.grad((y * g.detach()).sum(), [*wanted", "jt.grad(y.sum(), [*wanted",
           "layers that are computed again forget the gradient that comes in", (AESTHETIC,)),
     Fault("checkpoint_without_parameters", "", OPS,
           "Checkpoint(module, len(arguments), scope)(*arguments, *parameters)",

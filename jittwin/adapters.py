@@ -209,9 +209,9 @@ def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, lora: LoraConfig 
 def describe(adapter: Adapter) -> dict:
     """The `config` of an original file: model_name, lora_r, lora_alpha, lora_dropout, lora_target_modules …
 
-    The dropout is 0.0 as there: a file is for inference, and a run has its own setting.
+    The dropout is 0.0 as there: a file is for inference, and a run has its own setting. No array is looked at.
     """
-    adapted = {name.split(".")[-4] for name in adapter.arrays if ".lora_A." in name}
+    adapted = {name.rpartition(".")[2] for name in ADAPTED if adapter.config.adapts(f"encoder.layers.0.{name}")}
     return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": adapter.config.alpha,
             "lora_dropout": 0.0, "lora_target_modules": [name for name in LAYER_NAMES if name in adapted],
             "num_classes": adapter.num_classes, "hidden_size": adapter.hidden_size}

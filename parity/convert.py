@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jittwin.adapters import read_adapter, state_dict, write_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models import apf_gan_keys as apf_gan
 from jittwin.state import differences
 from jittwin.weights import FLOATS, FORMATS, fingerprint, read_metadata, read_weights, write_weights
 
 ANY = "any"
-MODELS = (*apf_gan.MODELS, ANY)
+AESTHETIC = "aesthetic"
+ADAPTER_FORMATS = {".pth": "original", ".pt": "original", ".bin": "original", "": "peft"}     # by extension
+MODELS = (*apf_gan.MODELS, AESTHETIC, ANY)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Report:
     dropped: tuple[str, ...] = field(default=())
     added: tuple[str, ...] = field(default=())
     verified: bool = False
+    extras: str = f"*.{apf_gan.COUNTER}"    # what the keys left out or added are
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
@@ -34,15 +38,17 @@ class Report:
                  f"sha256 {self.sha256}"]
         for verb, keys in (("dropped", self.dropped), ("added", self.added)):
             if keys:
-                lines.append(f"{verb} {len(keys)} *.{apf_gan.COUNTER}")
+                lines.append(f"{verb} {len(keys)} {self.extras}")
         if self.verified:
             lines.append("verified: read back byte for byte")
         return "\n".join(lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="weights file of any supported kind, or a *.index.json")
-    parser.add_argument("dst", metavar="DST", help=f"file to write: {' '.join(FORMATS)}")
+    parser.add_argument("src", metavar="SRC", help="weights file of any supported kind, or a *.index.json; for "
+                        f"{AESTHETIC} also a run, a checkpoint or a peft folder")
+    parser.add_argument("dst", metavar="DST", help=f"file to write: {' '.join(FORMATS)}; for {AESTHETIC} an original "
+                        ".pth, or without extension a peft folder")
     parser.add_argument("--model", required=True, metavar="NAME", help=f"one of {', '.join(MODELS)}; "
                         f"'{ANY}' copies without checking names")
     parser.add_argument("--verify", action="store_true", help="read the written file again and compare")
@@ -50,23 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("jittor", "torch"), default="jittor",
                         help="keys to write: 'jittor' (default), which both backends here load; "
                              f"'torch': the official PyTorch tree, which adds {apf_gan.COUNTER}")
+    parser.add_argument("--reference-compat", action="store_true", help=f"{AESTHETIC}: with the original's adapters of "
+                        "the pooling head, which change nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Carries out `jittwin convert`; raises UserError."""
-    print(convert(args.src, args.dst, args.model, verify=args.verify, dtype=args.dtype, to=args.to))
+    print(convert(args.src, args.dst, args.model, verify=args.verify, dtype=args.dtype, to=args.to,
+                  reference_compat=args.reference_compat))
     return 0
 
 
 def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verify: bool = False,
-            dtype: str | None = None, to: str = "jittor") -> Report:
+            dtype: str | None = None, to: str = "jittor", reference_compat: bool = False) -> Report:
     """Reads `src`, checks it against `model`, writes `dst`. Raises UserError and then leaves `dst` as it was.
 
-    Types and bytes are kept unless `dtype` asks otherwise; `to` is explained in add_arguments.
+    Types and bytes are kept unless `dtype` asks otherwise; the rest is explained in add_arguments.
     """
     _legal("model", model, MODELS)
     if dtype is not None:
         _legal("dtype", dtype, FLOATS)
+    if reference_compat and model != AESTHETIC:
+        raise UserError(f"--reference-compat is for --model {AESTHETIC}, not {model}")
+    if model == AESTHETIC:
+        if to != "jittor":
+            raise UserError(f"--to {to} is for APF-GAN; what an adapter becomes follows from {dst}")
+        return _convert_adapter(src, dst, verify, dtype, reference_compat)
     if to == "torch" and model == ANY:
         raise UserError("--to torch needs the model's key list; name the model instead of 'any'")
     arrays, metadata = read_weights(src), read_metadata(src)
@@ -85,6 +100,25 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
         _verify(dst, arrays, sha256)
     return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()),
                   Counter(str(array.dtype) for array in arrays.values()), sha256, dropped, added, verify)
+
+
+def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat: bool) -> Report:
+    suffix = os.path.splitext(dst)[1]
+    if suffix not in ADAPTER_FORMATS:
+        raise UserError(f"{dst}: adapters are written as NAME.pth (the original's form), or as a folder without "
+                        "extension (peft's)")
+    adapter = read_adapter(src)
+    dtype = dtype or adapter.dtype
+    arrays = {key: _cast(array, dtype, f"{os.fspath(src)}: {key}")
+              for key, array in state_dict(adapter, reference_compat).items()}
+    write_adapter(dst, adapter, ADAPTER_FORMATS[suffix], reference_compat, dtype)
+    if verify:
+        written = read_adapter(dst).arrays
+        if any(not np.array_equal(written[key], arrays[key].astype(np.float32), equal_nan=True) for key in written):
+            raise UserError(f"{os.fspath(dst)}: reads back differently; the disk is failing: write it elsewhere")
+    return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()), {dtype: len(arrays)},
+                  fingerprint(arrays), added=tuple(key for key in arrays if key not in adapter.arrays),
+                  verified=verify, extras="adapters of the pooling head")
 
 
 def check(model: str, arrays: Mapping[str, np.ndarray], where: str) -> apf_gan.ModelConfig:

@@ -71,7 +71,7 @@ def optimizer_state(keys: list[str], moments: dict, rates: list[float], factor: 
     state = {}
     for index, key in enumerate(keys):
         if f"{key}/exp_avg" in moments:
-            state[index] = {"step": np.float32(moments[f"{key}/step"]).reshape(()),
+            state[index] = {"step": np.array(moments[f"{key}/step"], np.float32),
                             **{name: moments[f"{key}/{name}"] for name in MOMENTS}}
     is_head = [key.startswith(HEAD_PREFIX) for key in keys]
     groups = [{"lr": rate * factor, **ADAMW, "weight_decay": weight_decay, "initial_lr": rate,

@@ -151,9 +151,8 @@ def open_split(path, index: AvaIndex, **options) -> Split:
         write_split(path, wanted, index)
         return wanted
     kept, content = _read(path)
-    keys = kept.settings.keys() | (wanted.settings.keys() if "schema_version" in content else set())
-    differences = [f"{key} was {kept.settings.get(key)}, is {wanted.settings.get(key)}"
-                   for key in sorted(keys) if kept.settings.get(key) != wanted.settings.get(key)]
+    differences = [f"{key} was {was}, is {wanted.settings.get(key)}"
+                   for key, was in kept.settings.items() if was != wanted.settings.get(key)]
     if content.get("votes_sha256", index.scores.sha256) != index.scores.sha256:
         differences.append(f"{index.scores.path} had other content")
     if content.get("ids_sha256", _hashes(kept)) != _hashes(kept):

@@ -214,8 +214,12 @@ class AvaDataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    def target(self, index: int) -> np.ndarray:
+        """The votes' distribution, float32 (10,); the picture is not decoded."""
+        return shares(self.scores[self.names[index]])
+
     def get(self, index: int, draws=None) -> dict:
         """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name). UserError: undecodable picture."""
         name = self.names[index]
         pixels = preprocess(imaging.decode_image(self.index.path(name)), self.tower)
-        return {"pixels": pixels, "target": shares(self.scores[name]), "name": name}
+        return {"pixels": pixels, "target": self.target(index), "name": name}

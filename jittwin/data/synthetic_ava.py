@@ -106,11 +106,14 @@ class SyntheticAva:
         image, _ = render(self.start + index, height * 4 // 3, height, self.seed)
         return Damage.drawn(self.draws(index)).apply(image, self.draws(index))
 
+    def target(self, index: int) -> np.ndarray:
+        """The votes' distribution, float32 (10,); the picture is not drawn."""
+        return shares(draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index)))
+
     def get(self, index: int, draws: Draws | None = None) -> dict:
         """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name); nothing depends on `draws`."""
-        votes = draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index))
         pixels = preprocess(self.picture(index), self.tower)
-        return {"pixels": pixels, "target": shares(votes), "name": self.names[index]}
+        return {"pixels": pixels, "target": self.target(index), "name": self.names[index]}
 
 
 def find_photographs(places: Sequence) -> list[Path]:

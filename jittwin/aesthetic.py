@@ -67,36 +67,34 @@ def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | No
     """adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name,
     if that is a folder.
 
-    random: the tower is not trained, of the architecture `tower` (a key of PRESETS) or that the adapter was trained on;
-    without an adapter nothing is trained. UserError: something is missing, damaged, or does not belong together.
+    random: where there is no such folder, go on with an untrained tower of the architecture `tower` (a key of PRESETS)
+    or of that which the adapter was trained on; without an adapter nothing is trained. UserError: something is missing,
+    damaged, or does not belong together.
     """
-    found = None if adapter is None else read_adapter(adapter)
-    if random:
-        made = _random_tower(os.fspath(tower or (found and found.model_name) or "tiny"))
-    elif found is None:
+    if adapter is None and not random:
         raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
                         "--random-weights")
-    else:
-        made = read_tower(_tower_folder(found, tower))
+    found = None if adapter is None else read_adapter(adapter)
+    name = os.fspath(tower or (found.model_name if found else "tiny"))
+    untrained = not os.path.isdir(name)
+    if untrained and not random:
+        raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
+    made = _random_tower(name) if untrained else read_tower(name)
     if found is None:
         config = AestheticConfig(made.config)
         return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
     check_adapter(found, made.config)
-    return Scorer(AestheticConfig(made.config, found.config, num_classes=found.num_classes), made, found.arrays, random)
+    config = AestheticConfig(made.config, found.config, num_classes=found.num_classes)
+    return Scorer(config, made, found.arrays, untrained)
 
 
-def _tower_folder(adapter, tower) -> str:
-    name = adapter.model_name
-    if name.startswith(RANDOM):
-        raise UserError(f"{adapter.source}: was trained on an untrained tower ({name}): add --random-weights, and its "
-                        "scores mean nothing")
-    where = os.fspath(tower) if tower is not None else name
-    if not os.path.isdir(where):
-        known = f"was trained on {name!r}" if name else "does not tell its tower"
-        missing = "which is no folder here" if tower is None else f"and {where!r} is no folder"
-        raise UserError(f"{adapter.source}: {known}, {missing}: give the folder with that model's config.json and "
-                        "model.safetensors")
-    return where
+def _which_tower(name: str, tower) -> str:
+    """What is wrong about an adapter's tower, and the remedy."""
+    if tower is None and name.startswith(RANDOM):
+        return f"was trained on an untrained tower ({name}): its scores mean nothing; --random-weights gives them"
+    known = f"was trained on {name!r}" if name else "does not tell its tower"
+    missing = "which is no folder here" if tower is None else f"and {os.fspath(tower)!r} is no folder"
+    return f"{known}, {missing}: give that model's hub folder (--tower, in scripts --model)"
 
 
 def _random_tower(name: str) -> Tower:
@@ -157,11 +155,11 @@ class Predictor:
 
 
 class ScorerPredictor(Predictor):
-    """The predictor of a scorer on a backend that is set up; adapters are merged into the tower's weights."""
+    """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights."""
 
-    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH):
+    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32"):
         super().__init__(scorer.config.tower.image_size, batch)
-        self.backend, self.scorer = backend, scorer
+        self.backend, self.scorer, self.dtype = backend, scorer, dtype
         self.network = backend.build("aesthetic", scorer.config)
         backend.load_numpy(self.network, scorer.state())
         backend.train_mode(self.network, False)
@@ -173,7 +171,8 @@ class ScorerPredictor(Predictor):
 
     @cached_property
     def provenance(self) -> dict:
-        return self.scorer.provenance()
+        return self.scorer.provenance() | {"backend": self.backend.name, "device": self.backend.device,
+                                           "dtype": self.dtype}
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
@@ -184,8 +183,7 @@ class ScorerPredictor(Predictor):
 class AestheticPredictor(ScorerPredictor):
     """The original's predictor on either backend.
 
-    lora_weights_path: see read_adapter; None only with random_model. model_name: hub folder of the tower, with
-    random_model a key of PRESETS; None takes the one the adapter names. device: "cpu", "cuda", "auto". dtype:
+    lora_weights_path, model_name, random_model: see read_scorer. device: "cpu", "cuda", "auto". dtype:
     "float32", "bfloat16", "float16", "auto": bfloat16 on a GPU, float32 on the CPU. num_threads: None takes all.
     Raises PredictorError, a UserError and a ValueError: weights are missing or damaged, no such device.
     """
@@ -195,21 +193,23 @@ class AestheticPredictor(ScorerPredictor):
                  batch: int = BATCH):
         try:
             scorer = read_scorer(lora_weights_path, model_name, random_model)
-            super().__init__(ready_backend(backend, device, dtype, num_threads), scorer, batch)
+            ready, dtype = ready_backend(backend, device, dtype, num_threads)
+            super().__init__(ready, scorer, batch, dtype)
         except UserError as error:
             raise PredictorError(str(error)) from error
 
 
-def ready_backend(name: str, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Backend:
-    """A backend, set up; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32."""
+def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
+                  threads: int | None = None) -> tuple[Backend, str]:
+    """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32."""
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}{choose_from(dtype, DTYPES)}")
     backend = load_backend(name)
 
-    def setup(where: str) -> Backend:
-        precision = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
-        backend.setup(device=where, precision=precision, threads=threads)
-        return backend
+    def setup(where: str) -> tuple[Backend, str]:
+        chosen = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
+        backend.setup(device=where, precision=chosen, threads=threads)
+        return backend, chosen
 
     if device != "auto":
         return setup(device)
@@ -257,7 +257,7 @@ def add_tower_argument(parser) -> None:
                         "trained on (default: as they name it); with --random-weights an architecture, such as tiny")
 
 
-def load_metric(args: argparse.Namespace, backend: Backend) -> AestheticMetric:
+def load_metric(args: argparse.Namespace, backend: Backend, dtype: str) -> AestheticMetric:
     """From the arguments of add_metric_arguments. UserError: see read_scorer."""
     scorer = read_scorer(args.aesthetic_weights, args.tower, args.random_weights)
-    return AestheticMetric(ScorerPredictor(backend, scorer, args.batch))
+    return AestheticMetric(ScorerPredictor(backend, scorer, args.batch, dtype))

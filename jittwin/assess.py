@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     check_output(args.output)
     images = gather(args.images)
-    backend = ready_backend(args.backend, args.device, args.dtype, args.threads)
-    judges = [importlib.import_module(ASSESSED[name].module).load_metric(args, backend) for name in wanted]
+    ready = ready_backend(args.backend, args.device, args.dtype, args.threads)
+    judges = [importlib.import_module(ASSESSED[name].module).load_metric(args, *ready) for name in wanted]
     found = assess(images, judges, args.batch, args.workers, thumbnails=bool(args.report))
     for line in lines(found):
         print(line)

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from jittwin import fid as fid_command
+from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
+from jittwin.assess import assess
 from jittwin.backend import load_backend
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.generate import Renderer, Sampler
@@ -31,18 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 class Evaluation:
-    """FID of the pictures that some networks make, and their mask accuracy where a segmenter is given.
+    """FID of the pictures that some networks make, and their mask accuracy and aesthetic score where asked for.
 
     segmenter: a SegFormer's weights. real: photographs of the label maps, whose mask accuracy is what to hope for.
-    UserError, before any picture is made: no weights, no reference.
+    aesthetic: adapters of the aesthetic scorer, whose tower is args.tower. UserError, before any picture is made: no
+    weights, no reference.
     """
 
-    def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None):
+    def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None,
+                 aesthetic: str | None = None):
         self.args, self.real = args, real
         self.backend = load_backend(args.backend)
         self.backend.setup(device=args.device, threads=args.threads)
         self.scorer = fid_command.scorer(args, self.backend)
         self.masks = MaskAccuracy(self.backend, segmenter, workers=args.workers) if segmenter else None
+        self.aesthetic = None
+        if aesthetic:
+            scorer = read_scorer(aesthetic, args.tower, args.random_weights)
+            self.aesthetic = AestheticMetric(ScorerPredictor(self.backend, scorer, args.batch))
         self.reference = self.scorer.statistics(args.reference)
 
     def settings(self) -> dict:
@@ -50,7 +58,8 @@ class Evaluation:
         args = self.args
         return {"labels": ImageSet(args.labels).fingerprint(), "reference": args.reference, "mode": args.mode,
                 "seed": args.seed, "width": args.width, "weights": self.scorer.inception.weights,
-                "backend": args.backend, "segmenter": self.masks and self.masks.weights, "real": self.real}
+                "backend": args.backend, "segmenter": self.masks and self.masks.weights, "real": self.real,
+                "aesthetic": self.aesthetic and self.aesthetic.provenance}
 
     @cached_property
     def upper_anchor(self) -> dict[str, float]:
@@ -68,6 +77,9 @@ class Evaluation:
             renderer.render({self.args.seed: folder})
             pictures = self.scorer.compute(ImageSet(folder), quiet=True)
             seen = self.masks.measure(folder, self.args.labels) if self.masks else {}
+            if self.aesthetic:
+                found = assess(ImageSet(folder), [self.aesthetic], self.args.batch, self.args.workers, quiet=True)
+                seen["aesthetic"] = found.summary(self.aesthetic)["mean"]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return {"fid": fid(pictures, self.reference), **seen, **self.upper_anchor}

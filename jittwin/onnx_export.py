@@ -271,13 +271,14 @@ class OnnxPredictor(Predictor):
         super().__init__(self.logits.size, batch)
         told = self.logits.metadata
         self.random = told.get("random_weights") == "True"
-        self.provenance = {key: told[key] for key in PROVENANCE if key in told}
+        self.provenance = {key: told[key] for key in (*PROVENANCE, "dtype") if key in told} | {
+            "random_weights": self.random, "backend": "onnxruntime", "device": "cpu"}
 
 
 def export_aesthetic(path: str | os.PathLike, predictor: ScorerPredictor, dtype: str = "float32") -> float:
     """Writes a scorer's graph; returns its largest difference from the predictor. UserError: see write_checked."""
     scorer = predictor.scorer
-    told = {key: str(value) for key, value in scorer.provenance().items()}
+    told = {key: str(value) for key, value in scorer.provenance().items()} | {"dtype": dtype}
     model = aesthetic_model(scorer.config, scorer.tower.arrays, scorer.trainables, dtype, told)
     return write_checked(path, model, predictor.logits, dtype)
 
@@ -293,5 +294,5 @@ def export_vision(path: str | os.PathLike, backend: Backend, tower: Tower, dtype
             pooled = backend.numpy(network.pool(network(backend.asarray(pixels))))
         return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
-    told = {"tower": tower.name, "tower_sha256": tower.sha256}
+    told = {"tower": tower.name, "tower_sha256": tower.sha256, "dtype": dtype}
     return write_checked(path, vision_model(tower.config, tower.arrays, dtype, told), twin, dtype)

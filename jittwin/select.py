@@ -6,10 +6,12 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from jittwin.aesthetic import add_tower_argument
 from jittwin.atomic import write_file
 from jittwin.charts import line_chart
 from jittwin.checkpoint_range import find_checkpoints
@@ -33,19 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "ADE20K or the challenge's 29: adds mask accuracy, and what pictures of other labels reach")
     parser.add_argument("--real", metavar="DIR", help="photographs with the label maps' names: adds the mask accuracy "
                         "they reach")
-    parser.add_argument("--aesthetic", metavar="NUMBER|CSV", help="mean aesthetic score, 1..10, of all checkpoints, or "
-                        "a file with the columns epoch and aesthetic: adds the competition's score, and ranks by it")
+    parser.add_argument("--aesthetic", metavar="NUMBER|CSV|ADAPTER", help="mean aesthetic score, 1..10: of all "
+                        "checkpoints, a file with the columns epoch and aesthetic, or the scorer's adapters, which "
+                        "measure it; with --segmenter adds the competition's score, and ranks by it")
+    add_tower_argument(parser)
     add_evaluation_arguments(parser, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Carries out `jittwin select`; raises UserError."""
     checkpoints = find_checkpoints(args.run, args.epochs)
-    for option in ("real", "aesthetic"):
+    adapter = args.aesthetic if args.aesthetic and is_adapter(args.aesthetic) else None
+    for option in ("real", *(() if adapter else ("aesthetic",))):
         if getattr(args, option) and not args.segmenter:
             raise UserError(f"--{option} is about mask accuracy: give --segmenter FILE too")
-    aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic else {}
-    evaluation, out = Evaluation(args, args.segmenter, args.real), Path(args.out)
+    if args.tower and not adapter:
+        raise UserError(f"--tower {args.tower}: belongs to adapters: give --aesthetic ADAPTER too")
+    aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic and not adapter else {}
+    evaluation, out = Evaluation(args, args.segmenter, args.real, adapter), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     settings = evaluation.settings() | {"ema": args.ema}
     rows = known_rows(out / RECORD, settings)
@@ -57,10 +64,12 @@ def run(args: argparse.Namespace) -> None:
             write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
         print(f"{name}: FID {rows[name]['fid']:.6f}", file=sys.stderr, flush=True)
     chosen = {name: dict(rows[name]) for name in checkpoints}
-    for name, value in aesthetic.items():
-        row = chosen[name]
-        row |= {"aesthetic": value, "score": a_board(row["mask_accuracy"], value, row["fid"])}
-    ranked = sorted(chosen, key=lambda name: -chosen[name]["score"] if aesthetic else chosen[name]["fid"])
+    for name, row in chosen.items():
+        if name in aesthetic:
+            row["aesthetic"] = aesthetic[name]
+        if args.segmenter and args.aesthetic:
+            row["score"] = a_board(row["mask_accuracy"], row["aesthetic"], row["fid"])
+    ranked = sorted(chosen, key=lambda name: -chosen[name].get("score", -chosen[name]["fid"]))
     write_file(out / TABLE, table(ranked, chosen))
     write_file(out / CHART, line_chart("FID of each checkpoint", "epoch", "FID",
                                        [(name, chosen[name]["fid"]) for name in checkpoints]))
@@ -73,10 +82,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def described(row: dict) -> str:
-    """Mask accuracy with its anchors, and the score, where they were measured."""
+    """Mask accuracy with its anchors, aesthetic score and the competition's, where they are known."""
     shown = (("mask accuracy", "mask_accuracy"), ("with other labels", "mask_accuracy_shuffled"),
-             ("of photographs", "mask_accuracy_real"), ("score", "score"))
+             ("of photographs", "mask_accuracy_real"), ("aesthetic", "aesthetic"), ("score", "score"))
     return "".join(f"  {title} {row[key]:.4f}" for title, key in shown if key in row)
+
+
+def is_adapter(text: str) -> bool:
+    """Whether --aesthetic names a file or folder that is no CSV, RUN/best among them."""
+    return Path(text).suffix.lower() != ".csv" and (Path(text).exists() or os.sep in text)
 
 
 def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
@@ -100,7 +114,8 @@ def _aesthetic(text: str, name: str) -> float:
             return value
     except (TypeError, ValueError):
         pass
-    raise UserError(f"--aesthetic: {text!r} of epoch {name} is not a number from 0 to 10 (a file's name ends in .csv)")
+    raise UserError(f"--aesthetic: {text!r} of epoch {name} is not a number from 0 to 10, and no file "
+                    "(.csv, or adapters) of that name is there")
 
 
 def known_rows(path: Path, settings: dict) -> dict[str, dict]:

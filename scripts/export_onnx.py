@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
                         "--random-weights")
     if args.export_siglip or args.all:
         print(NO_TEXT, file=sys.stderr)
-    backend = ready_backend(args.backend, "cpu", "float32")
+    backend, _ = ready_backend(args.backend, "cpu", "float32")
     if aesthetic:
         predictor = ScorerPredictor(backend, read_scorer(args.weights, args.model, args.random_weights))
         path = Path(args.output or Path(args.output_dir, AESTHETIC))

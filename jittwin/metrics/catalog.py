@@ -7,7 +7,8 @@ class Metric:
     """One metric.
 
     better: "higher" or "lower". span: least and greatest value. module: of a metric of `jittwin assess`, has
-    add_metric_arguments(parser) for its options and load_metric(args, backend), a jittwin.assess.Judge.
+    add_metric_arguments(parser) for its options and load_metric(args, backend, dtype), which gives a
+    jittwin.assess.Judge.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Time and memory of both twins, side by side in one run.
 
-    python scripts/bench.py [generate|train|seeds|fid|import|all] [--size full|tiny] [--repeat N] [--json F]
+    python scripts/bench.py [generate|train|seeds|fid|tower|lora|import|all] [--size full|tiny] [--repeat N] [--json F]
 
 Every figure comes from a process of its own, jittor and torch in turn, and is the median over
 `--repeat` such pairs; a process warms up before it is timed. Wall seconds suffer from whatever
@@ -9,6 +9,8 @@ else the machine does, CPU seconds (of all threads) much less, ratios least.
   train     one training iteration (G and D step) at batch 1 and full size, without a perceptual loss
   seeds     20 noise seeds of one label map, as a multiple of one
   fid       Inception features of 64 pictures of 1024x768, decoding included (24 of 256x192 at --size tiny)
+  tower     SigLIP's vision tower so400m-patch16-512 on one picture
+  lora      one training step of the aesthetic model on that tower, at batch 1
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
 """
 import argparse
@@ -32,12 +34,15 @@ from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
 from jittwin.metrics.images import ImageSet  # noqa: E402
 from jittwin.metrics.scorer import FidScorer  # noqa: E402
+from jittwin.models import siglip  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 from jittwin.weights import read_weights, write_weights  # noqa: E402
 
-MEASURES = ("generate", "train", "seeds", "fid", "import")
+MEASURES = ("generate", "train", "seeds", "fid", "tower", "lora", "import")
+WITHOUT_WEIGHTS = {"tower", "lora", "import"}     # measures that read no file
 SEEDS = 20
+TOWER = "so400m-patch16-512"
 PICTURES = {"full": (64, 1024, 768), "tiny": (24, 256, 192)}     # how many, width, height
 MODELS = {"E": "apf_gan.encoder", "G": "apf_gan.generator", "D": "apf_gan.discriminator"}
 
@@ -139,11 +144,31 @@ def fid(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: scorer.compute(images, quiet=True), warm=0, times=1) | {"memory": backend.memory()}
 
 
+def pixels(backend, config):
+    """One picture of the built-in landscapes, as the tower takes it."""
+    return backend.asarray(siglip.preprocess(render(0, 640, 480)[0], config)[None])
+
+
+def tower(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), siglip.PRESETS["tiny" if size == "tiny" else TOWER]
+    module = backend.build("siglip", config)
+    backend.load_numpy(module, siglip.random_tower(config))
+    backend.train_mode(module, False)
+    x = pixels(backend, config)
+
+    def forward():
+        with backend.no_grad():
+            backend.numpy(module(x))
+
+    return timed(forward, warm=1, times=3) | {"memory": backend.memory()}
+
+
 def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
-WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "import": imported}
+WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
+           "import": imported}
 
 
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
@@ -211,7 +236,7 @@ def main() -> None:
     print(f"{report['machine']}\n{args.size} size; wall, CPU, peak resident memory; ratio = jittor / torch")
     with tempfile.TemporaryDirectory() as folder:
         chosen = MEASURES if args.measure == "all" else [args.measure]
-        if set(chosen) - {"import"}:
+        if set(chosen) - WITHOUT_WEIGHTS:
             in_process("weights", "torch", args.size, Path(folder))
         for measure in chosen:
             report[measure] = compare(measure, args.size, args.repeat, Path(folder))

@@ -184,12 +184,19 @@ class _Dropout(torch.autograd.Function):
 
 def _dropped(x, p: float, first: int, second: int):
     """Element i stays where the upper 24 bits of a 32-bit hash of i, keyed by `first` and `second`, are at least
-    p 2^24. The multipliers are those of MurmurHash3."""
-    h = _signed(first) + _signed(0x9E3779B1) * torch.arange(x.numel(), device=x.device).to(torch.int32)
-    h = (h ^ _shifted(h, 16)) * _signed(0x85EBCA6B) ^ _signed(second)
-    h = (h ^ _shifted(h, 13)) * _signed(0xC2B2AE35)
-    kept = _shifted(h ^ _shifted(h, 16), 8) >= round(p * 2 ** 24)
-    return x * kept.reshape(x.shape) * (1 / (1 - p) if p < 1 else 0.0)
+    p 2^24. The multipliers are those of MurmurHash3. On a CPU block by block, so that the numbers stay in the cache."""
+    x = x.contiguous()
+    y, scale = torch.empty_like(x), 1 / (1 - p) if p < 1 else 0.0
+    count = x.numel() if x.is_cuda else min(x.numel(), 1 << 16)
+    numbers = torch.arange(count, device=x.device).to(torch.int32) * _signed(0x9E3779B1)
+    for at in range(0, x.numel(), max(count, 1)):
+        given, result = x.view(-1)[at:at + count], y.view(-1)[at:at + count]
+        h = numbers[:len(given)] + _signed((first + 0x9E3779B1 * at) & 0xFFFFFFFF)
+        h = h.bitwise_xor_(_shifted(h, 16)).mul_(_signed(0x85EBCA6B)).bitwise_xor_(_signed(second))
+        h = h.bitwise_xor_(_shifted(h, 13)).mul_(_signed(0xC2B2AE35))
+        h = _shifted(h.bitwise_xor_(_shifted(h, 16)), 8)
+        torch.mul(given, (h >= round(p * 2 ** 24)).to(x.dtype).mul_(scale), out=result)
+    return y
 
 
 def _signed(number: int) -> int:
@@ -199,7 +206,7 @@ def _signed(number: int) -> int:
 
 def _shifted(h, by: int):
     """To the right, with zeros coming in."""
-    return h >> by & (1 << 32 - by) - 1
+    return (h >> by).bitwise_and_((1 << 32 - by) - 1)
 
 
 def set_precision(name: str):

@@ -171,19 +171,33 @@ def read_legacy(stream: BinaryIO, where: str) -> Any:
 
 
 def plain(content: Any, where: str) -> Any:
-    """What `read_zip` and `read_legacy` return, as dictionaries, lists, tuples, numbers, text, None and arrays."""
-    if isinstance(content, Tensor):
-        return content.array()
-    if isinstance(content, Array):
-        return content.value.item() if np.ndim(content.value) == 0 else plain(content.value, where)
-    if isinstance(content, dict):
-        return type(content)((plain(key, where), plain(value, where)) for key, value in content.items())
-    if isinstance(content, (list, tuple)):
-        return type(content)(plain(value, where) for value in content)
-    if content is None or isinstance(content, (*_LEAVES, np.ndarray)):
-        return content
-    raise WeightsError(f"{where}: holds {type(content).__name__}; only arrays, numbers, text, lists and dictionaries "
-                       "are read")
+    """What `read_zip` and `read_legacy` return, as dictionaries, lists, tuples, numbers, text, None and arrays.
+
+    What the file mentions often is converted once: a few bytes could ask for more copies than there is memory.
+    """
+    known = {}
+
+    def converted(value: Any) -> Any:
+        if value is None or isinstance(value, (*_LEAVES, np.ndarray)):
+            return value
+        if id(value) not in known:
+            known[id(value)] = taken_apart(value)
+        return known[id(value)]
+
+    def taken_apart(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.array()
+        if isinstance(value, Array):
+            number = isinstance(value.value, np.ndarray) and not value.value.shape
+            return value.value.item() if number else converted(value.value)
+        if isinstance(value, dict):
+            return type(value)((converted(key), converted(part)) for key, part in value.items())
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(converted, value))
+        raise WeightsError(f"{where}: holds {type(value).__name__}; only arrays, numbers, text, lists and dictionaries "
+                           "are read")
+
+    return converted(content)
 
 
 def write_zip(stream: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,8 @@
 """Adapter files: every form read and written, nothing lost, what does not fit refused in one line."""
 import argparse
 import json
+import pickle
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -137,6 +139,7 @@ A = f"{PREFIX}encoder.layers.1.mlp.fc2.lora_A.default.weight"
     (lambda c: c["config"].pop("lora_r"), "describe no LoRA \\('lora_r' is missing\\)"),
     (lambda c: c["config"].update(lora_r=8), "settings say rank 8, its arrays have rank 4"),
     (lambda c: c["config"].update(lora_alpha="x"), "describe no LoRA"),
+    (lambda c: c["config"].update(lora_alpha=[[8]]), "setting lora_alpha is a list"),
     (lambda c: c["config"].update(hidden_size=64), "settings say width 64, its arrays 32"),
     (lambda c: c["state_dict"].pop(A), "1 missing: .*layers.1.mlp.fc2.lora_A"),
     (lambda c: c["state_dict"].update({A: np.zeros((4, 40), np.float32)}), r"\(4, 40\) instead of \(4, 48\)"),
@@ -270,3 +273,22 @@ def test_content_of_another_file(tmp_path):
     write_weights(tmp_path / "a.npz", {"x": np.zeros(1)})
     with pytest.raises(UserError, match="what is read here is a PyTorch .pth"):
         read_content(tmp_path / "a.npz")
+
+
+def test_a_hostile_file_neither_runs_nor_fills_the_memory(tmp_path):
+    def zipped(description: bytes):
+        with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+            archive.writestr("archive/data.pkl", description)
+        return tmp_path / "a.pth"
+
+    many = [0] * 10
+    for _ in range(30):                     # 10^31 numbers, were each mention a copy
+        many = [many] * 10
+    found = read_content(zipped(pickle.dumps({"x": many}, 2)))
+    assert len(found["x"]) == 10 and found["x"][0] is found["x"][9]
+    circle = []
+    circle.append(circle)
+    for content, message in ((circle, "damaged"), ({"x": print}, "refused: .*print"), ({"x": {1}}, "refused|damaged"),
+                             ({"x": b"ab"}, "holds")):
+        with pytest.raises(UserError, match=message):
+            read_content(zipped(pickle.dumps(content, 2 if "ab" not in str(content) else 3)))

@@ -133,7 +133,8 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
     """The adapter in a file's arrays and settings; checks every name, shape and size against the others."""
     for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "model_name"):
         if not isinstance(settings.get(name), (int, float, str, type(None))):
-            raise UserError(f"{where}: its setting {name} is a {type(settings[name]).__name__}; legal: a number or text")
+            kind = type(settings[name]).__name__
+            raise UserError(f"{where}: its setting {name} is a {kind}; legal: a number or text")
     try:
         lora = LoraConfig(settings["lora_r"], settings["lora_alpha"], float(settings.get("lora_dropout", 0.0)))
     except (KeyError, TypeError, ValueError) as error:

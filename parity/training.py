@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
@@ -143,19 +144,17 @@ class Memory:
         return 0
 
 
-class Widened:
-    """A loader whose pictures are float64."""
+@contextlib.contextmanager
+def widened(side: Side) -> Iterator[None]:
+    """Inside, while the framework computes in float64, so do tensors made of float32 arrays."""
+    asarray = side.backend.asarray
 
-    def __init__(self, loader):
-        self.loader = loader
+    def wide(array, dtype=None):
+        array = np.asarray(array)
+        return asarray(array.astype(np.float64) if array.dtype == np.float32 else array, dtype)
 
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def epoch(self, epoch: int, start: int = 0):
-        for batch in self.loader.epoch(epoch, start):
-            yield {key: a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a
-                   for key, a in batch.items()}
+    with mock.patch.object(side.backend, "asarray", wide) if side.wide else contextlib.nullcontext():
+        yield
 
 
 def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> Trainer:
@@ -175,10 +174,8 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
             return super().train_step(batch, clock)
 
         def epoch_saved(self, name, state):
-            pass                            # its files would be made from those of a checkpoint
+            """Its files are made from those of a checkpoint, which there is none of."""
 
-        def loader(self):
-            return Widened(super().loader()) if side.wide else super().loader()
 
     return Trainer(Task(config, side.backend, None, folder), side.backend, config, folder,
                    {"task": case.task, "backend": side.name, "data": None})
@@ -204,7 +201,7 @@ def gradients_kept(backend) -> Iterator[dict[int, np.ndarray]]:
 def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None, steps: int) -> Outcome:
     """In a worker: train to `steps` steps of the whole run, from a checkpoint or, where state is None, anew."""
     backend = side.backend
-    with tempfile.TemporaryDirectory() as folder, gradients_kept(backend) as kept:
+    with tempfile.TemporaryDirectory() as folder, gradients_kept(backend) as kept, widened(side):
         run = trainer(side, load(case), size, steps, folder)
         run.checkpoints = memory = Memory(arrays, state)
         if state:

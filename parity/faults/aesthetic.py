@@ -1,9 +1,10 @@
 """Faults of the SigLIP tower and of the aesthetic model."""
 from parity.faults.fault import Fault
-from parity.faults.where import AESTHETIC, SIGLIP
+from parity.faults.where import AESTHETIC, AESTHETIC_TRAINING, MERGED, SIGLIP
 
 S, OPS, LAYERS = "backbones/siglip.py", "nn/ops.py", "nn/layers.py"
 KERNELS, DROPS = "nn/transformer_kernels.py", "nn/training_kernels.py"
+A, LORA, OPTIM = "assess/aesthetic.py", "nn/lora.py", "nn/optim.py"
 
 FAULTS = (
     Fault("siglip_norm_epsilon", "", S,
@@ -54,10 +55,6 @@ FAULTS = (
     Fault("checkpoint_without_cotangent", "", DROPS,
           "jt.grad((y * g.detach()).sum(), [*wanted", "jt.grad(y.sum(), [*wanted",
           "layers that are computed again forget the gradient that comes in", (AESTHETIC,)),
-    Fault("checkpoint_without_parameters", "", OPS,
-          "Checkpoint(module, len(arguments), scope)(*arguments, *parameters)",
-          "Checkpoint(module, len(arguments), scope)(*arguments)",
-          "layers that are computed again are not trained", (AESTHETIC,)),
     Fault("dropout_unscaled", "", DROPS,
           "float({1 / (1 - p) if p < 1 else 0.0!r})", "float({1.0 if p < 1 else 0.0!r})",
           "what stays is not divided by 1 - p", (AESTHETIC,)),
@@ -78,4 +75,70 @@ FAULTS = (
     Fault("dropout_never", "S10", LAYERS,
           "return ops.dropout(x, self.p, self.site) if self.is_training() else x", "return x",
           "a fresh model is in evaluation mode for dropout", (AESTHETIC,)),
+    Fault("lora_unscaled", "", LORA,
+          "(self.lora_dropout.default(x))) * self.scaling", "(self.lora_dropout.default(x)))",
+          "adapters are not scaled by alpha / r", (AESTHETIC,)),
+    Fault("lora_alpha_not_divided", "", LORA,
+          "self.scaling = config.scaling", "self.scaling = config.alpha",
+          "adapters are scaled by alpha instead of alpha / r", (AESTHETIC, MERGED)),
+    Fault("lora_dropout_behind", "", LORA,
+          "self.lora_B.default(self.lora_A.default(self.lora_dropout.default(x)))",
+          "self.lora_dropout.default(self.lora_B.default(self.lora_A.default(x)))",
+          "dropout comes after the adapter instead of before it", (AESTHETIC,)),
+    Fault("lora_base_dropped", "", LORA,
+          "y = self.base_layer(x)", "y = self.base_layer(self.lora_dropout.default(x))",
+          "the frozen layer sees dropout too", (AESTHETIC,)),
+    Fault("lora_base_trained", "S9", LORA,
+          "    freeze(module)\n", "    pass\n",
+          "the tower is trained along with its adapters", (AESTHETIC, AESTHETIC_TRAINING)),
+    Fault("lora_merged_unscaled", "", LORA,
+          "(weight + share * self.scaling * change)", "(weight + share * change)",
+          "merging forgets alpha / r", (MERGED,)),
+    Fault("lora_merged_twice", "", LORA,
+          "        if self.merged:\n            return y\n", "",
+          "merged adapters still add their part", (MERGED,)),
+    Fault("lora_unmerged_by_adding", "", LORA,
+          "part.add(-1)", "part.add(1)", "taking adapters out puts them in once more", (MERGED,)),
+    Fault("head_gelu_tanh", "", A,
+          "from jt_models.nn.layers import GELU, Dropout", "from jt_models.backbones.siglip import GELUTanh as GELU\n"
+          "from jt_models.nn.layers import Dropout",
+          "the head has the tower's GELU", (AESTHETIC,)),
+    Fault("first_token_pooled", "", A,
+          "return ops.mean_dims(hidden, (1,))[:, 0]", "return hidden[:, 0]",
+          "the first token stands for all, as a class token would", (AESTHETIC,)),
+    Fault("emd_without_root", "", A,
+          "ops.mean((ops.mean_dims(gap * gap, (1,)) + SOFTENING).sqrt())", "ops.mean(gap * gap)",
+          "the loss is the squared distance", (AESTHETIC,)),
+    Fault("emd_root_of_mean", "", A,
+          "ops.mean((ops.mean_dims(gap * gap, (1,)) + SOFTENING).sqrt())", "(ops.mean(gap * gap) + SOFTENING).sqrt()",
+          "the root is taken once for the whole batch", (AESTHETIC,)),
+    Fault("emd_without_sums", "", A,
+          "gap = _cumulative(ops.softmax(logits) - target)", "gap = ops.softmax(logits) - target",
+          "probabilities are compared, not their sums", (AESTHETIC,)),
+    Fault("decay_spares_biases", "", OPTIM,
+          'decay = group["weight_decay"]\n', 'decay = group["weight_decay"] if len(parameter.shape) > 1 else 0.0\n',
+          "biases are not decayed", (AESTHETIC, AESTHETIC_TRAINING)),
+    Fault("clipped_per_group", "", OPTIM,
+          "            self.clip(clip)\n",
+          "            every, clipped = self.gradients, {}\n"
+          "            for group in self.groups:\n"
+          '                self.gradients = {name: every[name] for name in group["params"] if name in every}\n'
+          "                self.clip(clip)\n"
+          "                clipped.update(self.gradients)\n"
+          "            self.gradients = clipped\n",
+          "each group is clipped by its own norm", (AESTHETIC_TRAINING,)),
+    Fault("one_rate_for_all_groups", "", "backend.py",
+          'group["lr"] = rate', 'group["lr"] = rates[0]',
+          "the head learns at the rate of the adapters", (AESTHETIC_TRAINING,)),
+    Fault("rates_one_step_late", "C1", OPTIM,
+          "        if clip is not None:\n            self.clip(clip)\n        for group in self.groups:\n",
+          "        if clip is not None:\n            self.clip(clip)\n"
+          '        rates = [group["lr"] for group in self.groups]\n'
+          '        for group, rate in zip(self.groups, getattr(self, "rates", rates)):\n'
+          '            group["lr"] = rate\n'
+          "        self.rates = rates\n        for group in self.groups:\n",
+          "a step goes by the rate of the one before, so warm-up is one step late", (AESTHETIC_TRAINING,)),
+    Fault("dropout_not_reseeded", "", "backend.py",
+          "        jt.set_seed(value)\n        ops.seed_dropout(value)\n", "        jt.set_seed(value)\n",
+          "every step drops the same elements", (AESTHETIC_TRAINING,)),
 )

@@ -1,7 +1,7 @@
 """Faults of layers: norms, convolutions, what is a parameter and what a buffer."""
 from parity.faults.fault import Fault
-from parity.faults.where import (DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR, INCEPTION, NETWORKS,
-                                 OPTIMIZERS, VGG)
+from parity.faults.where import (AESTHETIC_TRAINING, DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR,
+                                 INCEPTION, NETWORKS, OPTIMIZERS, VGG)
 
 LAYERS = "nn/layers.py"
 
@@ -108,5 +108,5 @@ FAULTS = (
           "class ids arrive as float32", (ENVIRONMENT, DATA)),
     Fault("gradients_applied_at_once", "O2", "backend.py",
           "        if not accumulate:\n", "        if True:\n",
-          "accumulation steps after every batch", (OPTIMIZERS,)),
+          "accumulation steps after every batch", (OPTIMIZERS, AESTHETIC_TRAINING)),
 )

@@ -1,6 +1,7 @@
 """Faults of losses, augmentation and optimizers."""
 from parity.faults.fault import Fault
-from parity.faults.where import AUGMENT, ENCODER, NETWORKS, OBJECTIVE, OPTIMIZERS, TRAINING
+from parity.faults.where import (AESTHETIC, AESTHETIC_TRAINING, AUGMENT, ENCODER, NETWORKS, OBJECTIVE, OPTIMIZERS,
+                                 TRAINING)
 
 LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels.py"
 
@@ -114,11 +115,11 @@ FAULTS = (
           "            self.gradients[name] = gradient if before is None else before + gradient\n",
           "            self.gradients[name] = gradient if before is None else before + gradient\n"
           "            self.steps[name] += 1\n",
-          "steps count backward passes", (OPTIMIZERS, TRAINING)),
+          "steps count backward passes", (OPTIMIZERS, TRAINING, AESTHETIC_TRAINING)),
     Fault("gradient_overwritten", "", OPTIM,
           "self.gradients[name] = gradient if before is None else before + gradient",
           "self.gradients[name] = gradient",
-          "of accumulated gradients only the last counts", (OPTIMIZERS,)),
+          "of accumulated gradients only the last counts", (OPTIMIZERS, AESTHETIC_TRAINING)),
     Fault("unused_parameters_skipped", "O5", OPTIM,
           'return jt.zeros(self.parameters[name].shape) if self.form == "jittor" else None', "return None",
           "parameters that the loss does not reach keep their moments", (OPTIMIZERS, TRAINING)),
@@ -127,7 +128,7 @@ FAULTS = (
           "parameters that the loss does not reach have a zero gradient in every form", (OPTIMIZERS,)),
     Fault("decay_coupled", "O3", OPTIM,
           "    decoupled = True", "    decoupled = False",
-          "AdamW's weight decay enters the moments", (OPTIMIZERS,)),
+          "AdamW's weight decay enters the moments", (OPTIMIZERS, AESTHETIC, AESTHETIC_TRAINING)),
     Fault("decay_default", "O3", OPTIM,
           "weight_decay: float = 0.01):", "weight_decay: float = 0.0):",
           "AdamW has Jittor's default decay, none", (OPTIMIZERS,)),
@@ -142,11 +143,11 @@ FAULTS = (
           "            self.gradients = {name: g * factor for name, g in self.gradients.items()}",
           "            self.gradients = {name: g * min(1.0, limit / (float((g * g).sum().numpy()[0]) ** 0.5 + 1e-6))\n"
           "                              for name, g in self.gradients.items()}",
-          "each gradient is clipped by its own norm", (OPTIMIZERS,)),
+          "each gradient is clipped by its own norm", (OPTIMIZERS, AESTHETIC_TRAINING)),
     Fault("moments_not_restored", "", OPTIM,
           'if f"{name}/{quantity}" in arrays:', "if quantity in arrays:",
-          "a resumed run begins with empty moments", (OPTIMIZERS, TRAINING)),
+          "a resumed run begins with empty moments", (OPTIMIZERS, TRAINING, AESTHETIC_TRAINING)),
     Fault("steps_not_restored", "", OPTIM,
           'self.steps[name] = int(arrays[f"{name}/step"])', "self.steps[name] = 0",
-          "a resumed run counts its steps anew", (OPTIMIZERS, TRAINING)),
+          "a resumed run counts its steps anew", (OPTIMIZERS, TRAINING, AESTHETIC_TRAINING)),
 )

@@ -8,6 +8,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 from jittwin import config as settings
 from jittwin.engine.checkpoint import Checkpoints
@@ -29,7 +30,8 @@ def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps:
     """In a worker: a new run of `steps` steps, with a checkpoint after each."""
     case, file = load(case), Path(folder, "settings.yaml")
     file.write_text(settings.dump(replace(case.config(size), max_steps=steps, save_every=1)))
-    train(case.task, side.name, out=folder, yaml_path=str(file))
+    with all_kept():
+        train(case.task, side.name, out=folder, yaml_path=str(file))
     return {}
 
 
@@ -37,8 +39,14 @@ def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps
     """In a worker: the run goes on from checkpoint `start` to `steps` steps."""
     checkpoints = Checkpoints(folder)
     checkpoints.point_to(start, checkpoints.state(start))
-    train(load(case).task, side.name, out=folder, resume=True, overrides=[f"max_steps={steps}"])
+    with all_kept():
+        train(load(case).task, side.name, out=folder, resume=True, overrides=[f"max_steps={steps}"])
     return {}
+
+
+def all_kept():
+    """A context in which no checkpoint is thrown away, such as those inside an epoch."""
+    return mock.patch.object(Checkpoints, "_retain")
 
 
 def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> Arrays:

@@ -31,7 +31,7 @@ def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Ar
     "update <network>", "update statistics of <network>", "update moments of <optimizer>": the differences, one
     vector each; parameters that a new phase adds count from their initial values; "losses": of the last step;
     "counts": of the optimizers' steps; "rates": learning rates; "position": epoch, step, and steps in all;
-    "update frozen weights of <network>": of what no checkpoint holds;
+    "update frozen weights of <network>": of what no checkpoint holds; "measures": of an epoch just finished;
     "still": the gradients of the parameters of that name, as a share of the largest one. The updates leave those out.
     """
     parts: dict[str, list] = {}
@@ -50,6 +50,8 @@ def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Ar
     found = {kind: np.concatenate(arrays) for kind, arrays in parts.items()}
     found["losses"] = np.array([outcome.losses[name] for name in sorted(outcome.losses)])
     found["position"] = np.array([outcome.state[name] for name in ("epoch", "step", "global_step")])
+    if measures := outcome.state.get("measures"):
+        found["measures"] = np.array([measures[name] for name in sorted(measures)], np.float64)    # None is NaN
     if outcome.rates:
         found["rates"] = np.concatenate([outcome.rates[name] for name in sorted(outcome.rates)])
     if outcome.gradients:

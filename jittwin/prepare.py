@@ -68,11 +68,12 @@ def _contents(index):
     """Lines about AVA.txt and the listing."""
     import numpy as np
 
-    from jittwin.data.ava import mean_and_deviation
+    from jittwin.data.ava import shares
+    from jittwin.models.aesthetic import mean_score
 
     scores = index.scores
-    counts = np.array([votes.sum() for votes in scores.values()])
-    means = np.array([mean_and_deviation(votes)[0] for votes in scores.values()])
+    votes = np.array(list(scores.values()))
+    counts, means = votes.sum(axis=1), mean_score(shares(votes))
     yield (f"{scores.path}: {len(scores)} rated pictures, {counts.min():.0f} to {counts.max():.0f} votes each "
            f"(median {np.median(counts):.0f}), mean rating {means.mean():.3f}, deviation {means.std():.3f}")
     skipped = {"too short": scores.short, "votes that are no counts": scores.malformed, "no votes": scores.unrated,

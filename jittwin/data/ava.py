@@ -3,8 +3,8 @@
     <folder>/AVA.txt (or in AVA_Files/, AVA_dataset/)       <folder>/images/<id>.jpg (or directly in the folder)
 
 AVA.txt has 15 space-separated integers per row: running number, image id, ten vote counts, two tags, challenge.
-Pictures are read by jittwin.imaging, which turns them upright by their EXIF tag; the original program does not
-(AVA's own files rarely carry the tag). A picture that cannot be decoded is reported and left out, never replaced.
+Pictures are read by jittwin.imaging, the one decoder: it turns those with an EXIF orientation upright, which the
+original program does not. A picture that cannot be decoded is reported and left out, never replaced.
 """
 import hashlib
 import os

@@ -362,7 +362,10 @@ def test_a_mini_ava_is_read_like_the_real_one(tmp_path, capsys):
     arguments = ["prepare", "ava", str(tmp_path / "mini"), "--synthetic", "50", "--size", "48x32", "--photographs"]
     assert cli.main([*arguments, *map(str, photographs)]) == 0
     printed = capsys.readouterr().out
-    assert "50 rated pictures" in printed and "50 pictures decode, 0 do not" in printed
+    votes = np.array(list(read_scores(tmp_path / "mini" / "AVA.txt").values()))
+    mean = np.mean([mean_and_deviation(row)[0] for row in votes])
+    assert f"50 rated pictures, {votes.sum(1).min():.0f} to" in printed and f"mean rating {mean:.3f}" in printed
+    assert "50 pictures decode, 0 do not" in printed
     assert "split lists: 35 to train, 15 to test" in printed  # photographs 0 and 5 of 7 are tested on
     assert "split official: 34 to train, 1 to choose, 15 to test" in printed
     rows = [line.split() for line in (tmp_path / "mini" / "AVA.txt").read_text().splitlines()]

@@ -238,6 +238,8 @@ def test_lower_precision_stays_close(backend, tower, trained, pixels, target):
         found = logits(model, pixels)
         assert found.dtype == np.float32 and 0 < np.abs(found - full).max() < 0.02
         assert all(array.dtype == np.float32 for array in gradients(backend, model, pixels, target).values())
+        with pytest.raises(UserError, match="unknown precision 'bf16'.*choose from float32, bfloat16, float16"):
+            backend.setup(precision="bf16")
     finally:
         backend.setup()
 

@@ -22,7 +22,7 @@ NO_TEXT = "the text tower is not exported: nothing here scores text with SigLIP"
 AESTHETIC, VISION = "model.onnx", "siglip_vision.onnx"
 
 
-def parse(argv: list[str]):
+def build_parser() -> cli.Parser:
     parser = cli.Parser(prog="python scripts/export_onnx.py", description="ONNX files of the aesthetic scorer")
     parser.add_argument("--weights", default="./best_lora.pth", metavar="FILE",
                         help="adapters (default: ./best_lora.pth)")
@@ -40,11 +40,11 @@ def parse(argv: list[str]):
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="what to compare with (default: jittor)")
     ours.add_argument("--random-weights", action="store_true", help="go on with the untrained tower of the adapters")
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(argv)
+    return parser
 
 
 def run(argv: list[str]) -> int:
-    args = parse(argv)
+    args = build_parser().parse_args(argv)
     if args.export_text:
         raise UserError(f"--export-text: {NO_TEXT}; use --export-vision or --export-aesthetic")
     vision = args.export_vision or args.export_siglip or args.all

@@ -1,9 +1,12 @@
 """Assessing pictures with a metric that needs no framework: their brightness."""
 import csv
+import importlib
+import importlib.util
 import io
 import json
 import re
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -167,7 +170,6 @@ def test_every_value_counts_in_the_histogram():
 
 
 def test_every_metric_of_assess_has_its_module():
-    import importlib
     for metric in METRICS:
         assert metric.better in ("higher", "lower") and metric.span[0] < metric.span[1]
         assert (metric.module is not None) == (metric.command == "assess")
@@ -177,3 +179,24 @@ def test_every_metric_of_assess_has_its_module():
         parser.add_argument_group = lambda *a: parser
         module.add_metric_arguments(parser)
         assert callable(module.load_metric)
+
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+INFERENCE = {"images", "--threads", "--batch_size", "--num_workers", "--show_distribution", "--no-show-distribution",
+             "--output", "--model", "--debug", "--help"}
+
+
+@pytest.mark.parametrize("name, flags", [
+    ("inference_aesthetic_lora", INFERENCE | {"--weights", "--lora_weights", "--device", "--dtype", "--backend",
+                                              "--random-weights"}),
+    ("inference_aesthetic_onnx", INFERENCE),
+    ("export_onnx", {"--weights", "--model", "--output", "--output-dir", "--opset", "--all", "--export-aesthetic",
+                     "--export-siglip", "--export-vision", "--export-text", "--backend", "--dtype", "--random-weights",
+                     "--debug", "--help"})])
+def test_the_scripts_take_the_originals_flags(name, flags, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    actions = module.build_parser()._actions
+    assert {text for action in actions for text in action.option_strings or [action.dest]} == flags | {"-h"}

@@ -118,7 +118,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 class ToyBackend(toy.Backend):
-    def setup(self, device, seed, threads):
+    def setup(self, device, seed, threads, precision):
         pass
 
 

@@ -216,9 +216,14 @@ def describe(adapter: Adapter) -> dict:
     The dropout is 0.0 as there: a file is for inference, and a run has its own setting. No array is looked at.
     """
     adapted = {name.rpartition(".")[2] for name in ADAPTED if adapter.config.adapts(f"encoder.layers.0.{name}")}
-    return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": adapter.config.alpha,
+    return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": _whole(adapter.config.alpha),
             "lora_dropout": 0.0, "lora_target_modules": [name for name in LAYER_NAMES if name in adapted],
             "num_classes": adapter.num_classes, "hidden_size": adapter.hidden_size}
+
+
+def _whole(number: float) -> float:
+    """2.0 as 2, which is how peft and the original write it."""
+    return int(number) if number == int(number) else number
 
 
 def write_adapter(path: str | os.PathLike, adapter: Adapter, format: str = "original",
@@ -262,7 +267,7 @@ def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray]
     if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= known):
         raise UserError(f"{folder}: exists and holds something else than an adapter; choose another name")
     targets = describe(adapter)["lora_target_modules"] if reference_compat else adapter.config.targets
-    settings = {**_PLAIN, "task_type": None, "r": adapter.config.r, "lora_alpha": adapter.config.alpha,
+    settings = {**_PLAIN, "task_type": None, "r": adapter.config.r, "lora_alpha": _whole(adapter.config.alpha),
                 "lora_dropout": adapter.config.dropout, "target_modules": targets, "inference_mode": True,
                 "init_lora_weights": True, "base_model_name_or_path": adapter.model_name or None,
                 "auto_mapping": {"base_model_class": "SiglipVisionModel",

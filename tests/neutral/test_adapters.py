@@ -51,12 +51,13 @@ def test_both_forms_there_and_back(tmp_path, format, name, compat):
 
 
 def test_the_originals_layout(tmp_path):
-    write_adapter(tmp_path / "best_lora.pth", adapter(), reference_compat=True, dtype="bfloat16")
+    write_adapter(tmp_path / "best_lora.pth", adapter(lora=LoraConfig(4, 8.0)), reference_compat=True, dtype="bfloat16")
     content = read_content(tmp_path / "best_lora.pth")
     assert content["config"] == {
         "model_name": "google/siglip2-so400m-patch16-512", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], "num_classes": 10,
         "hidden_size": 32}
+    assert type(content["config"]["lora_alpha"]) is int
     state = content["state_dict"]
     keys = list(state)
     assert len(keys) == 2 * 12 + 6 + 6 and {str(array.dtype) for array in state.values()} == {"bfloat16"}

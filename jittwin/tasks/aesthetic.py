@@ -24,7 +24,7 @@ from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.correlation import quality_metrics
 from jittwin.models.aesthetic import (
-    FROZEN, AestheticConfig, distribution, emd, initial_trainables, mean_score, tower_state, trainable_keys)
+    FROZEN, TRAINED, AestheticConfig, distribution, emd, initial_trainables, mean_score, tower_state, trainable_keys)
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
 from jittwin.models.siglip import Tower, random_tower, read_tower
@@ -48,7 +48,8 @@ class Config(RunConfig):
                  "epochs": 4, "lr": 5e-3, "head_lr": 5e-3, "synthetic_images": 160, "log_every": 1},
     }
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
-        *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers")
+        *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers",
+        "gradient_checkpointing")
 
     seed: int = 42
     accumulation: int = 2
@@ -179,7 +180,7 @@ class Task(Plain):
         backend, config = self.backend, self.config
         module = backend.build("aesthetic", self.model, gradient_checkpointing=config.gradient_checkpointing)
         trained = trainable_keys(self.model)
-        backend.load_numpy(module, tower_state(self.tower.arrays), tuple(trained))
+        backend.load_numpy(module, tower_state(self.tower.arrays), TRAINED)
         backend.load_numpy(module, initial_trainables(trained, config.seed), FROZEN)
         backend.train_mode(module, True)
         parameters = backend.parameters(module)

@@ -125,7 +125,10 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, backend, ava, tmp_path)
 
 
 def test_the_originals_checkpoint_is_resumed_exactly(whole, backend, ava, tmp_path):
-    """By `--continue FILE` and by the original's command, in folders that hold nothing but such a file."""
+    """By `--continue FILE` and by the original's command, in folders that hold nothing but such a file.
+
+    Gradient checkpointing changes nothing either.
+    """
     first, second = tmp_path / "first", tmp_path / "second"
     second.mkdir()
     shutil.copy(whole / "checkpoint_epoch_1.pth", second / "checkpoint_latest.pth")
@@ -134,7 +137,7 @@ def test_the_originals_checkpoint_is_resumed_exactly(whole, backend, ava, tmp_pa
              "--mlp_learning_rate", 0.01, "--dtype", "float32", "--save_dir", second, "--device", "cpu",
              "--set", "random_model=true", "--set", "architecture=tiny", "--set", "max_bad=0.05"]
     mismatch = train(backend, tmp_path / "other", ava, "--continue", whole / "checkpoint_epoch_1.pth", lora_r=8)
-    done = run(train(backend, first, ava, "--continue", whole / "checkpoint_epoch_1.pth"),
+    done = run(train(backend, first, ava, "--continue", whole / "checkpoint_epoch_1.pth", gradient_checkpointing=True),
                ["train_aesthetic_lora.py", "--backend", backend, *flags], mismatch)
     for ended, folder in zip(done, (first, second)):
         ended.ok()

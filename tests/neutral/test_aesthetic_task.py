@@ -3,6 +3,8 @@ import importlib.util
 import json
 import os
 import shlex
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,15 +15,17 @@ from jittwin import config as settings
 from jittwin import train
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
+from jittwin.data.synthetic_ava import write_mini_ava
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import AestheticConfig, trainable_keys
+from jittwin.metrics.correlation import quality_metrics
+from jittwin.models.aesthetic import AestheticConfig, distribution, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS
+from jittwin.models.siglip import PRESETS, random_tower
 from jittwin.tasks import aesthetic_files as files
-from jittwin.tasks.aesthetic import Config, Task, rate_factor
-from jittwin.weights import read_content, write_content
+from jittwin.tasks.aesthetic import BEST, Config, Task, rate_factor
+from jittwin.weights import read_content, write_content, write_weights
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_aesthetic_lora.py"
 TINY = AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8))
@@ -87,6 +91,72 @@ def test_what_decides_comes_first(tmp_path):
     for best, order in (("emd", ["emd", "srcc"]), ("srcc", ["srcc", "emd"]), ("mae", ["mae", "emd", "srcc"])):
         config = settings.resolve(Config, overrides=["preset=tiny", f"best={best}"])
         assert list(Task(config, None, None, tmp_path).best) == order
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A hub folder with a tiny tower."""
+    folder, sizes = tmp_path / "siglip2-tiny", PRESETS["tiny"]
+    folder.mkdir()
+    vision = {key: value for key, value in asdict(sizes).items() if key != "head"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": vision}))
+    write_weights(folder / "model.safetensors", {f"vision_model.{key}": array
+                                                 for key, array in random_tower(sizes, 1).items()})
+    return folder
+
+
+def test_a_tower_from_a_folder_is_named_and_remembered(hub, tmp_path):
+    changes = ["preset=tiny", "random_model=false", f"model={hub}"]
+    task = Task(settings.resolve(Config, overrides=changes), None, None, tmp_path / "run")
+    assert task.inputs() == {"tower": task.tower.sha256}
+    assert task.checkpoint_metadata()["adapter"]["model_name"] == "siglip2-tiny"
+    untrained = Task(settings.resolve(Config, overrides=["preset=tiny", "seed=5"]), None, None, tmp_path / "run")
+    assert untrained.inputs() == {} and untrained.tower.name == "random:tiny:5"
+    assert untrained.checkpoint_metadata()["adapter"]["model_name"] == "random:tiny:5"
+
+
+class Pass:
+    """Stands for a backend: arrays stay arrays, and the model's mode is noted."""
+
+    def __init__(self):
+        self.modes = []
+
+    def asarray(self, array):
+        return array
+
+    numpy = asarray
+
+    def train_mode(self, module, flag):
+        self.modes.append(flag)
+
+    def no_grad(self):
+        return nullcontext()
+
+
+def test_measures_of_a_three_way_split(tmp_path):
+    """A scorer that knows the votes of the brightest: every picture counts once, whatever the batches."""
+    write_mini_ava(tmp_path / "ava", 30, 64, 48, seed=3)
+    config = settings.resolve(Config, overrides=["preset=tiny", "split=three-way", "train_split=0.4", "batch_size=4"])
+    task = Task(config, Pass(), str(tmp_path / "ava"), tmp_path / "run")
+    assert [len(part) for part in (task.training, task.held_out, task.test)] == [12, 9, 9]
+
+    def model(pixels):
+        return np.outer(pixels.mean((1, 2, 3)), np.arange(10)) / 10
+
+    task.modules = {"model": model}
+    measures = task.evaluate(None)
+    assert task.backend.modes == [False, True] * 2
+    for prefix, part in (("", task.held_out), ("test_", task.test)):
+        samples = [part.get(index) for index in range(9)]
+        voted = np.stack([sample["target"] for sample in samples])
+        predicted = distribution(model(np.stack([sample["pixels"] for sample in samples])))
+        assert {key: measures[prefix + key] for key in BEST} == pytest.approx(quality_metrics(predicted, voted))
+        training = np.mean([task.training.get(index)["target"] for index in range(12)], 0, np.float64)
+        assert measures[f"{prefix}floor_emd"] == pytest.approx(
+            quality_metrics(np.tile(training, (9, 1)), voted)["emd"])
+    assert measures["emd"] != measures["test_emd"]
+    picture = task.sample(None)
+    assert picture.dtype == np.uint8 and picture.shape[1] > 4 * 160 and picture.shape[0] > 2 * 160
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jittwin.atomic import write_file
+from jittwin.atomic import atomic_write, write_file
 from jittwin.backend import DEVICES, PACKAGES, Backend
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED, Metric
@@ -229,5 +229,8 @@ def record(found: Assessment) -> str:
 
 def write_report(folder: Path, found: Assessment) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((TABLE, table(found)), (RECORD, record(found)), (PAGE, page(found))):
-        write_file(folder / name, content)
+    write_file(folder / TABLE, table(found))
+    write_file(folder / RECORD, record(found))
+    with atomic_write(folder / PAGE) as stream:     # thumbnails take megabytes, which need not be there at once
+        for part in page(found):
+            stream.write(part.encode())

@@ -1,5 +1,6 @@
 """Assessed pictures as one HTML page that needs nothing else: no other file, no network."""
 import base64
+from collections.abc import Iterator
 from html import escape
 
 from jittwin.charts import histogram
@@ -14,22 +15,26 @@ table{border-collapse:collapse}td,th{padding:2px 16px 2px 0;text-align:left}
 NUMBERS = ("mean", "std", "min", "max")
 
 
-def page(found) -> str:
-    """Of a jittwin.assess.Assessment: metrics, histograms, and pictures, the best by the first metric first."""
+def page(found) -> Iterator[str]:
+    """Of a jittwin.assess.Assessment, in pieces: metrics, histograms, pictures, the best by the first metric first."""
     judges = found.judges
     first = judges[0].record
-    ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
     title = f"{len(found.rows)} pictures by {first.name}"
-    charts = "".join(histogram(f"{judge.record.name}{mark(judge)}", judge.record.range,
-                               [row[judge.record.name] for row in found.rows]) for judge in judges)
-    cards = "".join(_card(place, row, judges, found.thumbnails[row["image"]])
-                    for place, row in enumerate(ranked, 1))
-    failed = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
-    failed = f"<h2>{len(found.failed)} pictures could not be read</h2><ul>{failed}</ul>" if failed else ""
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
-            f'<h1>{escape(title)}</h1>{_summary(found)}<h2>Histogram</h2>{charts}<h2>Pictures, best first</h2>'
-            f'<div class="cards">{cards}</div>{failed}</body></html>\n')
+    yield (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+           f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
+           f"<h1>{escape(title)}</h1>{_summary(found)}<h2>Histogram</h2>")
+    for judge in judges:
+        yield histogram(f"{judge.record.name}{mark(judge)}", judge.record.range,
+                        [row[judge.record.name] for row in found.rows])
+    yield '<h2>Pictures, best first</h2><div class="cards">'
+    ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
+    for place, row in enumerate(ranked, 1):
+        yield _card(place, row, judges, found.thumbnails[row["image"]])
+    yield "</div>"
+    if found.failed:
+        lines = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
+        yield f"<h2>{len(found.failed)} pictures could not be read</h2><ul>{lines}</ul>"
+    yield "</body></html>\n"
 
 
 def mark(judge) -> str:

@@ -52,7 +52,7 @@ class Scorer:
 
     def state(self) -> LazyArrays:
         """All arrays of the AestheticModel, read when they are asked for."""
-        frozen = tower_state(self.tower.arrays)
+        frozen = tower_state(self.tower.arrays, self.config.lora.targets)
         shapes = {key: array.shape for key, array in self.trainables.items()}
         return LazyArrays(frozen.shapes | shapes,
                           lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key])

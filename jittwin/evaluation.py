@@ -19,6 +19,7 @@ from jittwin.metrics.images import ImageSet
 from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.preparation import MODES
 from jittwin.metrics.statistics import fid
+from jittwin.weights import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -36,12 +37,13 @@ class Evaluation:
     """FID of the pictures that some networks make, and their mask accuracy and aesthetic score where asked for.
 
     segmenter: a SegFormer's weights. real: photographs of the label maps, whose mask accuracy is what to hope for.
-    aesthetic: adapters of the aesthetic scorer, whose tower is args.tower. UserError, before any picture is made: no
-    weights, no reference.
+    aesthetic: adapters of the aesthetic scorer, whose tower is args.tower. config: sizes of the first networks to come,
+    whose label maps are then checked before the reference is measured. UserError, before any picture is made: no
+    weights, no reference, label maps that do not fit.
     """
 
     def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None,
-                 aesthetic: str | None = None):
+                 aesthetic: str | None = None, config=None):
         self.args, self.real = args, real
         self.backend = load_backend(args.backend)
         self.backend.setup(device=args.device, threads=args.threads)
@@ -51,14 +53,19 @@ class Evaluation:
         if aesthetic:
             scorer = read_scorer(aesthetic, args.tower, args.random_weights)
             self.aesthetic = AestheticMetric(ScorerPredictor(self.backend, scorer, args.batch))
-        self.reference = self.scorer.statistics(args.reference)
+        reference = self.scorer.opened(args.reference)
+        if config is not None:
+            self.labels(config)
+        self.reference = self.scorer.statistics(reference)
 
     def settings(self) -> dict:
         """What the values depend on besides the networks."""
         args = self.args
-        return {"labels": ImageSet(args.labels).fingerprint(), "reference": args.reference, "mode": args.mode,
+        reference = fingerprint({"mean": self.reference.mean, "covariance": self.reference.covariance})
+        return {"labels": ImageSet(args.labels).fingerprint(), "reference": reference, "mode": args.mode,
                 "seed": args.seed, "width": args.width, "weights": self.scorer.inception.weights,
-                "backend": args.backend, "segmenter": self.masks and self.masks.weights, "real": self.real,
+                "backend": args.backend, "segmenter": self.masks and self.masks.weights,
+                "real": self.real and ImageSet(self.real).fingerprint(),
                 "aesthetic": self.aesthetic and self.aesthetic.provenance}
 
     @cached_property
@@ -68,10 +75,13 @@ class Evaluation:
             return {}
         return {"mask_accuracy_real": self.masks.measure(self.real, self.args.labels)["mask_accuracy"]}
 
+    def labels(self, config) -> LandscapeDataset:
+        """The label maps at the size that networks of these sizes draw."""
+        return LandscapeDataset(self.args.labels, train=False, crop_size=self.args.width or config.crop_size)
+
     def __call__(self, weights: dict, config) -> dict[str, float]:
         """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …} and more."""
-        labels = LandscapeDataset(self.args.labels, train=False, crop_size=self.args.width or config.crop_size)
-        renderer = Renderer(Sampler(self.backend, config, weights), labels)
+        renderer = Renderer(Sampler(self.backend, config, weights), self.labels(config))
         folder = Path(tempfile.mkdtemp(prefix="jittwin-"))
         try:
             renderer.render({self.args.seed: folder})

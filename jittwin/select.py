@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     if args.tower and not adapter:
         raise UserError(f"--tower {args.tower}: belongs to adapters: give --aesthetic ADAPTER too")
     aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic and not adapter else {}
-    evaluation, out = Evaluation(args, args.segmenter, args.real, adapter), Path(args.out)
+    config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
+    evaluation, out = Evaluation(args, args.segmenter, args.real, adapter, config), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     settings = evaluation.settings() | {"ema": args.ema}
     rows = known_rows(out / RECORD, settings)
@@ -70,10 +71,10 @@ def run(args: argparse.Namespace) -> None:
         if args.segmenter and args.aesthetic:
             row["score"] = a_board(row["mask_accuracy"], row["aesthetic"], row["fid"])
     ranked = sorted(chosen, key=lambda name: -chosen[name].get("score", -chosen[name]["fid"]))
-    write_file(out / TABLE, table(ranked, chosen))
-    write_file(out / CHART, line_chart("FID of each checkpoint", "epoch", "FID",
-                                       [(name, chosen[name]["fid"]) for name in checkpoints]))
     mark = " (random weights)" if args.random_weights else ""
+    write_file(out / TABLE, table(ranked, chosen, evaluation.scorer.inception.weights))
+    write_file(out / CHART, line_chart(f"FID of each checkpoint{mark}", "epoch", "FID",
+                                       [(name, chosen[name]["fid"]) for name in checkpoints]))
     for name in ranked:
         print(f"{name:>8}  FID {chosen[name]['fid']:.6f}{mark}{described(chosen[name])}")
     if args.segmenter and not args.real:
@@ -134,11 +135,11 @@ def known_rows(path: Path, settings: dict) -> dict[str, dict]:
     return rows
 
 
-def table(ranked: list[str], rows: dict[str, dict]) -> str:
-    """CSV, best first."""
+def table(ranked: list[str], rows: dict[str, dict], weights: str) -> str:
+    """CSV, best first. weights: of Inception, see jittwin.inception."""
     columns = [key for key in next(iter(rows.values())) if key != "networks"]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["epoch", *columns])
-    writer.writerows([name, *(f"{rows[name][column]:.6f}" for column in columns)] for name in ranked)
+    writer.writerow(["epoch", *columns, "weights"])
+    writer.writerows([name, *(f"{rows[name][column]:.6f}" for column in columns), weights] for name in ranked)
     return stream.getvalue()

@@ -221,6 +221,19 @@ def test_an_untrained_tower_is_rebuilt_and_marked(adapter):
     np.testing.assert_array_equal(state["aesthetic_head.mlp.6.bias"], TRAINED["aesthetic_head.mlp.6.bias"])
 
 
+def test_adapters_of_some_layers(tmp_path):
+    """What is not adapted keeps its place, in the model and in the ONNX file."""
+    some = {key: array for key, array in TRAINED.items() if "lora" not in key or "q_proj" in key or "v_proj" in key}
+    write_adapter(tmp_path / "qv.pth", Adapter(CONFIG.lora, some, "random:tiny:1", TINY.hidden_size))
+    scorer = read_scorer(tmp_path / "qv.pth", random=True)
+    layer, keys = f"{PREFIX}encoder.layers.0.self_attn.", set(scorer.state())
+    assert {f"{layer}q_proj.base_layer.weight", f"{layer}k_proj.weight"} <= keys
+    assert not {f"{layer}q_proj.weight", f"{layer}k_proj.base_layer.weight"} & keys
+    merged = onnx_export.merge_adapters(TOWER, some, scorer.config.lora.scaling)
+    changed = {key.split(".")[-2] for key in merged if not np.array_equal(merged[key], TOWER[key])}
+    assert changed == {"q_proj", "v_proj"}
+
+
 @pytest.mark.parametrize("name, tower, random, message", [
     ("random:tiny:1", None, False, "was trained on an untrained tower"),
     ("google/x", None, False, "was trained on 'google/x', which is no folder here"),

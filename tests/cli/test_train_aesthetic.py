@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import BACKENDS, ENVIRONMENT, ROOT, run
+from commands import BACKENDS, ENVIRONMENT, ROOT, Command, run
 
 from jittwin.data.synthetic_ava import write_mini_ava
 from jittwin.models.aesthetic import AestheticConfig, trainable_keys
@@ -171,3 +171,19 @@ def test_mistakes(ava, finished, tmp_path):
     assert not out.exists()
     done = run(train(backend, out, ava, max_bad=0.001))[0]
     assert "1 of 41 pictures" in done.one_line() and (out / "bad_ids.txt").exists()
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """At any call: in the checkpoint, best.json or the original's files of an epoch. On the built-in data."""
+    def command(folder, *more):
+        return ["train", "aesthetic", "--backend", "jittor", "--out", str(tmp_path / folder), "--set", "preset=tiny",
+                "--set", "epochs=2", "--set", "synthetic_images=40", *more]
+
+    places = (9, 18, 24, 36)
+    done = run(command("whole"), *(one for place in places for one in (
+        Command(command(f"full{place}"), disk_full_after=place), command(f"full{place}", "--resume"))))
+    assert "the disk is full; nothing was saved yet" in done[1].err
+    assert "the disk is full; checkpoint 2 is intact" in done[-2].err
+    for place, full, resumed in zip(places, done[1::2], done[2::2], strict=True):
+        assert full.status == 2 and resumed.status == 0, (full, resumed)
+        assert everything(tmp_path / f"full{place}") == everything(tmp_path / "whole")

@@ -33,7 +33,7 @@ from jittwin.weights.lazy import LazyArrays
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH = 8
-PROVENANCE = ("tower", "tower_sha256", "adapter_sha256", "random_weights")
+PROVENANCE = ("tower", "tower_sha256", "trained_on", "adapter_sha256", "random_weights")
 RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
 
 
@@ -43,12 +43,17 @@ class PredictorError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A scorer's sizes and arrays. trainables: LoRA and head. random: the tower, or everything, is untrained."""
+    """A scorer's sizes and arrays.
+
+    trainables: LoRA and head. random: the tower, or everything, is untrained. trained_on: the tower that the adapter's
+    file names.
+    """
 
     config: AestheticConfig
     tower: Tower
     trainables: dict[str, np.ndarray]
     random: bool
+    trained_on: str = ""
 
     def state(self) -> LazyArrays:
         """All arrays of the AestheticModel, read when they are asked for."""
@@ -59,7 +64,8 @@ class Scorer:
 
     def provenance(self) -> dict:
         """What scores depend on besides the pictures. Names and hashes."""
-        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, fingerprint(self.trainables), self.random)))
+        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, fingerprint(self.trainables),
+                                     self.random)))
 
 
 def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
@@ -79,13 +85,17 @@ def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | No
     untrained = not os.path.isdir(name)
     if untrained and not random:
         raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
+    if found and found.model_name.startswith(RANDOM) and not untrained:
+        raise UserError(f"{found.source}: was trained on an untrained tower ({found.model_name}), not on {name}: "
+                        "leave that out")
+    if found and found.num_classes != CLASSES:
+        raise UserError(f"{found.source}: rates {found.num_classes} classes; aesthetic scores need {CLASSES}")
     made = _random_tower(name) if untrained else read_tower(name)
     if found is None:
         config = AestheticConfig(made.config)
         return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
     check_adapter(found, made.config)
-    config = AestheticConfig(made.config, found.config, num_classes=found.num_classes)
-    return Scorer(config, made, found.arrays, untrained)
+    return Scorer(AestheticConfig(made.config, found.config), made, found.arrays, untrained, found.model_name)
 
 
 def _which_tower(name: str, tower) -> str:

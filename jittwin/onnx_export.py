@@ -216,7 +216,11 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
             raise UserError(f"{final}: not written: ONNX in {dtype} differs from the twin by {error:.3g}, the limit is "
                             f"{LIMITS[dtype]:g}" + ("; use float32" if dtype == "float16" else ""))
         for file in sorted(folder.iterdir(), reverse=True):         # the data first
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
             os.replace(file, final.with_name(file.name))
+        if not external:
+            final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # of the file that was there before
     return error
 
 

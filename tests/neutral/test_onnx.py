@@ -135,6 +135,9 @@ def test_weights_beyond_protobufs_limit_go_beside_the_file(tmp_path, monkeypatch
     assert (tmp_path / "m.onnx").stat().st_size < 100_000 < (tmp_path / "m.onnx.data").stat().st_size
     pixels = np.zeros((1, 3, 32, 32), np.float32)
     np.testing.assert_allclose(OnnxNetwork(tmp_path / "m.onnx")(pixels), logits(pixels), rtol=0, atol=2e-6)
+    monkeypatch.undo()
+    write_checked(tmp_path / "m.onnx", aesthetic(), logits)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 # ---- what must not happen -----------------------------------------------------------------
@@ -236,6 +239,7 @@ def test_adapters_of_some_layers(tmp_path):
 
 @pytest.mark.parametrize("name, tower, random, message", [
     ("random:tiny:1", None, False, "was trained on an untrained tower"),
+    ("random:tiny:1", ".", False, "was trained on an untrained tower .random:tiny:1., not on ."),
     ("google/x", None, False, "was trained on 'google/x', which is no folder here"),
     ("google/x", "no/folder", False, "and 'no/folder' is no folder"),
     ("", None, False, "does not tell its tower"),

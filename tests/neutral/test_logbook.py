@@ -38,6 +38,14 @@ def test_a_run_is_written_down_without_torch(tmp_path):
     assert "torch" not in sys.modules
 
 
+def test_measures_that_are_undefined_are_null_and_no_events(tmp_path):
+    with Logbook(tmp_path) as log:
+        log.measures("train", 2, 10, {"emd": 0.5, "srcc": None})
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"phase": "train", "epoch": 2, "step": 10,
+                                                                "held_out/emd": 0.5, "held_out/srcc": None}
+    assert events_in(tmp_path) == [(0, "start", None), (10, "held_out/emd", 0.5)]
+
+
 def test_resuming_cuts_the_log_where_the_checkpoint_left_it(tmp_path):
     with Logbook(tmp_path) as log:
         log.losses("first", 1, 0, {"GAN": 0.5})

@@ -20,13 +20,18 @@ def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -
             first = name
             total = {key: a.astype(np.float64) * factor if _is_float(a) else a.copy() for key, a in arrays.items()}
             continue
-        problems = differences({key: a.shape for key, a in total.items()}, {key: a.shape for key, a in arrays.items()})
-        if problems:
-            raise UserError(f"{name}: not the same network as {first}: {problems}")
+        check_same(first, {key: a.shape for key, a in total.items()}, name, {key: a.shape for key, a in arrays.items()})
         for key, a in arrays.items():
             if _is_float(a):
                 total[key] += a.astype(np.float64) * factor
     return total
+
+
+def check_same(first: str, shapes: Mapping[str, tuple], name: str, others: Mapping[str, tuple]) -> None:
+    """UserError: the shapes of the checkpoint `name` are not those of the checkpoint `first`."""
+    if problems := differences(shapes, others):
+        raise UserError(f"{name}: not the same network as {first}: {problems}; average checkpoints of one network in "
+                        "one phase of training")
 
 
 def mean_factors(count: int) -> list[float]:

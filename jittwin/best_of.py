@@ -13,7 +13,7 @@ from pathlib import Path
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
 from jittwin.metrics import statistics
-from jittwin.metrics.images import ImageSet
+from jittwin.metrics.images import ImageSet, other_pictures
 from jittwin.metrics.preparation import MODES
 from jittwin.metrics.scorer import FidScorer
 
@@ -31,9 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Judge:
-    """FID against a reference. UserError, before anything is generated: no weights, no statistics."""
+    """FID against a reference. UserError, before anything is generated: no weights, no statistics, old pictures."""
 
     def __init__(self, args: argparse.Namespace, backend):
+        if other_pictures(Path(args.out), ()):
+            raise UserError(f"{args.out}: holds pictures already, which would be taken for new ones: give an empty "
+                            "folder")
         self.scorer = FidScorer(backend, args.fid_weights, args.random_weights, args.mode, cache=True)
         self.reference = self.scorer.statistics(args.reference)
         self.mark = " (random weights)" if args.random_weights else ""
@@ -47,8 +50,6 @@ class Judge:
 
         The pictures of one seed at a time are on the disk.
         """
-        if any(out.glob(f"*{renderer.extension}")):
-            raise UserError(f"{out}: holds pictures already, which would be taken for new ones: give an empty folder")
         out.mkdir(parents=True, exist_ok=True)
         found = {}
         for seed in seeds:
@@ -60,15 +61,15 @@ class Judge:
                 shutil.rmtree(folder, ignore_errors=True)
             print(f"seed {seed}: FID {found[seed]:.6f}{self.mark}", flush=True)
         best = min(found, key=found.get)
-        write_file(out / TABLE, table(found, best))
+        write_file(out / TABLE, table(found, best, self.scorer.inception.weights))
         print(f"best: seed {best}, FID {found[best]:.6f}{self.mark}")
         return best
 
 
-def table(found: dict[int, float], best: int) -> str:
-    """CSV with one line per seed, in the order tried."""
+def table(found: dict[int, float], best: int, weights: str) -> str:
+    """CSV with one line per seed, in the order tried. weights: of Inception, see jittwin.inception."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["seed", "fid", "chosen"])
-    writer.writerows([seed, f"{value:.6f}", "yes" if seed == best else ""] for seed, value in found.items())
+    writer.writerow(["seed", "fid", "chosen", "weights"])
+    writer.writerows([seed, f"{value:.6f}", "yes" if seed == best else "", weights] for seed, value in found.items())
     return stream.getvalue()

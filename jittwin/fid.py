@@ -68,15 +68,17 @@ def run(args: argparse.Namespace) -> None:
     if args.save_stats and not args.save_stats.endswith(".npz"):
         raise UserError(f"--save-stats {args.save_stats}: statistics are saved as .npz")
     measure = scorer(args)
-    a, b = (measure.statistics(source) for source in (args.a, args.b))
-    if args.save_stats:
-        write_statistics(args.save_stats, a)
-    results = {"mode": args.mode, "n_a": a.n, "n_b": b.n, "backend": args.backend,
+    sides = [measure.opened(source) for source in (args.a, args.b)]      # both, before the long part
+    a, b = map(measure.statistics, sides)
+    results = {"mode": args.mode, "n_a": a.n, "n_b": b.n, "left_out_a": a.provenance.get("bad", 0),
+               "left_out_b": b.provenance.get("bad", 0), "backend": args.backend,
                "weights_sha256": None if measure.inception.random else measure.inception.weights,
                "random_weights": measure.inception.random} | compare(a, b, wanted)
-    for line in report(results, len(a.mean)):
+    for line in report(results):
         print(line)
     warn(a, b, args)
+    if args.save_stats:
+        write_statistics(args.save_stats, a)
     if args.json:
         write_file(args.json, json.dumps(results, indent=1) + "\n")
 
@@ -106,7 +108,7 @@ def _features(*sides: Statistics):
     return [side.features for side in sides]
 
 
-def report(results: dict, width: int) -> list[str]:
+def report(results: dict) -> list[str]:
     """The lines to print. With untrained weights every number says so."""
     mark = " (random weights)" if results["random_weights"] else ""
     lines = []
@@ -116,8 +118,9 @@ def report(results: dict, width: int) -> list[str]:
             spread = {"kid": "kid_error", "inception_score": "inception_score_deviation"}.get(name)
             plus = f" +- {results[spread]:.6f}" if spread else ""
             lines.append(f"{label} {results[name]:.6f}{plus}{mark}")
-    other = results["n_b"] or "an unknown number of"
-    lines.append(f"mode {results['mode']}, {results['n_a']} against {other} pictures, {results['backend']}")
+    counts = [f"{results[f'n_{side}'] or 'an unknown number of'}" +
+              (f" ({results[f'left_out_{side}']} left out)" if results[f"left_out_{side}"] else "") for side in "ab"]
+    lines.append(f"mode {results['mode']}, {' against '.join(counts)} pictures, {results['backend']}")
     return lines
 
 

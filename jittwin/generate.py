@@ -6,7 +6,7 @@ changes a picture; what depends on the labels alone is computed once for all see
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +21,7 @@ from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.metrics.images import other_pictures
 from jittwin.models.apf_gan import ModelConfig, Semantics
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
 from jittwin.networks import read_network
@@ -78,11 +79,21 @@ def run(args: argparse.Namespace) -> None:
     if judge:
         seeds = [judge.choose(renderer, seeds, out)]
     folders = {seed: out / f"seed_{seed}" if len(seeds) > 1 else out for seed in seeds}
+    warn_of_others(folders.values(), {name + renderer.extension for name in labels.names}, args.labels)
     renderer.render(folders, pure, sheet if args.sheet else None)
     if args.sheet:
         Path(args.sheet).parent.mkdir(parents=True, exist_ok=True)
         imaging.save_image(args.sheet, imaging.grid(sheet, captions=["label map", "generated"]))
     print(f"{len(labels) * len(seeds)} images in {out}")
+
+
+def warn_of_others(folders: Iterable[Path], names: Container[str], labels: str) -> None:
+    """A line on stderr for each folder that already holds pictures of other names, which would be measured later."""
+    for folder in folders:
+        if others := other_pictures(folder, names):
+            more = f" and {len(others) - 1} more" if others[1:] else ""
+            print(f"{others[0]}{more}: already there, and of no label map of {labels}: whoever measures {folder} "
+                  "measures them too", file=sys.stderr)
 
 
 class Renderer:

@@ -41,13 +41,13 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
     network = backend.build("inception_fid", None, pool_padding=find_mode(mode).pool_padding)
     if weights is None:
         if not random:
-            raise UserError(f"FID needs weights: give --weights FILE ({FILES}), or --random-weights to go on "
-                            "with untrained ones")
+            raise UserError("FID needs weights: give Inception's with --fid-weights FILE, or of jittwin fid --weights "
+                            f"FILE ({FILES}), or --random-weights to go on with untrained ones")
         shapes = {name: value.shape for name, value in backend.state_numpy(network).items()}
         backend.load_numpy(network, random_weights(shapes))
         return Inception(network, random_weights({"fc.weight": (CLASSES, WIDTH)})["fc.weight"], "random")
     if random:
-        raise UserError("--weights and --random-weights contradict each other: give one of them")
+        raise UserError(f"{os.fspath(weights)} and --random-weights contradict each other: give one of them")
     arrays = read_weights(weights)
     shape = arrays[CLASSIFIER[0]].shape if CLASSIFIER[0] in arrays else None
     if shape != (CLASSES, WIDTH):

@@ -5,11 +5,12 @@ The published result is the mean of epochs 273 and 299, whose FID is lower than 
 import argparse
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from jittwin.averaging import average, ema_factors, greedy_soup, mean_factors
+from jittwin.averaging import average, check_same, ema_factors, greedy_soup, mean_factors
 from jittwin.checkpoint_range import find_checkpoints
 from jittwin.errors import UserError
 from jittwin.evaluation import Evaluation
@@ -89,17 +90,23 @@ def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
     missing = [f"--{name}" for name in NEEDED if getattr(args, name) is None]
     if missing:
         raise UserError(f"--method soup measures FID: give {' and '.join(missing)}")
+    shapes = {}
+    for source in reversed(sources):      # what does not go together shows before anything is measured
+        weights, config = read_generator(source, args.ema)
+        found = {f"{net}.{key}": array.shape for net, arrays in weights.items() for key, array in arrays.items()}
+        shapes = shapes or found
+        check_same(sources[-1], shapes, source, found)
     evaluation = Evaluation(args)
-    _, config = read_generator(sources[0], args.ema)
 
-    def score(names) -> float:
+    @cache
+    def mean_of(*names) -> float:
         weights = {net: average([(n, lambda n=n, net=net: read_network(n, net + ".ema" * args.ema)[0]) for n in names],
                                 mean_factors(len(names))) for net in NETWORKS}
         return evaluation(weights, config)["fid"]
 
-    alone = {source: score([source]) for source in sources}
+    alone = {source: mean_of(source) for source in sources}
     ranked = sorted(sources, key=alone.get)
-    kept, log = greedy_soup(ranked, score)
+    kept, log = greedy_soup(ranked, lambda names: mean_of(*names))
     for source, value, taken in log:
         print(f"{source}: FID alone {alone[source]:.6f}, of the mean {value:.6f}, {'kept' if taken else 'left out'}")
     return kept

@@ -18,6 +18,7 @@ from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"
 FID_WEIGHTS = "util/net_params.pkl"     # where the original keeps its Inception
+FID_HELP = f"Inception, see jittwin fid --weights (default: {FID_WEIGHTS} where it is there)"
 STATISTICS = "train_fid"                # of _m.npy and _s.npy, in the folder of the checkpoints
 
 

@@ -2,9 +2,10 @@
 
     python scripts/fid.py TRAIN_IMGS TEST_LABELS CHECKPOINT_DIR [USE_PURE SEED] EPOCH|A-B ... --weights FILE
 
-In the original's convention (--mode apf-gan); FILE is util/net_params.pkl where that is there. Prints `CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to
-temp_jittor.txt. Epochs without files are passed over. CHECKPOINT_DIR/train_fid_m.npy and train_fid_s.npy
-are the reference where they are there; else TRAIN_IMGS is, whose statistics are cached.
+In the original's convention (--mode apf-gan); FILE is util/net_params.pkl where that is there. Prints
+`CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to temp_jittor.txt. Epochs without files are passed over.
+CHECKPOINT_DIR/train_fid_m.npy and train_fid_s.npy are the reference where they are there; else TRAIN_IMGS is,
+whose statistics are cached.
 """
 import sys
 from pathlib import Path

@@ -30,7 +30,7 @@ def parse(argv: list[str]):
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--seeds", default="20", metavar="N", help="default: 20")
     ours.add_argument("--seed", metavar="N", help="the first of them (default: any)")
-    ours.add_argument("--weights", metavar="FILE", help=f"Inception, see jittwin fid --weights (default: {flags.FID_WEIGHTS} where it is there)")
+    ours.add_argument("--weights", metavar="FILE", help=flags.FID_HELP)
     ours.add_argument("--random-weights", action="store_true", help="untrained Inception")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")

@@ -19,7 +19,7 @@ from jittwin.engine.checkpoint import Checkpoints
 from jittwin.metrics.scorer import FidScorer
 from jittwin.metrics.statistics import write_pair
 
-FID = {"--fid_weights": f"Inception, see jittwin fid --weights (default: {flags.FID_WEIGHTS} where it is there)"}
+FID = {"--fid_weights": flags.FID_HELP}
 
 
 def run(argv: list[str]) -> int:

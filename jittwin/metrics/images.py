@@ -4,8 +4,9 @@ import io
 import os
 import re
 import zipfile
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class ImageSet:
                 return self.paths[index].read_bytes()
             with zipfile.ZipFile(self.where) as archive:     # one handle per call: threads do not share a position
                 return archive.read(self.names[index])
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:    # RuntimeError: encrypted, unknown
             raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
 
     def decode(self, index: int) -> np.ndarray:
@@ -68,13 +69,22 @@ class ImageSet:
         return f"{self}/{self.names[index]}" if self.paths[index] is None else os.fspath(self.paths[index])
 
     def fingerprint(self) -> str:
-        """SHA-256 of names and contents: what a cache of results is keyed by."""
+        """SHA-256 of names and contents: what a cache of results is keyed by. What cannot be read counts as empty."""
         digest = hashlib.sha256()
         for index, name in enumerate(self.names):
-            content = self.read(index)
+            try:
+                content = self.read(index)
+            except UserError:       # which is for who decodes it to tell, or to leave out
+                content = b""
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
         return digest.hexdigest()
+
+
+def other_pictures(folder: Path, names: Container[str]) -> list[Path]:
+    """The pictures in `folder` and its subfolders, if it is there, besides files of these names in it."""
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES
+            and not (path.parent == folder and path.name in names)]
 
 
 def natural(name: str) -> list:

@@ -32,12 +32,23 @@ class FidScorer:
         self.skip_bad, self.cache = skip_bad, cache
         self.inception = load_inception(backend, weights, random, mode)
 
-    def statistics(self, source, quiet: bool = False) -> Statistics:
-        """Of a folder, a zip file or a list of files; a statistics file is read. UserError: fewer than two pictures,
-        a damaged one."""
+    def opened(self, source) -> Statistics | ImageSet:
+        """A statistics file, read, or the pictures of a folder, a zip file or a list of files, not yet looked at.
+
+        UserError: fewer than two pictures, statistics of another network or mode. Cheap: ask before measuring.
+        """
         if isinstance(source, (str, os.PathLike)) and is_statistics(source):
             return self.checked(read_statistics(source), source)
         images = ImageSet(source)
+        if len(images) < 2:
+            raise UserError(f"{images}: holds one picture; a distance needs at least two")
+        return images
+
+    def statistics(self, source, quiet: bool = False) -> Statistics:
+        """Of what `opened` takes or returns. UserError: the same; a damaged picture."""
+        images = source if isinstance(source, (Statistics, ImageSet)) else self.opened(source)
+        if isinstance(images, Statistics):
+            return images
         if not self.cache:
             return self.compute(images, quiet)
         key = {"images": images.fingerprint(), "mode": self.mode, "weights": self.inception.weights,
@@ -68,7 +79,8 @@ class FidScorer:
         for error in bad:
             print(f"left out: {error}", file=sys.stderr)
         if moments.n < 2:
-            raise UserError(f"{images}: {moments.n} picture that can be read; a distance needs at least two")
+            raise UserError(f"{images}: {moments.n} of {len(images)} pictures can be read; a distance needs at least "
+                            "two")
         features = kept if known.all() else kept[known]
         provenance = {"mode": self.mode, "weights": self.inception.weights, "random_weights": self.inception.random,
                       "backend": backend.name, "bad": len(bad), "source": os.path.basename(str(images))}
@@ -76,7 +88,10 @@ class FidScorer:
                           provenance)
 
     def checked(self, statistics: Statistics, source) -> Statistics:
-        """UserError: made in another mode or with other weights than this scorer's."""
+        """UserError: made by another network, in another mode or with other weights than this scorer's."""
+        if len(statistics.mean) != WIDTH:
+            raise UserError(f"{os.fspath(source)}: features of {len(statistics.mean)} values; those of FID's Inception "
+                            f"have {WIDTH}: compute it again from the pictures")
         for key, own in (("mode", self.mode), ("weights", self.inception.weights)):
             if statistics.provenance.get(key, own) != own:
                 raise UserError(f"{os.fspath(source)}: made with {key} {statistics.provenance[key]}, not {own}; "

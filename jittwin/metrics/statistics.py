@@ -7,6 +7,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,20 +89,40 @@ def read_statistics(path: str | os.PathLike) -> Statistics:
     try:
         arrays = _pair(Path(path)) if where.endswith(".npy") else _archive(Path(path))
         statistics = Statistics(
-            np.asarray(arrays["mu"], np.float64), np.asarray(arrays["sigma"], np.float64), int(arrays.get("n", 0)),
-            arrays.get("features"), arrays.get("logits"), json.loads(str(arrays.get("provenance", "{}"))))
+            _real(arrays["mu"]), _real(arrays["sigma"]), int(arrays.get("n", 0)), arrays.get("features"),
+            arrays.get("logits"), dict(json.loads(str(arrays.get("provenance", "{}")))))
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{where}: no statistics ({error}): give an .npz with mu and sigma, a pair *_m.npy and "
                         "*_s.npy, or a folder of pictures") from error
-    width = len(statistics.mean)
-    if statistics.mean.ndim != 1 or statistics.covariance.shape != (width, width):
-        raise UserError(f"{where}: mu {statistics.mean.shape} and sigma {statistics.covariance.shape} "
-                        "do not belong together")
-    if not (np.isfinite(statistics.mean).all() and np.isfinite(statistics.covariance).all()):
-        raise UserError(f"{where}: holds values that are not finite")
+    if problem := _problem(statistics):
+        raise UserError(f"{where}: {problem}: compute it again from the pictures")
     return statistics
+
+
+def _real(array) -> np.ndarray:
+    if np.iscomplexobj(array):
+        raise ValueError("complex numbers")
+    return np.asarray(array, np.float64)
+
+
+def _problem(statistics: Statistics) -> str:
+    """Why these are not the statistics of any pictures; nothing where they may be."""
+    mean, covariance, n = statistics.mean, statistics.covariance, statistics.n
+    if mean.ndim != 1 or not mean.size or covariance.shape != 2 * mean.shape:
+        return f"mu {mean.shape} and sigma {covariance.shape} do not belong together"
+    kept = [rows for rows in (statistics.features, statistics.logits) if rows is not None]
+    if not all(np.isfinite(array).all() for array in (mean, covariance, *kept)):
+        return "holds values that are not finite"
+    variance = covariance.diagonal()
+    if (variance < 0).any() or np.abs(covariance - covariance.T).max() > 1e-6 * variance.max():
+        return "sigma is not a covariance, which is symmetric and has no negative diagonal"
+    if n and n < 2:
+        return f"n is {n}; a distance needs at least two pictures"
+    if kept and (kept[0].shape[1:] != mean.shape or len({len(rows) for rows in kept}) > 1 or len(kept[0]) > n):
+        return f"features {kept[0].shape} of {n} pictures do not belong to mu {mean.shape}"
+    return ""
 
 
 def _archive(path: Path) -> dict:

@@ -50,7 +50,7 @@ def results(place):
             ["fid", place / "a", place / "b", "--metrics", "fid,kid,pr", "--json", place / f"{backend}.json",
              "--save-stats", stats, *use],
             ["fid", stats, place / "b.zip", "--workers", "1", *use],
-            ["fid", place / "bad", place / "b", "--skip-bad", *use],
+            ["fid", place / "b", place / "bad", "--skip-bad", "--json", place / f"{backend} left.json", *use],
             ["fid", place / "bad", place / "b", *use],
             ["fid", stats, place / "b", "--mode", "clean", *use],
             ["fid", place / "one", place / "b", *use])
@@ -79,25 +79,31 @@ def test_statistics_and_zip_give_the_number_of_the_folders(results, place, backe
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_mistakes(results, backend):
+def test_mistakes(results, place, backend):
     skipped, damaged, other_mode, one = results[backend][2:]
     assert number(skipped) > 0 and "left out" in skipped.err and "2.png" in skipped.err
+    assert "6 against 3 (1 left out) pictures" in skipped.out
+    left = json.loads((place / f"{backend} left.json").read_text())
+    assert (left["n_b"], left["left_out_a"], left["left_out_b"]) == (3, 0, 1)
     assert damaged.status == 2 and "2.png: cannot be read" in damaged.err
     assert other_mode.status == 2 and "made with mode pytorch-fid, not clean" in other_mode.err
-    assert one.status == 2 and "at least two" in one.err
+    assert "one picture; a distance needs at least two" in one.one_line()
 
 
 def test_mistakes_that_need_no_network(place):
-    no_weights, both, metric, empty, absent, name = run(
+    np.savez(place / "narrow.npz", mu=np.zeros(64), sigma=np.eye(64))
+    no_weights, both, metric, empty, absent, narrow, name = run(
         ["fid", place / "a", place / "b", "--backend", "torch"],
         ["fid", place / "a", place / "b", "--backend", "torch", "--random-weights", "--weights", "x.pth"],
         ["fid", place / "a", place / "b", "--metrics", "fdi"],
         ["fid", place / "empty", place / "b", "--backend", "torch", *OPTIONS],
-        ["fid", place / "absent", place / "b", "--backend", "torch", *OPTIONS],
+        ["fid", place / "a", place / "absent", "--backend", "torch", *OPTIONS],
+        ["fid", place / "a", place / "narrow.npz", "--backend", "torch", *OPTIONS],
         ["fid", place / "a", place / "b", "--save-stats", "x.npy"])
     assert "FID needs weights" in no_weights.one_line() and "--random-weights" in no_weights.err
     assert "contradict" in both.one_line()
     assert "did you mean 'fid'" in metric.one_line()
     assert "holds no picture" in empty.one_line()
     assert "neither a folder nor a zip" in absent.one_line()
+    assert "narrow.npz: features of 64 values" in narrow.one_line()
     assert ".npz" in name.one_line()

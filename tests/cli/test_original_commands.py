@@ -66,7 +66,10 @@ def test_fine_tuning_goes_on(phases, backend, data):
 
 
 def test_generating(phases, backend, labels):
-    """With and without the dictionary; --batchSize changes nothing; a seed is drawn and told."""
+    """With and without the dictionary; --batchSize changes nothing; a seed is drawn and told, and what is in the way."""
+    stale = phases / "c/older/picture.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     common = [f"--input_path={labels}", "--backend", backend, "--which_epoch=4"]
     fixed, batched, drawn = run(
         ["test_phase.py", *common, "--seed=7", "--out_path=a"],
@@ -74,6 +77,8 @@ def test_generating(phases, backend, labels):
         ["test_phase.py", *common, "--out_path=c"], cwd=phases)
     assert "seed 7\n" in fixed.ok().err and "used up" in fixed.err
     assert "used up" not in batched.ok().err and "seed " in drawn.ok().err
+    assert "already there" not in batched.err and "c/older/picture.png: already there, and of no label" in drawn.err
+    shutil.rmtree(stale.parent)
     a, b, c = ({path.name: np.asarray(Image.open(path)).astype(int) for path in (phases / name).iterdir()}
                for name in "abc")
     assert set(a) == set(b) == set(c) == {f"{path.stem}.jpg" for path in labels.iterdir()}

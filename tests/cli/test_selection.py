@@ -38,7 +38,7 @@ def results(place, labels, data):
             ["generate", "--weights", place / "run", "--labels", labels, "--out", out / "best", "--seeds", "3",
              "--reference", pictures, "--backend", backend, *FID],
             ["generate", "--weights", place / "run", "--labels", labels, "--out", out / "best", "--seeds", "3",
-             "--reference", pictures, "--backend", backend, *FID])
+             "--reference", pictures, "--backend", backend, "--format", "png", *FID])
     return found
 
 
@@ -84,6 +84,7 @@ def test_the_best_seed_is_the_one_whose_pictures_remain(results, place, backend)
     done, again = results[backend][4:]
     table = rows(place / backend / "best/seeds.csv")
     assert [row["seed"] for row in table] == ["0", "1", "2"]
+    assert {row["weights"] for row in table} == {"random"}
     best = min(table, key=lambda row: float(row["fid"]))
     assert [row["seed"] for row in table if row["chosen"]] == [best["seed"]]
     assert f"best: seed {best['seed']}" in done.ok().out
@@ -169,16 +170,19 @@ def test_mistakes_about_mask_accuracy(place, labels, data, segmenter):
     assert not (place / "x").exists()
 
 
-def test_mistakes(place):
-    one, two_runs, decay, soup, other = run(
+def test_mistakes(place, labels):
+    measure = [*FID, "--labels", labels, "--reference", labels, "--backend", "torch"]
+    one, two_runs, decay, soup, other, phases = run(
         ["merge", place / "run", "--out", place / "x"],
         ["merge", place / "run", place / "run", "--epochs", "5-6", "--out", place / "x"],
         ["merge", place / "run", "--epochs", "5-6", "--method", "ema", "--decay", "1", "--out", place / "x"],
         ["merge", place / "run", "--epochs", "5-6", "--method", "soup", "--out", place / "x"],
-        ["merge", place / "run/checkpoints/5", place / "run/checkpoints/6", place / "absent", "--out", place / "x"])
+        ["merge", place / "run/checkpoints/5", place / "run/checkpoints/6", place / "absent", "--out", place / "x"],
+        ["merge", place / "run", "--epochs", "3-4", "--method", "soup", "--out", place / "x", *measure])
     assert "at least two checkpoints" in one.one_line()
     assert "of one run, but 2 are given" in two_runs.one_line()
     assert "--decay 1" in decay.one_line()
     assert "--labels and --reference" in soup.one_line()
     assert "no network E found" in other.one_line()
+    assert "checkpoints/4: not the same network as" in phases.one_line() and "one phase" in phases.err
     assert not (place / "x").exists()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jittwin.errors import UserError
-from jittwin.metrics.images import OPEN, ImageSet, batches, prepared
+from jittwin.metrics.images import OPEN, ImageSet, batches, other_pictures, prepared
 from jittwin.metrics.preparation import MODES, find_mode
 
 
@@ -55,6 +55,11 @@ def test_the_fingerprint_follows_contents_and_names(folder):
     renamed = ImageSet(folder).fingerprint()
     (folder / "3.png").write_bytes(png(picture(6, 9, 5)))
     assert len({before, renamed, ImageSet(folder).fingerprint()}) == 3
+
+
+def test_pictures_in_the_way(folder):
+    assert other_pictures(folder, ["10.png", "1.PNG"]) == [folder / "2.png", folder / "deep/er/1.PNG"]
+    assert not other_pictures(folder / "absent", [])
 
 
 def test_nothing_to_read_is_told(tmp_path):
@@ -108,6 +113,28 @@ def test_a_damaged_picture_is_named_or_counted(folder):
         list(prepared(images, np.copy))
     assert [index for index, _ in prepared(images, np.copy, on_error=bad.append)] == [0, 2, 3]
     assert len(bad) == 1
+
+
+def test_a_damaged_member_of_a_zip_file(folder, tmp_path):
+    """Of damaged data, and encrypted."""
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as z:
+        for name in ("10.png", "2.png", "deep/er/1.PNG"):
+            z.write(folder / name, name)
+        second = z.infolist()[1]
+    good = bytearray(archive.read_bytes())
+    data, listed = second.header_offset + 30 + len("2.png"), good.rindex(b"PK\x01\x02", 0, good.rindex(b"PK\x01\x02"))
+    for changes, message in (({data: 255, data + 1: 255}, "decompressing"),
+                             ({second.header_offset + 6: 1, listed + 8: 1}, "encrypted")):
+        damaged = good[:]
+        for at, value in changes.items():
+            damaged[at] = value
+        archive.write_bytes(damaged)
+        images, bad = ImageSet(archive), []
+        assert images.fingerprint() != ImageSet(folder).fingerprint()
+        with pytest.raises(UserError, match=f"set.zip/2.png: cannot be read .*{message}"):
+            list(prepared(images, np.copy))
+        assert [index for index, _ in prepared(images, np.copy, on_error=bad.append)] == [1, 2] and len(bad) == 1
 
 
 def test_published_resize_has_its_golden_values():

@@ -48,7 +48,16 @@ def test_files_of_pytorch_fid_and_of_the_published_tool(tmp_path):
     (lambda p: np.savez(p, mu=np.zeros(3)), "no statistics"),
     (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.zeros((2, 2))), "do not belong together"),
     (lambda p: np.savez(p, mu=np.full(3, np.nan), sigma=np.eye(3)), "not finite"),
-    (lambda p: np.savez(p, mu=np.array([{}]), sigma=np.eye(3)), "no statistics")])
+    (lambda p: np.savez(p, mu=np.array([{}]), sigma=np.eye(3)), "no statistics"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3) + 0j), "complex"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), n=[2, 3]), "no statistics"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), provenance="[1]"), "no statistics"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=-np.eye(3)), "not a covariance"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.triu(np.ones((3, 3)))), "not a covariance"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), n=1), "at least two"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), n=2, features=np.full((2, 3), np.nan)), "not finite"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), n=2, features=np.zeros((2, 4))), "do not belong to mu"),
+    (lambda p: np.savez(p, mu=np.zeros(3), sigma=np.eye(3), n=2, features=np.zeros((3, 3))), "do not belong to mu")])
 def test_what_is_not_statistics(tmp_path, write, message):
     write(tmp_path / "a.npz")
     with pytest.raises(UserError, match=message):

@@ -146,8 +146,9 @@ class Trainer:
         """Log, sample and save what is due after a step. Losses are read back only here, when needed."""
         at, config = self.at, self.config
         last = epoch_done and at.epoch == self.task.phases[-1].last_epoch
-        save_epoch = epoch_done and at.epoch % (self.phase.save_epochs or config.save_epochs) == 0
-        stop = last or interrupted or self.at_limit()
+        # Measures and pictures come by this alone: not because a run happened to stop where an epoch ends.
+        save_epoch = last or (epoch_done and at.epoch % (self.phase.save_epochs or config.save_epochs) == 0)
+        stop = interrupted or self.at_limit()
         save = stop or save_epoch or due(at.global_step, config.save_every)
         log_line = (at.global_step - 1) % config.log_every == 0
         if log_line or save:
@@ -155,12 +156,12 @@ class Trainer:
         if log_line:
             log.losses(self.phase.name, at.epoch, at.global_step - 1, values)
         name = str(at.epoch) if epoch_done else f"{at.epoch}.{at.step}"
-        if due(at.global_step, config.sample_every) or (not config.sample_every and (save_epoch or last)):
+        if due(at.global_step, config.sample_every) or (not config.sample_every and save_epoch):
             picture = self.task.sample(self.clock())
             if picture is not None:
                 log.picture(name, picture, at.global_step)
         if save:
-            measures = self.evaluate() if epoch_done else {}
+            measures = self.evaluate() if save_epoch else {}
             if measures:
                 log.measures(self.phase.name, at.epoch, at.global_step, measures)
             self.save(name, epoch_done, log.sync(), measures)

@@ -261,7 +261,7 @@ class Task(Plain):
     def epoch_saved(self, name: str, state: dict) -> None:
         """The original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth and final_lora.pth."""
         checkpoints = Checkpoints(self.out)
-        if state["epoch_done"]:
+        if state["epoch_done"] and state["measures"]:
             arrays = self.backend.state_numpy(self.modules[STEM], leave_out=FROZEN)
             moments = self.backend.optimizer_state(self.optimizers[STEM])
             write_checkpoint(self.out, arrays, moments, state, self.config, self.model, self.tower.name,

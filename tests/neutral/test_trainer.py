@@ -85,6 +85,17 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, stop):
     assert trainer.task.loaders.skipped[0] == stop % 5
 
 
+def test_stopping_at_the_end_of_an_epoch_that_is_not_due_adds_nothing(tmp_path):
+    """With checkpoints every second epoch, one that an interruption makes after the first is not measured."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    toy.trainer(first, "save_epochs=2", "save_every=0").train()
+    toy.trainer(second, "save_epochs=2", "save_every=0", "max_steps=5").train()
+    assert Checkpoints(second).state("1")["measures"] == {}
+    toy.trainer(second, "save_epochs=2", "save_every=0").train("1")
+    assert final_state(first) == final_state(second)
+    assert [entry["epoch"] for entry in log_of(first, measured=True)] == [2, 4, 5, 6]
+
+
 def test_going_back_to_an_epoch_repeats_it(whole, tmp_path):
     toy.trainer(tmp_path).train()
     toy.trainer(tmp_path).train("2")

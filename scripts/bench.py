@@ -1,6 +1,6 @@
 """Time and memory of both twins, side by side in one run.
 
-    python scripts/bench.py [generate|train|seeds|fid|tower|lora|import|all] [--size full|tiny] [--repeat N] [--json F]
+    python scripts/bench.py [MEASURE] [--size full|tiny] [--repeat N] [--json F]
 
 Every figure comes from a process of its own, jittor and torch in turn, and is the median over
 `--repeat` such pairs; a process warms up before it is timed. Wall seconds suffer from whatever
@@ -10,7 +10,8 @@ else the machine does, CPU seconds (of all threads) much less, ratios least.
   seeds     20 noise seeds of one label map, as a multiple of one
   fid       Inception features of 64 pictures of 1024x768, decoding included (24 of 256x192 at --size tiny)
   tower     SigLIP's vision tower so400m-patch16-512 on one picture
-  lora      one training step of the aesthetic model on that tower, at batch 1
+  lora      one training step of the aesthetic model on that tower, rank 32, at batch 1
+  recompute the same with gradient checkpointing
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
 """
 import argparse
@@ -24,6 +25,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -34,13 +37,13 @@ from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
 from jittwin.metrics.images import ImageSet  # noqa: E402
 from jittwin.metrics.scorer import FidScorer  # noqa: E402
-from jittwin.models import siglip  # noqa: E402
+from jittwin.models import aesthetic, siglip  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 from jittwin.weights import read_weights, write_weights  # noqa: E402
 
-MEASURES = ("generate", "train", "seeds", "fid", "tower", "lora", "import")
-WITHOUT_WEIGHTS = {"tower", "lora", "import"}     # measures that read no file
+MEASURES = ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "import")
+WITHOUT_WEIGHTS = {"tower", "lora", "recompute", "import"}     # measures that read no file
 SEEDS = 20
 TOWER = "so400m-patch16-512"
 PICTURES = {"full": (64, 1024, 768), "tiny": (24, 256, 192)}     # how many, width, height
@@ -163,12 +166,34 @@ def tower(name: str, size: str, folder: Path) -> dict:
     return timed(forward, warm=1, times=3) | {"memory": backend.memory()}
 
 
+def lora(name: str, size: str, folder: Path, **options) -> dict:
+    backend = ready(name)
+    config = aesthetic.AestheticConfig(siglip.PRESETS["tiny" if size == "tiny" else TOWER])
+    module = backend.build("aesthetic", config, **options)
+    backend.load_numpy(module, aesthetic.tower_state(siglip.random_tower(config.tower)), aesthetic.TRAINED)
+    backend.load_numpy(module, aesthetic.initial_trainables(aesthetic.trainable_keys(config)), aesthetic.FROZEN)
+    backend.train_mode(module, True)
+    optimizer = backend.optimizer("adamw", [{"params": backend.parameters(module), "lr": 2e-4}])
+    x, target = pixels(backend, config.tower), backend.asarray(np.full((1, 10), 0.1, np.float32))
+
+    def step():
+        backend.seed(1)
+        backend.step(optimizer, module.loss(x, target)["EMD"], clip=1.0)
+        backend.synchronize()
+
+    return timed(step, warm=2, times=2) | {"memory": backend.memory()}
+
+
+def recompute(name: str, size: str, folder: Path) -> dict:
+    return lora(name, size, folder, gradient_checkpointing=True)
+
+
 def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
 WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
-           "import": imported}
+           "lora": lora, "recompute": recompute, "import": imported}
 
 
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:

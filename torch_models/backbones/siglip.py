@@ -15,6 +15,8 @@ class SiglipVisionModel(transformers.SiglipVisionModel):
     gradient instead of keeping its inner results. The weights are to be loaded.
     """
 
+    is_gradient_checkpointing = False   # peft asks, and would have the patch embedding need gradients
+
     def __init__(self, config, gradient_checkpointing: bool = False):
         with no_init_weights():
             super().__init__(transformers.SiglipVisionConfig(

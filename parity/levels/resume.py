@@ -16,6 +16,7 @@ from jittwin.train import train
 from parity.case import load
 from parity.compare import Verdict, equal
 from parity.levels.trajectory import changes, judged
+from parity.levels.update import missing
 from parity.oracle import Comparison, Twins
 from parity.result import Row, row
 from parity.side import Arrays, Side, group, grouped
@@ -112,7 +113,8 @@ def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -
                         steps=steps)
             resumed = outcome(folder, names[i + 1])
             truth = Truth(twins, before, steps, arguments)
-            verdicts |= {f"restored {name}, {where}": equal(found[i][name], a)
+            verdicts |= {f"restored {name}, {where}":
+                         equal(found[i][name], a) if name in found[i] else missing()
                          for name, a in before.arrays.items()}
             verdicts |= truth.judged(f"{way[0]} itself, {where}", after)
             verdicts |= truth.judged(f"{way[1]} resumed, {where}", resumed)

@@ -1,7 +1,7 @@
 """What the two aesthetic inference scripts share: flags, and the original's way of printing scores."""
 import sys
-from collections.abc import Callable, Iterator
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 
 from jittwin.aesthetic import AestheticMetric, Predictor
 from jittwin.assess import MARK, Assessment, assess, check_output, gather, record, table

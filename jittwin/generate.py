@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
         imaging.format_of(args.sheet)      # not after hours of generating
     weights, config = read_generator(args.weights, args.ema)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
+    if args.reference and len(labels) < 2:
+        raise UserError(f"{args.labels}: holds one label map, and FID to {args.reference} needs at least two pictures")
     pure = PureDictionary.load(args.pure) if args.pure else None
     noise = injected_noise(args.noise)
     backend = load_backend(args.backend)

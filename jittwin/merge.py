@@ -96,7 +96,7 @@ def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
         found = {f"{net}.{key}": array.shape for net, arrays in weights.items() for key, array in arrays.items()}
         shapes = shapes or found
         check_same(sources[-1], shapes, source, found)
-    evaluation = Evaluation(args)
+    evaluation = Evaluation(args, config=config)
 
     @cache
     def mean_of(*names) -> float:

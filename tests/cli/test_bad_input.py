@@ -234,6 +234,8 @@ BAD_GENERATION = {
     "quality": (None, None, ["--quality", "100"], ["--quality 100"]),
     "no seed": (None, None, ["--seeds", "0"], ["--seeds 0"]),
     "sheet of unknown format": (None, None, ["--sheet", "{tmp}/sheet.gif"], ["sheet.gif", ".png"]),
+    "one label map to choose by": ("l/x.png", picture(1), ["--labels", "{tmp}/l", "--reference", "{tmp}/l"],
+                                   ["l: holds one label map", "at least two"]),
     "no averages": (None, None, ["--ema"], ["no network E.ema"]),
 }
 

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all."""
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from jittwin.errors import UserError
@@ -39,6 +41,13 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
     """Write bytes, or text as UTF-8, atomically."""
     with atomic_write(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove the temporary files that a killed writer left in `folder`; no writer may be at work there."""
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name):
+            path.unlink()
 
 
 def sync_folder(folder: str | os.PathLike) -> None:

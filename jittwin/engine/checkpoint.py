@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.atomic import sync_folder, write_file
+from jittwin.atomic import remove_leftovers, sync_folder, write_file
 from jittwin.errors import UserError, did_you_mean
 from jittwin.weights import read_weights, write_weights
 
@@ -52,6 +52,8 @@ class Checkpoints:
                 shutil.rmtree(path)
             else:
                 path.rename(whole)
+        for folder in (self.run, self.run / "samples"):
+            remove_leftovers(folder)
 
     def names(self) -> list[str]:
         """All whole checkpoints, oldest first."""

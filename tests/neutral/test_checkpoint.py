@@ -100,6 +100,16 @@ def test_kill_at_any_system_call_leaves_a_whole_checkpoint(checkpoints):
             return
 
 
+def test_what_a_kill_left_of_other_files_is_removed(checkpoints):
+    (checkpoints.run / "samples").mkdir()
+    kept = [checkpoints.run / name for name in ("best_lora.pth", ".hidden.tmp", "a.0123456789ab.tmp")]
+    left = [checkpoints.run / name for name in (".best_lora.pth.0123456789ab.tmp", "samples/.1.png.ba9876543210.tmp")]
+    for path in (*kept, *left):
+        path.touch()
+    checkpoints.clean()
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in left)
+
+
 def assert_whole(checkpoints):
     assert checkpoints.latest() == "1"
     assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]

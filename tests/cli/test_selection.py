@@ -184,5 +184,5 @@ def test_mistakes(place, labels):
     assert "--decay 1" in decay.one_line()
     assert "--labels and --reference" in soup.one_line()
     assert "no network E found" in other.one_line()
-    assert "checkpoints/4: not the same network as" in phases.one_line() and "one phase" in phases.err
+    assert "checkpoints/3: not the same network as" in phases.one_line() and "one phase" in phases.err
     assert not (place / "x").exists()

@@ -77,7 +77,8 @@ def test_checkpoints_of_the_originals_folder(tmp_path):
 def test_the_table_has_the_best_first():
     rows = {"1": {"networks": "x", "fid": 3.0, "mask_accuracy": 0.5}, "2": {"networks": "y", "fid": 2.0,
                                                                            "mask_accuracy": 0.25}}
-    assert table(["2", "1"], rows) == "epoch,fid,mask_accuracy\n2,2.000000,0.250000\n1,3.000000,0.500000\n"
+    assert table(["2", "1"], rows, "random") == ("epoch,fid,mask_accuracy,weights\n2,2.000000,0.250000,random\n"
+                                                 "1,3.000000,0.500000,random\n")
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):

@@ -186,6 +186,7 @@ def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0)
     known = next((bad for report in reports if (bad := read_bad_ids(report, index)) is not None), None)
     if known is None:
         known = scan(index, workers)
+        reports[1].parent.mkdir(parents=True, exist_ok=True)
         write_bad_ids(reports[1], index, known)
     check_share(index, known, max_bad)
     return known

@@ -162,8 +162,8 @@ class Task(Plain):
                     SyntheticAva(count - train, sizes, config.seed, start=train), None)
         index = AvaIndex(data_dir, config.images, config.votes)
         self.votes_hash = index.scores.sha256
-        self.out.mkdir(parents=True, exist_ok=True)
         bad = bad_ids(index, self.out, config.max_bad, config.workers)
+        self.out.mkdir(parents=True, exist_ok=True)
         split = open_split(self.out / "dataset_split.json", index, mode=config.split, train_split=config.train_split,
                            seed=config.seed, max_samples=config.max_samples, train_list=config.train_list,
                            test_list=config.test_list).without(bad)

@@ -57,9 +57,13 @@ class Merged(Aesthetic):
 
 class AestheticTraining(Training):
     """Three epochs of thirteen batches: six steps of two each and one of the batch left over. Warm-up ends with the
-    third step; the cosine, which does not count the left-over batches, before the end. Every step is clipped."""
+    third step; the cosine, which does not count the left-over batches, before the end. Every step is clipped.
+
+    "full" looks at all of the 21 steps.
+    """
     name = "aesthetic.training"
     task = "aesthetic"
+    sizes = ("tiny", "full")
 
     def config(self, size):
         return load_task(self.task).Config(
@@ -69,7 +73,7 @@ class AestheticTraining(Training):
 
     def checked(self, size):
         # Rate 0, warm-up, its end; the batch left over, the next epoch; the cosine's end, and past it.
-        return [0, 1, 2, 3, 6, 7, 13, 17, 20]
+        return list(range(21)) if size == "full" else [0, 1, 2, 3, 6, 7, 13, 17, 20]
 
     def boundary(self, size):
         return 7                            # steps of an epoch

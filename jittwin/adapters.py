@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jittwin.atomic import sync_folder, write_file
+from jittwin.backend import PRECISIONS
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import (
@@ -28,7 +29,6 @@ from jittwin.state import differences
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
 
 FORMATS = ("original", "peft")
-DTYPES = ("float32", "bfloat16", "float16")
 MODULE = "model"            # stem of the weights file in a checkpoint
 PEFT_CONFIG, PEFT_HEAD = "adapter_config.json", "aesthetic_head.safetensors"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -154,7 +154,7 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
                         "damaged")
     return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
                    str(settings.get("model_name") or ""), width, config.num_classes,
-                   types.pop() if len(types) == 1 and types <= {*DTYPES} else "float32", where)
+                   types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where)
 
 
 def _name(key: str, array, where: str) -> str | None:
@@ -235,8 +235,8 @@ def write_adapter(path: str | os.PathLike, adapter: Adapter, format: str = "orig
     """
     if format not in FORMATS:
         raise UserError(f"unknown adapter format {format!r}{choose_from(format, FORMATS)}")
-    if dtype not in DTYPES:
-        raise UserError(f"adapters in {dtype!r}{choose_from(dtype, DTYPES)}")
+    if dtype not in PRECISIONS:
+        raise UserError(f"adapters in {dtype!r}{choose_from(dtype, PRECISIONS)}")
     arrays = {name: array.astype(FLOATS[dtype]) for name, array in state_dict(adapter, reference_compat).items()}
     if format == "original":
         write_content(path, {"config": describe(adapter), "state_dict": arrays})

@@ -14,7 +14,7 @@ import numpy as np
 
 from jittwin import imaging
 from jittwin.adapters import check_adapter, read_adapter
-from jittwin.backend import Backend, load_backend
+from jittwin.backend import Backend, ready_backend
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.models.aesthetic import (
@@ -31,7 +31,6 @@ from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess
 from jittwin.weights import fingerprint
 from jittwin.weights.lazy import LazyArrays
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH = 8
 PROVENANCE = ("tower", "tower_sha256", "trained_on", "adapter_sha256", "random_weights")
 RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
@@ -207,26 +206,6 @@ class AestheticPredictor(ScorerPredictor):
             super().__init__(ready, scorer, batch, dtype)
         except UserError as error:
             raise PredictorError(str(error)) from error
-
-
-def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
-                  threads: int | None = None) -> tuple[Backend, str]:
-    """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32."""
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r}{choose_from(dtype, DTYPES)}")
-    backend = load_backend(name)
-
-    def setup(where: str) -> tuple[Backend, str]:
-        chosen = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
-        backend.setup(device=where, precision=chosen, threads=threads)
-        return backend, chosen
-
-    if device != "auto":
-        return setup(device)
-    try:
-        return setup("cuda")
-    except UserError:
-        return setup("cpu")
 
 
 # ---- the metric of `jittwin assess` -------------------------------------------------

@@ -21,9 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jittwin.aesthetic import BATCH, DTYPES, ready_backend
 from jittwin.atomic import atomic_write, write_file
-from jittwin.backend import DEVICES, PACKAGES
+from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED, Metric
 from jittwin.metrics.images import SUFFIXES as PICTURES
@@ -31,6 +30,7 @@ from jittwin.metrics.images import ImageSet, default_workers, prepared
 from jittwin.report import page
 
 SUFFIXES = (*PICTURES, ".gif")
+BATCH = 8
 THUMBNAIL = 200         # pixels of a thumbnail's longer side
 PAGE, TABLE, RECORD = "index.html", "scores.csv", "scores.json"
 UNREADABLE = 1          # exit status where some pictures have no score
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=(*DEVICES, "auto"), default="auto",
                         help="default: auto, a GPU if there is one that the backend can use")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto",
+    parser.add_argument("--dtype", choices=("auto", *PRECISIONS), default="auto",
                         help="arithmetic of the networks (default: auto, bfloat16 on a GPU, float32 on the CPU)")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
     parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")

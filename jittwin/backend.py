@@ -126,3 +126,27 @@ def load_backend(name: str) -> Backend:
             raise
         raise UserError(str(error)) from error
     return module.Backend()
+
+
+def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
+                  threads: int | None = None) -> tuple[Backend, str]:
+    """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32.
+
+    UserError: unknown name, device or dtype, or a device that cannot be used.
+    """
+    for what, value, legal in (("device", device, DEVICES), ("dtype", dtype, PRECISIONS)):
+        if value not in ("auto", *legal):
+            raise UserError(f"{what} {value!r}{choose_from(value, ('auto', *legal))}")
+    backend = load_backend(name)
+
+    def setup(where: str) -> tuple[Backend, str]:
+        chosen = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
+        backend.setup(device=where, precision=chosen, threads=threads)
+        return backend, chosen
+
+    if device != "auto":
+        return setup(device)
+    try:
+        return setup("cuda")
+    except UserError:
+        return setup("cpu")

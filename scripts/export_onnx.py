@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli
-from jittwin.aesthetic import ScorerPredictor, read_scorer, ready_backend
-from jittwin.backend import PACKAGES
+from jittwin.aesthetic import ScorerPredictor, read_scorer
+from jittwin.backend import PACKAGES, ready_backend
 from jittwin.errors import UserError
 from jittwin.models.siglip import read_tower
 from jittwin.onnx_export import LIMITS, OPSET, export_aesthetic, export_vision

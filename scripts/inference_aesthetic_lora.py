@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import aesthetic_output as output
 
 from jittwin import cli
-from jittwin.aesthetic import DTYPES, AestheticPredictor
-from jittwin.backend import DEVICES, PACKAGES
+from jittwin.aesthetic import AestheticPredictor
+from jittwin.backend import DEVICES, PACKAGES, PRECISIONS
 
 
 def build_parser() -> cli.Parser:
@@ -24,7 +24,7 @@ def build_parser() -> cli.Parser:
                         help="adapters (default: ./best_lora.pth)")
     parser.add_argument("--model", metavar="FOLDER", help="of the tower (default: as the adapters name it)")
     parser.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="default: auto")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="default: auto")
+    parser.add_argument("--dtype", choices=("auto", *PRECISIONS), default="auto", help="default: auto")
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--random-weights", action="store_true", help="go on with the untrained tower of the adapters")

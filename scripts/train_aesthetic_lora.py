@@ -14,7 +14,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli, train
-from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.backend import PACKAGES, ready_backend
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
@@ -97,24 +97,11 @@ def start(folder: Path, wanted: str) -> dict:
     return {"continue_from": str(newest)} if newest.exists() else {}
 
 
-def usable(device: str, backend: str) -> str:
-    """`auto` is the GPU where the backend can use one, else the CPU."""
-    if device != "auto":
-        if device not in DEVICES:
-            raise UserError(f"--device={device}{choose_from(device, ('auto', *DEVICES))}")
-        return device
-    try:
-        load_backend(backend).setup(device="cuda")
-    except UserError:
-        return "cpu"
-    return "cuda"
-
-
 def run(argv: list[str]) -> int:
     args = parse(argv)
-    folder = Path(args.save_dir)
+    backend, _ = ready_backend(args.backend, args.device)
     return train.train("aesthetic", args.backend, data=args.image_dir, out=args.save_dir, overrides=overrides(args),
-                       device=usable(args.device, args.backend), **start(folder, args.resume_checkpoint))
+                       device=backend.device, **start(Path(args.save_dir), args.resume_checkpoint))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 from jittwin.atomic import atomic_write
 from jittwin.weights import torch_file
 from jittwin.weights.arrays import WeightsError
-from jittwin.weights.files import _kind, _reading
+from jittwin.weights.files import kind_of, reading
 
 
 def read_content(path: str | os.PathLike) -> Any:
@@ -15,8 +15,8 @@ def read_content(path: str | os.PathLike) -> Any:
     WeightsError: missing, damaged, hostile or no PyTorch file. Nothing in it is ever executed.
     """
     where = os.fspath(path)
-    with _reading(where), open(path, "rb") as stream:
-        kind = _kind(stream, where)
+    with reading(where), open(path, "rb") as stream:
+        kind = kind_of(stream, where)
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
                 return torch_file.plain(torch_file.read_zip(archive, where), where)

@@ -37,8 +37,8 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
     truncated, unknown or hostile file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
-    with _reading(where), open(path, "rb") as stream:
-        kind = _kind(stream, where)
+    with reading(where), open(path, "rb") as stream:
+        kind = kind_of(stream, where)
         if kind == "index":
             return _read_shards(json.load(stream)["weight_map"], where, keep)
         if kind == "safetensors":
@@ -58,8 +58,8 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
 def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
     """Like `read_weights`; the arrays of safetensors files are read one at a time, when they are asked for."""
     where = os.fspath(path)
-    with _reading(where), open(path, "rb") as stream:
-        kind = _kind(stream, where)
+    with reading(where), open(path, "rb") as stream:
+        kind = kind_of(stream, where)
         if kind == "index":
             return _open_shards(json.load(stream)["weight_map"], where, keep)
         if kind != "safetensors":
@@ -68,7 +68,7 @@ def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
         entries = {key: entry for key, entry in safetensors_file.entries(stream).items() if keep(key)}
 
     def read(key: str) -> np.ndarray:
-        with _reading(where), open(path, "rb") as stream:
+        with reading(where), open(path, "rb") as stream:
             return safetensors_file.read_entry(stream, entries[key])
 
     return LazyArrays({key: entry.shape for key, entry in entries.items()}, read)
@@ -80,8 +80,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     Dictionaries and lists come back as such, everything else as text.
     """
     where = os.fspath(path)
-    with _reading(where), open(path, "rb") as stream:
-        kind = _kind(stream, where)
+    with reading(where), open(path, "rb") as stream:
+        kind = kind_of(stream, where)
         if kind == "index":
             return json.load(stream).get("metadata", {})
         found = safetensors_file.read_header(stream)[1] if kind == "safetensors" else {}
@@ -119,7 +119,7 @@ def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
 
 
 @contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
+def reading(where: str) -> Iterator[None]:
     """Turns whatever a damaged file raises into one line that names it."""
     try:
         yield
@@ -133,7 +133,7 @@ def _reading(where: str) -> Iterator[None]:
                            "fetch or write the file again") from error
 
 
-def _kind(stream: BinaryIO, where: str) -> str:
+def kind_of(stream: BinaryIO, where: str) -> str:
     """The format by the first bytes; the stream is left at its start."""
     head = stream.read(64)
     stream.seek(0)

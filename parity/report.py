@@ -215,6 +215,10 @@ def merged(reports: Sequence[Report]) -> Report:
         first.extras = {**other.extras, **first.extras}
         if other.attestation.get("verdict") != "pass" and first.attestation.get("verdict") == "pass":
             first.attestation = other.attestation
+    if others:
+        seconds = sum(report.attestation.get("seconds", 0) for report in reports)
+        first.attestation = {**first.attestation, "seconds": seconds,
+                             "command": " ".join(["python -m parity report", *["REPORT.json"] * len(reports)])}
     return first
 
 

@@ -134,19 +134,24 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
 
     UserError: unknown name, device or dtype, or a device that cannot be used.
     """
-    for what, value, legal in (("device", device, DEVICES), ("dtype", dtype, PRECISIONS)):
-        if value not in ("auto", *legal):
-            raise UserError(f"{what} {value!r}{choose_from(value, ('auto', *legal))}")
+    if dtype not in ("auto", *PRECISIONS):
+        raise UserError(f"dtype {dtype!r}{choose_from(dtype, ('auto', *PRECISIONS))}")
     backend = load_backend(name)
+    device = usable_device(backend, device)
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    backend.setup(device=device, precision=dtype, threads=threads)
+    return backend, dtype
 
-    def setup(where: str) -> tuple[Backend, str]:
-        chosen = dtype if dtype != "auto" else "bfloat16" if where == "cuda" else "float32"
-        backend.setup(device=where, precision=chosen, threads=threads)
-        return backend, chosen
 
+def usable_device(backend: Backend, device: str) -> str:
+    """`device`, or for "auto" the GPU where the backend can use one, else the CPU. UserError: unknown."""
+    if device not in ("auto", *DEVICES):
+        raise UserError(f"device {device!r}{choose_from(device, ('auto', *DEVICES))}")
     if device != "auto":
-        return setup(device)
+        return device
     try:
-        return setup("cuda")
+        backend.setup(device="cuda")
     except UserError:
-        return setup("cpu")
+        return "cpu"
+    return "cuda"

@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 
 from jittwin import config as settings
-from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.backend import DEVICES, PACKAGES, load_backend, usable_device
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.trainer import Foreign, Trainer, config_hash
 from jittwin.errors import UserError
@@ -63,7 +63,8 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     if resume and start:
         check_unchanged(config, remembered, own_settings)
     backend = load_backend(backend_name)
-    backend.setup(device=device, seed=config.seed, precision=getattr(config, "precision", "float32"), threads=threads)
+    backend.setup(device=usable_device(backend, device), seed=config.seed, threads=threads,
+                  precision=getattr(config, "precision", "float32"))
     task = module.Task(config, backend, data, folder)
     info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
     trainer = Trainer(task, backend, config, folder, info)

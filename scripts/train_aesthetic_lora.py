@@ -14,7 +14,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli, train
-from jittwin.backend import PACKAGES, ready_backend
+from jittwin.backend import DEVICES, PACKAGES
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
@@ -65,6 +65,8 @@ def parse(argv: list[str]):
     args = parser.parse_args(argv)
     if args.image_dir is None:
         raise UserError("--image_dir is missing: name the folder of AVA's pictures")
+    if args.device not in ("auto", *DEVICES):
+        raise UserError(f"--device={args.device}{choose_from(args.device, ('auto', *DEVICES))}")
     names = re.split(r"[,\s]+", args.lora_target_modules.strip())
     if sorted(names) != sorted(LAYER_NAMES):
         raise UserError(f"--lora_target_modules={args.lora_target_modules}: only {','.join(LAYER_NAMES)} is "
@@ -99,9 +101,8 @@ def start(folder: Path, wanted: str) -> dict:
 
 def run(argv: list[str]) -> int:
     args = parse(argv)
-    backend, _ = ready_backend(args.backend, args.device)
     return train.train("aesthetic", args.backend, data=args.image_dir, out=args.save_dir, overrides=overrides(args),
-                       device=backend.device, **start(Path(args.save_dir), args.resume_checkpoint))
+                       device=args.device, **start(Path(args.save_dir), args.resume_checkpoint))
 
 
 if __name__ == "__main__":

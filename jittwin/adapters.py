@@ -4,12 +4,9 @@ Original: best_lora.pth and its like, {"config": …, "state_dict": …}; checkp
 "train_config": …}. peft: adapter_config.json, adapter_model.safetensors (or .bin), and beside them the head, which
 peft does not know. Ours: MODULE.safetensors, whose metadata hold the original's `config` as "adapter".
 """
-import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jittwin.atomic import sync_folder, write_file
+from jittwin.atomic import whole_folder, write_file
 from jittwin.backend import PRECISIONS
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError, choose_from
@@ -276,26 +273,7 @@ def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray]
     lora = {name.removeprefix(prefix).replace(".default.", "."): array for name, array in arrays.items()
             if not name.startswith(HEAD_PREFIX)}
     head = {name: array for name, array in arrays.items() if name.startswith(HEAD_PREFIX)}
-    with _whole_folder(folder) as writing:
+    with whole_folder(folder) as writing:
         write_weights(writing / PEFT_FILES[0], lora, {"format": "pt"})
         write_weights(writing / PEFT_HEAD, head, {"format": "pt"})
         write_file(writing / PEFT_CONFIG, json.dumps(settings, indent=2) + "\n")
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: Path):
-    """A folder that becomes `folder` when the block ends, in place of one that is there, and vanishes when it fails."""
-    folder = Path(os.path.realpath(folder))
-    writing = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        writing.mkdir()
-        yield writing
-        sync_folder(writing)
-        if folder.exists():
-            shutil.rmtree(folder)
-        writing.rename(folder)
-        sync_folder(folder.parent)
-    except OSError as cause:
-        raise UserError(f"{folder}: cannot be written: {cause.strerror or cause}; choose another place") from cause
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)

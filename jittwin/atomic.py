@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -43,11 +44,37 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A new folder that becomes `path` when the block ends, in place of one that is there, and vanishes when it fails.
+
+    UserError: disk full, no permission …
+    """
+    final = Path(os.path.realpath(path))
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_folder(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        sync_folder(final.parent)
+    except OSError as cause:
+        raise UserError(f"{os.fspath(path)}: cannot be written: {cause.strerror or cause}; choose another "
+                        "place") from cause
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove the temporary files that a killed writer left in `folder`; no writer may be at work there."""
+    """Remove what a killed writer left in `folder` under a temporary name; no writer may be at work there."""
     for path in Path(folder).glob(".*.tmp"):
         if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name):
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def sync_folder(folder: str | os.PathLike) -> None:

@@ -5,9 +5,6 @@ pictures by it, and how well it does can be measured.
 """
 import csv
 import io
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
@@ -17,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from jittwin import imaging
-from jittwin.atomic import write_file
+from jittwin.atomic import whole_folder, write_file
 from jittwin.data.ava import BINS, shares
 from jittwin.data.ava_split import LISTS, TEST_LIST, TRAIN_LIST
 from jittwin.data.landscape import each, list_pictures
@@ -148,9 +145,8 @@ def write_mini_ava(folder, count: int, width: int, height: int, seed: int = 0, p
         raise UserError(f"{count} pictures: must be 1 to {MOST_PICTURES}")
     files = find_photographs(photographs)
     ids = [str(100_000 + number) for number in Draws(seed).permutation("ids", MOST_PICTURES)[:count]]
-    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(6)}.tmp"
-    try:
-        (temporary / "images").mkdir(parents=True)
+    with whole_folder(folder) as temporary:
+        (temporary / "images").mkdir()
         (temporary / LISTS).mkdir()
 
         def write(index):
@@ -164,11 +160,6 @@ def write_mini_ava(folder, count: int, width: int, height: int, seed: int = 0, p
 
         rows = list(each(write, range(count), "writing pictures"))
         _write_tables(temporary, ids, rows, files)
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_tables(folder: Path, ids: list[str], rows: list, files: list[Path]) -> None:

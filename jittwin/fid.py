@@ -117,7 +117,8 @@ def report(results: dict) -> list[str]:
         if name in results:
             spread = {"kid": "kid_error", "inception_score": "inception_score_deviation"}.get(name)
             plus = f" +- {results[spread]:.6f}" if spread else ""
-            lines.append(f"{label} {results[name]:.6f}{plus}{mark}")
+            digits = 4 if name == "fid" else 6      # what the twins agree on; the JSON file holds all of them
+            lines.append(f"{label} {results[name]:.{digits}f}{plus}{mark}")
     counts = [f"{results[f'n_{side}'] or 'an unknown number of'}" +
               (f" ({results[f'left_out_{side}']} left out)" if results[f"left_out_{side}"] else "") for side in "ab"]
     lines.append(f"mode {results['mode']}, {' against '.join(counts)} pictures, {results['backend']}")

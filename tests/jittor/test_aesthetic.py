@@ -8,17 +8,14 @@ from jittwin.adapters import Adapter, read_adapter, write_adapter
 from jittwin.backend import load_backend
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import (
-    FROZEN, TRAINED, AestheticConfig, emd, initial_trainables, tower_state, trainable_keys)
+    FROZEN, TOWER_PREFIX, TRAINED, emd, initial_trainables, tower_state, trainable_keys)
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
 from jt_models.assess import aesthetic
 from jt_models.boot import jt
 from jt_models.nn import lora
 from jt_models.nn.layers import Dropout, Linear, Module
+from scorer import CONFIG, TOWER, build, tower, trained  # noqa: F401  (the last two are fixtures)
 
-TOWER = PRESETS["tiny"]
-CONFIG = AestheticConfig(TOWER, LoraConfig(4, 8))
-PREFIX = "vision_model.base_model.model."
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +23,6 @@ def backend():
     backend = load_backend("jittor")
     backend.setup()
     return backend
-
-
-@pytest.fixture(scope="module")
-def tower():
-    return dict(random_tower(TOWER))
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """LoRA that does something, and a head."""
-    arrays, rng = initial_trainables(trainable_keys(CONFIG), 1), np.random.default_rng(0)
-    return {key: array if array.any() else rng.normal(0, 0.3, array.shape).astype(np.float32)
-            for key, array in arrays.items()}
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +35,6 @@ def target(backend):
     return backend.asarray(np.random.default_rng(2).dirichlet(np.ones(10), 3).astype(np.float32))
 
 
-def build(backend, tower, trained, **options):
-    model = backend.build("aesthetic", CONFIG, **options)
-    backend.load_numpy(model, tower_state(tower), allow_missing=TRAINED)
-    backend.load_numpy(model, trained, allow_missing=FROZEN)
-    backend.train_mode(model, False)
-    return model
-
-
 def logits(model, pixels):
     with jt.no_grad():
         return model(pixels).numpy()
@@ -69,7 +45,7 @@ def adapted(tower, trained):
     arrays = {key: array.astype(np.float64) for key, array in tower.items()}
     for key in trained:
         if "lora_A" in key:
-            path = key.removeprefix(PREFIX).removesuffix(".lora_A.default.weight")
+            path = key.removeprefix(TOWER_PREFIX).removesuffix(".lora_A.default.weight")
             a, b = (trained[key.replace("lora_A", kind)].astype(np.float64) for kind in ("lora_A", "lora_B"))
             arrays[f"{path}.weight"] = arrays[f"{path}.weight"] + 2 * b @ a
     return arrays
@@ -225,7 +201,7 @@ def test_what_does_not_fit_is_refused(backend, tower, trained):
         backend.load_numpy(model, {key: array for key, array in trained.items() if "mlp.6" not in key},
                            allow_missing=FROZEN)
     with pytest.raises(UserError, match="base_layer"):
-        backend.load_numpy(model, {PREFIX + key: array for key, array in tower.items()}, allow_missing=TRAINED)
+        backend.load_numpy(model, {TOWER_PREFIX + key: array for key, array in tower.items()}, allow_missing=TRAINED)
     with pytest.raises(ValueError, match="no linear layer"):
         lora.adapt(backend.build("siglip", TOWER), LoraConfig(4, 8, targets="nothing"))
 

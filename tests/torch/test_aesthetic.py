@@ -9,19 +9,15 @@ from torch import nn
 from jittwin.adapters import Adapter, read_adapter, write_adapter
 from jittwin.backend import load_backend
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import (
-    FROZEN, TRAINED, AestheticConfig, emd, initial_trainables, tower_state, trainable_keys)
+from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, emd, tower_state, trainable_keys
 from jittwin.models.lora import ENCODER, LAYER_NAMES, LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
 from jittwin.weights import read_content, write_content, write_weights
 from torch_models.assess import aesthetic
 from torch_models.nn.layers import Dropout
+from scorer import CONFIG, TOWER, build, tower, trained  # noqa: F401  (the last two are fixtures)
 
 # peft asks transformers' own network, which the original wraps, by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
-TOWER = PRESETS["tiny"]
-CONFIG = AestheticConfig(TOWER, LoraConfig(4, 8))
-PREFIX = "vision_model.base_model.model."
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +27,9 @@ def backend():
     return backend
 
 
-@pytest.fixture(scope="module")
-def tower():
-    return dict(random_tower(TOWER))
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """LoRA that does something, and a head."""
-    arrays, rng = initial_trainables(trainable_keys(CONFIG), 1), np.random.default_rng(0)
-    return {key: array if array.any() else rng.normal(0, 0.3, array.shape).astype(np.float32)
-            for key, array in arrays.items()}
-
-
 @pytest.fixture
 def pixels():
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
-
-
-def build(backend, tower, trained, **options):
-    model = backend.build("aesthetic", CONFIG, **options)
-    backend.load_numpy(model, tower_state(tower), allow_missing=TRAINED)
-    backend.load_numpy(model, trained, allow_missing=FROZEN)
-    backend.train_mode(model, False)
-    return model
 
 
 class Original(nn.Module):
@@ -163,7 +138,7 @@ def test_merged_is_the_same_and_can_be_undone(backend, tower, trained, pixels):
     before, weights = logits(model, pixels), backend.state_numpy(model)
     model.merge()
     model.merge()
-    key = f"{PREFIX}encoder.layers.1.mlp.fc2"
+    key = f"{TOWER_PREFIX}encoder.layers.1.mlp.fc2"
     expected = weights[f"{key}.base_layer.weight"] + 2 * (
         trained[f"{key}.lora_B.default.weight"] @ trained[f"{key}.lora_A.default.weight"])
     np.testing.assert_allclose(backend.state_numpy(model)[f"{key}.base_layer.weight"], expected, atol=1e-6)

@@ -261,6 +261,8 @@ def _import_jittor(root: pathlib.Path):
         _drop_damaged_core(cache)
     try:
         import jittor
+        # Its compile threads put oneDNN's operators into one graph without a lock: now and then the process dies.
+        jittor.flags.use_parallel_op_compiler = 0
         if not jittor.flags.nvcc_path:
             _fast_kernel_compile(jittor)
         _end_compile_pool(jittor_utils)

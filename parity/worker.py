@@ -3,6 +3,7 @@
 A worker runs functions `f(side, arrays, **arguments)`, named "module:function", that return arrays, or
 (arrays, values) with values fit for JSON. Arrays travel as safetensors files, the rest as JSON lines.
 """
+import faulthandler
 import importlib
 import json
 import os
@@ -123,6 +124,7 @@ def serve() -> None:
     """Answer requests on stdin until it closes. What the frameworks print goes to stderr."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+    faulthandler.enable()
     side = None
     for line in sys.stdin:
         request = json.loads(line)

@@ -169,9 +169,12 @@ def test_a_killed_child_does_not_end_the_process(probe):
 
 
 def test_a_warm_import_is_silent(probe):
-    """But for Jittor's progress bar, which it draws when the probe's own kernels take over two seconds to compile."""
-    lines = probe["stderr"].replace("\r", "\n").splitlines()
-    assert not [line for line in lines if line.strip() and not line.startswith("Compiling Operators(")]
+    assert probe["stderr"] == ""
+
+
+def test_kernels_are_compiled_in_one_thread():
+    """Several edit one graph at once: 36 convolutions of one tensor end one process in fifty on a busy machine."""
+    assert jt.flags.use_parallel_op_compiler == 0
 
 
 def test_ctrl_c_raises_keyboard_interrupt():

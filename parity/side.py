@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
+from jittwin.backend import PACKAGES, load_backend
 
 Arrays = dict[str, np.ndarray]
 
@@ -20,7 +20,6 @@ class Side:
     """One framework. `backend` is the twin's Backend; `ops` and `layers` are the modules of its `nn`."""
 
     def __init__(self, name: str):
-        from jittwin.backend import load_backend
         self.name, self.package = name, PACKAGES[name]
         before = global_generators()
         self.backend = load_backend(name)

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jittwin.backend import load_backend
+from jittwin.backend import PACKAGES
 from jittwin.models.apf_gan import ModelConfig, Semantics, stage
 
-PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 TINY = ModelConfig(ngf=8, ndf=8, crop_size=256)
 KEYS = Path(__file__).parent / "data" / "apf_gan_keys.txt"
 TOLERANCE = 2e-4
@@ -61,10 +60,9 @@ def published_keys():
 class Twin:
     """A backend with the few things the golden tests do to it."""
 
-    def __init__(self, name):
-        self.backend = load_backend(name)
-        self.backend.setup()
-        package = PACKAGES[name]
+    def __init__(self, backend):
+        self.backend = backend
+        package = PACKAGES[backend.name]
         self.ops = importlib.import_module(f"{package}.nn.ops")
         self.layers = importlib.import_module(f"{package}.nn.layers")
         self.losses = importlib.import_module(f"{package}.apf_gan.losses")
@@ -101,14 +99,10 @@ def near(values):
 
 
 class GoldenFacts:
-    """Inherit with `backend_name`."""
-
-    backend_name: str
-
     @pytest.fixture(scope="class")
     @classmethod
-    def twin(cls):
-        return Twin(cls.backend_name)
+    def twin(cls, backend):
+        return Twin(backend)
 
     @pytest.mark.parametrize("network, module, options, keys, scalars, trainable", [
         ("G", "generator", dict(seg_noise=False, heads=True), 255, 93_196_012, 93_080_620),

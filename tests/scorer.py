@@ -30,3 +30,21 @@ def build(backend, tower, trained, **options):
     backend.load_numpy(model, trained, allow_missing=FROZEN)
     backend.train_mode(model, False)
     return model
+
+
+def test_dropout_follows_the_seed(backend, tower, trained, pixels):
+    model = build(backend, tower, trained)
+    sites = [part.site for part in model.modules() if hasattr(part, "site")]
+    assert len(sites) == 12 + 2 == len(set(sites))
+
+    def logits():
+        with backend.no_grad():
+            return backend.numpy(model(pixels))
+
+    plain = logits()
+    backend.train_mode(model, True)
+    found = []
+    for seed in (1, 1, 2):
+        backend.seed(seed)
+        found.append(logits())
+    assert (found[0] == found[1]).all() and (found[0] != found[2]).any() and (found[0] != plain).any()

@@ -38,14 +38,10 @@ class Recorder:
 
 
 class SemanticsFacts:
-    """Inherit with `backend_name`."""
-
-    backend_name: str
-
     @pytest.fixture(scope="class")
     @classmethod
-    def twin(cls):
-        return Twin(cls.backend_name)
+    def twin(cls, backend):
+        return Twin(backend)
 
     # Spectral norm
 

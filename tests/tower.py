@@ -1,7 +1,7 @@
 """What SigLIP's tower, dropout by counters and gradient checkpointing owe, as tests that either twin must pass.
 
 The truth is NumPy in float64, from the papers' formulas. tests/torch/test_siglip.py and tests/jittor/test_siglip.py
-inherit TowerFacts with the name of their twin.
+inherit TowerFacts.
 """
 import importlib
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jittwin.backend import PACKAGES, load_backend
+from jittwin.backend import PACKAGES
 from jittwin.draws import key
 from jittwin.models.siglip import PRESETS, expected_keys, random_tower
 
@@ -73,24 +73,15 @@ def kept(seed: int, site: int, count: int, p: float) -> np.ndarray:
 
 
 class TowerFacts:
-    backend_name: str
+    @pytest.fixture(scope="class")
+    @classmethod
+    def ops(cls, backend):
+        return importlib.import_module(f"{PACKAGES[backend.name]}.nn.ops")
 
     @pytest.fixture(scope="class")
     @classmethod
-    def backend(cls):
-        backend = load_backend(cls.backend_name)
-        backend.setup()
-        return backend
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def ops(cls):
-        return importlib.import_module(f"{PACKAGES[cls.backend_name]}.nn.ops")
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def layers(cls):
-        return importlib.import_module(f"{PACKAGES[cls.backend_name]}.nn.layers")
+    def layers(cls, backend):
+        return importlib.import_module(f"{PACKAGES[backend.name]}.nn.layers")
 
     def built(self, backend, config=TINY, **options):
         module = backend.build("siglip", config, **options)

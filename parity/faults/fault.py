@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.side import PACKAGES
+from jittwin.backend import PACKAGES
 from parity.worker import ROOT
 
 PACKAGE = ROOT / PACKAGES["jittor"]

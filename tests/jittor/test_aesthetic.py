@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from jittwin.adapters import Adapter, read_adapter, write_adapter
-from jittwin.backend import load_backend
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import (
     FROZEN, TOWER_PREFIX, TRAINED, emd, initial_trainables, tower_state, trainable_keys)
@@ -13,16 +12,9 @@ from jittwin.models.lora import LoraConfig
 from jt_models.assess import aesthetic
 from jt_models.boot import jt
 from jt_models.nn import lora
-from jt_models.nn.layers import Dropout, Linear, Module
-from scorer import CONFIG, TOWER, build, tower, trained  # noqa: F401  (the last two are fixtures)
-
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = load_backend("jittor")
-    backend.setup()
-    return backend
+from jt_models.nn.layers import Linear, Module
+from scorer import (  # noqa: F401  (two fixtures and a test)
+    CONFIG, TOWER, build, test_dropout_follows_the_seed, tower, trained)
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +107,6 @@ def test_merged_is_the_same_and_can_be_undone(backend, tower, trained, pixels):
     model.unmerge()
     for name, array in backend.state_numpy(model).items():
         np.testing.assert_allclose(array, weights[name], atol=1e-6)
-
-
-def test_dropout_follows_the_seed(backend, tower, trained, pixels):
-    model = build(backend, tower, trained)
-    sites = [part.site for part in model.modules() if isinstance(part, Dropout)]
-    assert len(sites) == 12 + 2 == len(set(sites))
-    plain = logits(model, pixels)
-    backend.train_mode(model, True)
-    found = []
-    for seed in (1, 1, 2):
-        backend.seed(seed)
-        found.append(logits(model, pixels))
-    assert (found[0] == found[1]).all() and (found[0] != found[2]).any() and (found[0] != plain).any()
 
 
 def gradients(backend, model, pixels, target):

@@ -4,19 +4,11 @@ import importlib
 import numpy as np
 import pytest
 
-from jittwin.backend import load_backend
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import Semantics
 from jittwin.perceptual import NETWORKS, load_perceptual
 from jittwin.weights import write_weights
 from jt_models.boot import jt
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = load_backend("jittor")
-    backend.setup()
-    return backend
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,10 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from jt_models.backend import Backend
 from jt_models.boot import jt, nn
 from jt_models.nn import layers, ops
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def backend():
-    twin = Backend()
-    twin.setup()
-    return twin
 
 
 def f32(*values):

@@ -6,19 +6,11 @@ Jittor's optimizer and return the values that it takes.
 import numpy as np
 import pytest
 
-from jt_models.backend import Backend
 from jt_models.boot import jt, nn
 from jt_models.nn import optim
 
 SMALL = [[1e-6, -2e-6, 1.0], [3e-6, 1e-7, -0.5], [-1e-6, 2e-6, 0.25]]
 START = [1.0, -2.0, 0.5]
-
-
-@pytest.fixture(scope="module")
-def backend():
-    twin = Backend()
-    twin.setup()
-    return twin
 
 
 def f32(*values):

@@ -11,8 +11,6 @@ from jt_models.nn.training_kernels import Rounded  # noqa: E402
 
 
 class TestJittor(TowerFacts):
-    backend_name = "jittor"
-
     def test_checkpointing_keeps_less(self, backend):
         lived = []
         for option in (False, True):

@@ -3,19 +3,11 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from jittwin.backend import load_backend
 from jittwin.models.segformer import SegFormerConfig
 from jt_models import boot
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
 from jt_models.nn.layers import DepthwiseConv2d, LayerNorm, Linear
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = load_backend("jittor")
-    backend.setup()
-    return backend
 
 
 def normal(shape, mean=0.0, seed=0):

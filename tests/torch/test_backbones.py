@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jittwin.backend import load_backend
 from jittwin.errors import UserError
 from jittwin.inception import load_inception
 from jittwin.models.apf_gan import Semantics
@@ -14,13 +13,6 @@ from jittwin.perceptual import load_perceptual
 from jittwin.weights import write_weights
 from torch_models.backbones.inception_v3 import BasicConv2d, FidInception, InceptionV3
 from torch_models.backbones.vgg import VGG19
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = load_backend("torch")
-    backend.setup()
-    return backend
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pytest
 import torch
 import transformers
 
-from jittwin.backend import load_backend
 from jittwin.metrics.mask_accuracy import enlarged_argmax, prepare
 from jittwin.models.segformer import SegFormerConfig, infer_preset, preset
 from jittwin.weights import read_weights, write_weights
@@ -12,13 +11,6 @@ from torch_models.backbones.segformer import SegFormer
 
 TINY = SegFormerConfig(depths=(1, 2, 1, 1), hidden_sizes=(8, 16, 24, 32), num_attention_heads=(1, 2, 3, 4),
                        decoder_hidden_size=16, num_labels=7)
-
-
-@pytest.fixture(scope="module")
-def backend():
-    backend = load_backend("torch")
-    backend.setup()
-    return backend
 
 
 @pytest.fixture(scope="module")

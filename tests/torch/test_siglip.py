@@ -15,8 +15,6 @@ from torch_models.backbones.siglip import SiglipVisionModel  # noqa: E402
 
 
 class TestTorch(TowerFacts):
-    backend_name = "torch"
-
     def test_checkpointing_keeps_less(self, backend):
         sizes = []
         for option in (False, True):

@@ -1,28 +1,14 @@
-"""The command line: finds the command, imports only that, and turns mistakes into one line.
-
-A command is a module with `add_arguments(parser)` and `run(args) -> int | None`; none of them
-imports a framework before `run`.
-"""
+"""The command lines of jittwin and parity: find the command, import only that, and turn mistakes into one line."""
 import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import jittwin
 from jittwin.errors import UserError, choose_from, did_you_mean
 
-COMMANDS = {
-    "train": ("jittwin.train", "train a model"),
-    "generate": ("jittwin.generate", "images from label maps"),
-    "assess": ("jittwin.assess", "how good single pictures are"),
-    "fid": ("jittwin.fid", "distance between two sets of pictures"),
-    "select": ("jittwin.select", "the best checkpoint of a run by FID"),
-    "merge": ("jittwin.merge", "average checkpoints"),
-    "convert": ("parity.convert", "weights between files, frameworks and upstream formats"),
-    "prepare": ("jittwin.prepare", "check a data set, or write a procedural one"),
-    "list": ("jittwin.listing", "models and metrics: backends, weights needed, licence"),
-}
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -54,38 +40,51 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def parser_of(command: str) -> Parser:
-    """The parser of one command, with `--debug` added."""
-    module, summary = COMMANDS[command]
-    parser = Parser(prog=f"jittwin {command}", description=summary)
-    importlib.import_module(module).add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+@dataclass(frozen=True)
+class Program:
+    """Commands under one name.
 
+    call: how it is started. about: what it is, in one line. commands: by name, where the command is, as
+    "module:function", and a summary. The function takes the parsed arguments and returns the exit status, or
+    None for 0; the module also has `add_arguments(parser)` and imports no framework before the function is called.
+    """
+    name: str
+    call: str
+    about: str
+    commands: Mapping[str, tuple[str, str]]
 
-def overview() -> str:
-    lines = [f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items()]
-    return "\n".join(["usage: jittwin COMMAND ...", "", jittwin.__doc__, "", "commands:", *lines, "",
-                      "jittwin COMMAND --help shows its options, jittwin --version the version."])
+    def overview(self) -> str:
+        """What `--help` prints without a command."""
+        lines = [f"  {name:10}{summary}" for name, (_, summary) in self.commands.items()]
+        return "\n".join([f"usage: {self.call} COMMAND ...", "", self.about, "", "commands:", *lines, "",
+                          f"{self.call} COMMAND --help shows its options, {self.call} --version the version."])
 
+    def parser_of(self, command: str) -> Parser:
+        """The parser of one command, with `--debug` added."""
+        where, summary = self.commands[command]
+        parser = Parser(prog=f"{self.call} {command}", description=summary)
+        importlib.import_module(where.split(":")[0]).add_arguments(parser)
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return parser
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. 2: a mistake, 130: interrupted."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: dispatch(argv), debug="--debug" in argv)
+    def dispatch(self, argv: Sequence[str]) -> int:
+        """Run one command; returns its exit status and raises what it raises."""
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(self.overview())
+            return 0
+        if argv[0] == "--version":
+            print(jittwin.__version__)
+            return 0
+        if argv[0] not in self.commands:
+            raise UserError(f"unknown command '{argv[0]}'{choose_from(argv[0], self.commands)}")
+        args = self.parser_of(argv[0]).parse_args(argv[1:])
+        module, function = self.commands[argv[0]][0].split(":")
+        return getattr(importlib.import_module(module), function)(args) or 0
 
-
-def dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    if argv[0] == "--version":
-        print(jittwin.__version__)
-        return 0
-    if argv[0] not in COMMANDS:
-        raise UserError(f"unknown command '{argv[0]}'{choose_from(argv[0], COMMANDS)}")
-    args = parser_of(argv[0]).parse_args(argv[1:])
-    return importlib.import_module(COMMANDS[argv[0]][0]).run(args) or 0
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run one command; returns the exit status. 2: a mistake, 130: interrupted."""
+        argv = list(sys.argv[1:] if argv is None else argv)
+        return guarded(lambda: self.dispatch(argv), debug="--debug" in argv, program=self.name)
 
 
 def guarded(work, debug: bool, program: str = "jittwin") -> int:
@@ -116,3 +115,17 @@ def one_line(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror} (errno {error.errno}); --debug shows where"
     return " ".join(str(error).split())
+
+
+JITTWIN = Program("jittwin", "jittwin", jittwin.__doc__, {
+    "train": ("jittwin.train:run", "train a model"),
+    "generate": ("jittwin.generate:run", "images from label maps"),
+    "assess": ("jittwin.assess:run", "how good single pictures are"),
+    "fid": ("jittwin.fid:run", "distance between two sets of pictures"),
+    "select": ("jittwin.select:run", "the best checkpoint of a run by FID"),
+    "merge": ("jittwin.merge:run", "average checkpoints"),
+    "convert": ("parity.convert:run", "weights between files, frameworks and upstream formats"),
+    "prepare": ("jittwin.prepare:run", "check a data set, or write a procedural one"),
+    "list": ("jittwin.listing:run", "models and metrics: backends, weights needed, licence"),
+})
+main, dispatch = JITTWIN.main, JITTWIN.dispatch

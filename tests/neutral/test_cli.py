@@ -33,7 +33,7 @@ FLAGS = {
 
 
 def flags(command):
-    actions = cli.parser_of(command)._actions
+    actions = cli.JITTWIN.parser_of(command)._actions
     return {action.option_strings[-1] if action.option_strings else action.dest for action in actions}
 
 
@@ -43,7 +43,7 @@ def test_flags_are_frozen(command):
 
 
 def test_the_flags_of_every_command_are_pinned():
-    assert set(FLAGS) == set(cli.COMMANDS)
+    assert set(FLAGS) == set(cli.JITTWIN.commands)
 
 
 @pytest.mark.parametrize("argv, message", [

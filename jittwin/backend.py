@@ -42,11 +42,11 @@ class Backend(Protocol):
     def scalar(self, tensor: Tensor) -> float:
         """The value of a one-element tensor; waits for the device."""
 
-    def build(self, name: str, config: Any, **options) -> Module:
-        """A model by its catalogue name, e.g. build("apf_gan.generator", config, seg_noise=True)."""
+    def build(self, name: str, config: Any, *parts: Module, **options) -> Module:
+        """A model by its catalogue name, e.g. build("apf_gan.generator", config, seg_noise=True).
 
-    def objective(self, *arguments, **options) -> Any:
-        """The twin's apf_gan.losses.Objective: losses build graphs, so they live with the models."""
+        parts: for "apf_gan.objective" the networks that it trains; a model has none.
+        """
 
     def no_grad(self) -> AbstractContextManager:
         """Inside, no graph for gradients is recorded."""

@@ -210,7 +210,7 @@ class Sampler:
         for module, name in ((self.encoder, "E"), (self.generator, "G")):
             backend.load_numpy(module, weights[name], allow_unexpected=UNUSED)
             backend.train_mode(module, False)
-        self.objective = backend.objective(config, self.encoder, self.generator, None)
+        self.objective = backend.build("apf_gan.objective", config, self.encoder, self.generator, None)
 
     def __call__(self, names: list[str], labels: np.ndarray, seeds) -> Iterator[tuple[int, list[np.ndarray]]]:
         """For every seed, the images (H, W, 3) of `labels` (B, H, W)."""

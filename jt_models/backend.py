@@ -7,7 +7,7 @@ import numpy as np
 
 from jittwin.backend import PRECISIONS
 from jittwin.errors import UserError, choose_from
-from jittwin.models.catalog import BY_NAME
+from jittwin.models.catalog import WHERE
 from jittwin.state import check_state, matches
 from jt_models.boot import jt
 from jt_models.nn import ops, optim
@@ -46,12 +46,9 @@ class Backend:
     def scalar(self, tensor):
         return float(np.asarray(tensor.numpy()).reshape(()))
 
-    def build(self, name, config, **options):
-        module, kind = BY_NAME[name].where
-        return getattr(importlib.import_module(f"jt_models.{module}"), kind)(config, **options)
-
-    def objective(self, *arguments, **options):
-        return importlib.import_module("jt_models.apf_gan.losses").Objective(*arguments, **options)
+    def build(self, name, config, *parts, **options):
+        module, kind = WHERE[name]
+        return getattr(importlib.import_module(f"jt_models.{module}"), kind)(config, *parts, **options)
 
     def no_grad(self):
         return ops.no_grad()

@@ -121,7 +121,7 @@ def train(name: str, size: str, folder: Path) -> dict:
     optimizers = [backend.optimizer("adam", [{"params": parameters, "lr": rate}], betas=(0.0, 0.9),
                                     form=config.semantics.adam)
                   for parameters, rate in ((generators, 1e-4), (backend.parameters(modules["D"]), 4e-4))]
-    objective = backend.objective(config, modules["E"], modules["G"], modules["D"])
+    objective = backend.build("apf_gan.objective", config, modules["E"], modules["G"], modules["D"])
     sides = objective.generator_losses, objective.discriminator_losses
     sample = scene(config)
     label, real = backend.asarray(sample["label"][None]), backend.asarray(sample["image"][None])

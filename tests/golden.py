@@ -212,7 +212,7 @@ class GoldenFacts:
         networks = [twin.build("encoder", config, train=True),
                     twin.build("generator", config, train=True, seg_noise=at.full, heads=not at.full),
                     twin.build("discriminator", config, train=True)]
-        objective, losses = twin.backend.objective(config, *networks), twin.losses
+        objective, losses = twin.backend.build("apf_gan.objective", config, *networks), twin.losses
         real = twin.backend.asarray(photographs(2, *config.size))
         with twin.backend.no_grad():
             seg = twin.one_hot(2, config.size)

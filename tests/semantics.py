@@ -88,7 +88,7 @@ class SemanticsFacts:
     def seen_by_discriminators(self, twin, config):
         """Labels (2, 29, 8, 16) and real images (2, 3, 8, 16) as the first level gets them."""
         recorder, size = Recorder(), config.size
-        objective = twin.backend.objective(config, None, None, recorder)
+        objective = twin.backend.build("apf_gan.objective", config, None, None, recorder)
         objective.discriminate(twin.one_hot(2, size), twin.ops.zeros((2, 3, 8, 16)),
                                twin.backend.asarray(photographs(2, *size)), stage(1, 180, 4), None)
         pairs = twin.backend.numpy(recorder.pairs)
@@ -148,7 +148,7 @@ class SemanticsFacts:
             networks = [twin.build("encoder", config, train=True),
                         twin.build("generator", config, train=True, seg_noise=False, heads=True),
                         twin.build("discriminator", config, train=True)]
-            objective = twin.backend.objective(config, *networks)
+            objective = twin.backend.build("apf_gan.objective", config, *networks)
             batch = (twin.backend.asarray(labels(2, *SMALL.size)),
                      twin.backend.asarray(photographs(2, *SMALL.size)), stage(1, 180, 4), None)
             states = [twin.backend.state_numpy(networks[1])[name]]
@@ -165,7 +165,7 @@ class SemanticsFacts:
         """The discriminators' values before and after an update, and the gradients of it."""
         config, backend = choose(warm_start=choice), twin.backend
         net = twin.build("discriminator", config, train=True)
-        objective = backend.objective(config, None, None, net)
+        objective = backend.build("apf_gan.objective", config, None, None, net)
         optimizer = backend.optimizer("adam", [{"params": backend.parameters(net), "lr": 4e-4}],
                                       betas=(0.0, 0.9), form="jittor")
         before = backend.state_numpy(net)
@@ -213,7 +213,8 @@ class SemanticsFacts:
 
     def test_warm_start_happens_in_the_first_fading_epoch_only(self, twin):
         net = twin.build("discriminator", SMALL, train=True)
-        objective, before = twin.backend.objective(SMALL, None, None, net), twin.backend.state_numpy(net)
+        objective = twin.backend.build("apf_gan.objective", SMALL, None, None, net)
+        before = twin.backend.state_numpy(net)
         for epoch, inherits in ((30, False), (32, False), (31, True)):
             size = (8, 16) if epoch == 30 else (16, 32)
             with twin.backend.no_grad():

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from jittwin.backend import PRECISIONS
 from jittwin.errors import UserError, choose_from
-from jittwin.models.catalog import BY_NAME
+from jittwin.models.catalog import WHERE
 from jittwin.state import check_state, matches
 from torch_models.nn import ops, optim
 
@@ -50,12 +50,9 @@ class Backend:
     def scalar(self, tensor):
         return float(tensor.detach())
 
-    def build(self, name, config, **options):
-        module, kind = BY_NAME[name].where
-        return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, **options)
-
-    def objective(self, *arguments, **options):
-        return importlib.import_module("torch_models.apf_gan.losses").Objective(*arguments, **options)
+    def build(self, name, config, *parts, **options):
+        module, kind = WHERE[name]
+        return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, *parts, **options)
 
     def no_grad(self):
         return ops.no_grad()

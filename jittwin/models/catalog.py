@@ -36,4 +36,5 @@ MODELS = (
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-"),
 )
-BY_NAME = {record.name: record for record in MODELS}
+# Losses build graphs, so those of several models together live in the twins too, and are built by name as well.
+WHERE = {record.name: record.where for record in MODELS} | {"apf_gan.objective": ("apf_gan.losses", "Objective")}

@@ -193,8 +193,8 @@ class Task(Plain):
         self.optimizers = self.build_optimizers()
         if optimizers and config.semantics.phase2_optimizer == "continue":
             self.carry_moments(optimizers)
-        self.objective = self.backend.objective(
-            self.model, *(self.modules[name] for name in "EGD"),
+        self.objective = self.backend.build(
+            "apf_gan.objective", self.model, *(self.modules[name] for name in "EGD"),
             perceptual_loss=self.perceptual(), augmentation=config.diff_aug if self.finetuning else (),
             lambda_feat=config.lambda_feat, lambda_perceptual=config.lambda_perceptual)
 

@@ -176,8 +176,8 @@ class Objective(ApfGan):
             return [image, side.ops.avg_pool2d(image, 2, 2)]
 
         augmentation = AUGMENTATIONS if epoch_of(mode) > GROWN else ()
-        return side.backend.objective(module.config, module.E, module.G, module.D, augmentation=augmentation,
-                                      perceptual_loss=("features", features, (0.25, 1.0)))
+        return side.backend.build("apf_gan.objective", module.config, module.E, module.G, module.D,
+                                  augmentation=augmentation, perceptual_loss=("features", features, (0.25, 1.0)))
 
     def run(self, side, module, inputs, mode):
         """Everything the networks return."""

@@ -57,13 +57,20 @@ def select(names: Iterable[str]) -> list[Case]:
     of one's own."""
     from parity.cases import CASES
     names = list(names)
-    own, names = [resolved(name) for name in names if ":" in name], [name for name in names if ":" not in name]
+    own, names = [_own(name) for name in names if ":" in name], [name for name in names if ":" not in name]
     if own and not names:
         return own
     for name in names:
         if not any(_within(case, name) for case in CASES):
-            raise UserError(f"no parity case {name!r}{choose_from(name, [*_families(CASES), *CASES])}")
+            raise UserError(f"no parity case {name!r}{choose_from(name, dict.fromkeys([*_families(CASES), *CASES]))}")
     return own + [case for case in CASES.values() if not names or any(_within(case.name, name) for name in names)]
+
+
+def _own(name: str) -> Case:
+    found = resolved(name)
+    if not isinstance(found, Case):
+        raise UserError(f"{name!r} is no Pair: name one, such as test_port:LAYER for LAYER = Pair(...) in test_port.py")
+    return found
 
 
 def _within(case: str, name: str) -> bool:
@@ -79,6 +86,14 @@ def check_levels(levels: Iterable[str]) -> None:
     for level in levels:
         if level not in LEVELS:
             raise UserError(f"no level {level!r}{choose_from(level, LEVELS)}")
+
+
+def check_offered(names: Iterable[str], levels: Iterable[str] | None) -> None:
+    """UserError where none of these models has any of these levels."""
+    check_levels(levels or ())
+    offered = {"L0", *(level for case in select(names) for level in case.levels)}
+    if levels is not None and not offered & set(levels):
+        raise UserError(f"level {', '.join(levels)}: {', '.join(names)} has only {', '.join(sorted(offered))}")
 
 
 def plan(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | None = None) -> list[Step]:
@@ -183,10 +198,8 @@ def command(args) -> int:
     begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
     if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")
+    check_offered(args.models, levels)
     steps = plan(args.models, args.tier, levels)
-    if not steps:
-        offered = sorted({level for case in select(args.models) for level in case.levels})
-        raise UserError(f"level {', '.join(levels)}: {', '.join(args.models)} has only {', '.join(offered)}")
     with Twins(twin) as twins:
         with Live(steps) as live:
             rows = list(_rows(steps, twins, live, args.bundle))
@@ -217,6 +230,7 @@ def asked(args) -> str:
     levels = [word for level in args.level or () for word in ("--level", level)]
     options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
                for word in (f"--{name.replace('_', '-')}", value)]
+    options += ["--explain"] if args.explain else []
     return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])
 
 

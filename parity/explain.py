@@ -7,8 +7,8 @@ from parity.oracle import DRAWS, Twins
 from parity.suspects import Failure, Suspect, search
 from parity.worker import WorkerError
 
-LEVELS = ("L3", "L4", "L5")     # forward, backward and update; the operators, which take longest, where asked for
-SHOWN = 3                       # suspects per failure
+LEVELS = ("L2", "L3", "L4", "L5")   # where the numbers of a model are compared; from L6 on whole programs are
+SHOWN = 3                           # suspects per failure
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def specimens(ids: Iterable[str] = (), twins: Twins | None = None,
 
 def add_arguments(parser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, or a family such as apf_gan; without one every model. With --specimens: ids")
+                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model. "
+                        "With --specimens: ids")
     parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models to explain")
     parser.add_argument("--level", action="append", metavar="L", help="a level, repeatable; default "
                         + ", ".join(LEVELS))
@@ -171,7 +172,7 @@ def add_arguments(parser) -> None:
 
 def command(args) -> int:
     """0: all agrees; 1: something failed, explained or not."""
-    from parity.check import twin_folder
+    from parity.check import check_offered, twin_folder
 
     def show(finding: Finding) -> None:
         print("\n".join(finding.lines()), flush=True)
@@ -179,6 +180,7 @@ def command(args) -> int:
     if args.specimens:
         found = specimens(args.models, progress=show)
     else:
+        check_offered(args.models, args.level)
         found = run(args.models, twin_folder(args.twin), args.level, progress=show)
     print(found.text().splitlines()[-1])
     return 0 if found.passed else 1

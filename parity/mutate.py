@@ -96,6 +96,8 @@ class Mutant:
 
 def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list[Fault]:
     """The faults that concern these models; of them those named in `only`."""
+    if own := [name for name in names if ":" in name]:
+        raise UserError(f"{own[0]}: faults are put into this project's Jittor twin alone: name one of its models")
     cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
     wanted = [find(name) for name in only] if only else FAULTS.values()
     found = [fault for fault in wanted if cases & set(fault.cases)]
@@ -241,6 +243,7 @@ def add_arguments(parser) -> None:
 def command(args) -> int:
     """Run, show and write. 0: enough faults are killed and every survivor is explained, 1: not so."""
     files, faults, begun = outputs(args), chosen(args.models, args.only), time.monotonic()
+    check.check_offered(args.models, args.level)
     if args.list:
         for fault in faults:
             print(f"{fault.name:32} {fault.id:4} {fault.file:28} {fault.why}")

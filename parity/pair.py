@@ -155,8 +155,8 @@ def resolved(reference: str):
         return resolve(reference)
     except ModuleNotFoundError as error:
         if reference.startswith(str(error.name)):
-            raise UserError(f"{reference!r}: there is no module {error.name!r}; it is searched where pytest runs and "
-                            "in PYTHONPATH") from error
+            raise UserError(f"{reference!r}: there is no module {error.name!r}; it is searched in the current folder "
+                            "and in PYTHONPATH") from error
         raise
     except AttributeError as error:
         raise UserError(f"{reference!r}: {error}") from error

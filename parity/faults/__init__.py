@@ -1,5 +1,5 @@
 """Seeded faults: what the checks of the parity layer must be able to find."""
-from jittwin.errors import UserError, choose_from
+from jittwin.errors import UserError, did_you_mean
 from parity.faults import aesthetic, layers, networks, operators, training
 from parity.faults.fault import Fault, broken_copy, source
 
@@ -13,5 +13,6 @@ FAULTS: dict[str, Fault] = {
 def find(name: str) -> Fault:
     """The fault of that name; UserError names the nearest one."""
     if name not in FAULTS:
-        raise UserError(f"no fault {name!r}{choose_from(name, FAULTS)}")
+        raise UserError(f"no fault {name!r}{did_you_mean(name, FAULTS)}: python -m parity mutate --list shows all "
+                        f"{len(FAULTS)}")
     return FAULTS[name]

@@ -165,6 +165,19 @@ def test_names_that_do_not_exist(cases, arguments, message):
         check.plan(**arguments)
 
 
+def test_a_level_that_no_model_has_is_refused(cases):
+    check.check_offered(["family"], ["L4", "L6"])
+    check.check_offered([], None)
+    with pytest.raises(UserError, match="level L4: family.two has only L0, L3$"):
+        check.check_offered(["family.two"], ["L4"])
+
+
+def test_the_choices_name_a_family_that_is_also_a_model_once(monkeypatch):
+    monkeypatch.setattr("parity.cases.CASES", dict.fromkeys(["net", "net.part", "other"]))
+    with pytest.raises(UserError, match="choose from net, net.part, other$"):
+        check.select(["nte"])
+
+
 def test_progress_is_told_of_every_step(cases):
     seen = []
     rows = check.run(["family.two"], levels=["L3"], twins=Idle(), progress=lambda step, rows: seen.append((step, rows)))
@@ -190,6 +203,7 @@ def test_only_what_failed_is_explained(monkeypatch):
     assert check.explain_failures([good, failure("net", "L9", "eval", "died")], Idle()) == [] and not asked
     [found] = check.explain_failures([good, failure("net", "L3", "eval", "off")], Idle())
     assert asked == [({"net"}, {"L3"})] and found["named"] == "" and "out is off" in found["text"]
+    assert check.explain_failures([failure("net", "L2", "eval", "off")], Idle()) and asked[1:] == [({"net"}, {"L2"})]
 
 
 def test_every_level_has_a_check():

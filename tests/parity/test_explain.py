@@ -100,6 +100,7 @@ def test_the_command_fails_where_something_fails(capsys):
 @pytest.mark.parametrize("words, message", [
     (["--specimens", "N44"], r"no specimen 'N44' \(did you mean 'N4'\?\)"),
     (["no_such_model"], "no parity case 'no_such_model'"),
+    (["siglip", "--level", "L9"], "level L9: siglip has only L0, L1, L2, L3, L4"),
     (["--twin", "nowhere"], "--twin nowhere: there is no jt_models package in it")])
 def test_misuse_is_told(words, message):
     with pytest.raises(UserError, match=message):

@@ -124,8 +124,10 @@ def test_faults_are_chosen_by_model_and_by_name():
     assert [f.name for f in mutate.chosen([], ["encoder_slope"])] == ["encoder_slope"]
     with pytest.raises(UserError, match="no fault of tanh_missing concerns apf_gan.encoder: choose from"):
         mutate.chosen([ENCODER], ["tanh_missing"])
-    with pytest.raises(UserError, match="did you mean 'encoder_slope'"):
+    with pytest.raises(UserError, match="did you mean 'encoder_slope'.*mutate --list shows all"):
         mutate.chosen([], ["encoder_slop"])
+    with pytest.raises(UserError, match="ports:LAYER: faults are put into this project's Jittor twin alone"):
+        mutate.chosen(["ports:LAYER"])
 
 
 class Counting:

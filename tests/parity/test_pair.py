@@ -145,5 +145,7 @@ def test_the_command_checks_a_pair_by_its_name():
     assert select([f"{__name__}:HARD_PAIR"]) == [HARD_PAIR]
     assert [case.name for case in select([f"{__name__}:HARD_PAIR", "vgg19"])] == [HARD_PAIR.name, "vgg19"]
     assert HARD_PAIR not in select([])
+    with pytest.raises(UserError, match="'json:JSONDecoder' is no Pair"):
+        select(["json:JSONDecoder"])
     with pytest.raises(UserError, match="there is no module 'nowhere'"):
         select(["nowhere:PAIR"])

@@ -185,6 +185,7 @@ class ScorerPredictor(Predictor):
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
+        self.backend.set_precision(self.dtype)      # another predictor may have set its own
         with self.backend.no_grad():
             return self.backend.numpy(self.network(self.backend.asarray(pixels)))
 

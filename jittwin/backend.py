@@ -33,6 +33,9 @@ class Backend(Protocol):
               threads: int | None = None) -> None:
         """Choose device ("cpu", "cuda"), arithmetic and CPU threads; called once, before any build."""
 
+    def set_precision(self, precision: str) -> None:
+        """One of PRECISIONS, from now on and for every model of this process. UserError: another one."""
+
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         """A tensor on the device; dtype "float32", "int32" …, None keeps the array's."""
 
@@ -132,8 +135,10 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
                   threads: int | None = None) -> tuple[Backend, str]:
     """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32.
 
-    UserError: unknown name, device or dtype, or a device that cannot be used.
+    UserError: unknown name, device or dtype, a device that cannot be used, no threads.
     """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
     if dtype not in ("auto", *PRECISIONS):
         raise UserError(f"dtype {dtype!r}{choose_from(dtype, ('auto', *PRECISIONS))}")
     backend = load_backend(name)

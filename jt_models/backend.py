@@ -24,17 +24,20 @@ class Backend:
         self.device = "cpu"
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
-        if precision not in PRECISIONS:
-            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
         if device != "cpu":
             raise UserError(f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch")
         if threads:
             # The environment variable is read when libgomp is loaded, which was before this.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
-        ops.set_precision(precision)
+        self.set_precision(precision)
         if jt.in_mpi:
             self.rank, self.world_size = jt.rank, jt.world_size
         self.seed(seed)
+
+    def set_precision(self, precision):
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
+        ops.set_precision(precision)
 
     def asarray(self, array, dtype=None):
         # Jittor turns 64-bit arrays into 32-bit ones unless the dtype is given [P6].

@@ -2,6 +2,8 @@
 import numpy as np
 import pytest
 
+from jittwin.adapters import Adapter, write_adapter
+from jittwin.aesthetic import AestheticPredictor
 from jittwin.models.aesthetic import (
     FROZEN, TRAINED, AestheticConfig, initial_trainables, tower_state, trainable_keys)
 from jittwin.models.lora import LoraConfig
@@ -30,6 +32,20 @@ def build(backend, tower, trained, **options):
     backend.load_numpy(model, trained, allow_missing=FROZEN)
     backend.train_mode(model, False)
     return model
+
+
+def test_predictors_keep_their_precision(backend, trained, tmp_path):
+    """Whatever another one, made later, computes in."""
+    write_adapter(tmp_path / "a.pth", Adapter(CONFIG.lora, trained, "random:tiny:0", TOWER.hidden_size))
+    pictures = np.random.default_rng(2).integers(0, 256, (3, 40, 50, 3), np.uint8)
+
+    def made(dtype):
+        return AestheticPredictor(tmp_path / "a.pth", dtype=dtype, backend=backend.name, random_model=True)
+
+    predictor = made("float32")
+    (before, _), (rough, _) = predictor.score_arrays(pictures), made("bfloat16").score_arrays(pictures)
+    after, _ = predictor.score_arrays(pictures)
+    assert np.array_equal(after, before) and 0 < np.abs(rough - before).max() < 0.1
 
 
 def test_dropout_follows_the_seed(backend, tower, trained, pixels):

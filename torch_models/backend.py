@@ -25,12 +25,10 @@ class Backend:
         self.device = "cpu"
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
-        if precision not in PRECISIONS:
-            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: this PyTorch finds no usable GPU; use --device cpu")
         self.device = device
-        ops.set_precision(precision)
+        self.set_precision(precision)
         torch.set_default_device(device)
         if threads:
             torch.set_num_threads(threads)
@@ -39,6 +37,11 @@ class Backend:
         if dist.is_initialized():
             self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.seed(seed)
+
+    def set_precision(self, precision):
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}{choose_from(precision, PRECISIONS)}")
+        ops.set_precision(precision)
 
     def asarray(self, array, dtype=None):
         tensor = torch.as_tensor(np.ascontiguousarray(array), device=self.device)

@@ -13,8 +13,8 @@ from jt_models.assess import aesthetic
 from jt_models.boot import jt
 from jt_models.nn import lora
 from jt_models.nn.layers import Linear, Module
-from scorer import (  # noqa: F401  (two fixtures and a test)
-    CONFIG, TOWER, build, test_dropout_follows_the_seed, tower, trained)
+from scorer import (  # noqa: F401  (two fixtures and two tests)
+    CONFIG, TOWER, build, test_dropout_follows_the_seed, test_predictors_keep_their_precision, tower, trained)
 
 
 @pytest.fixture(scope="module")

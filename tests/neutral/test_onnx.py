@@ -253,7 +253,8 @@ def test_towers_that_do_not_go_with_the_adapter(name, tower, random, message, ad
 
 
 @pytest.mark.parametrize("weights, keywords", [
-    ("absent.pth", {}), (None, {}), (None, {"random_model": True, "backend": "torhc"})])
+    ("absent.pth", {}), (None, {}), (None, {"random_model": True, "backend": "torhc"}),
+    (None, {"random_model": True, "num_threads": 0})])
 def test_the_predictors_errors_are_value_errors(weights, keywords):
     with pytest.raises(ValueError) as caught:
         AestheticPredictor(weights, **keywords)

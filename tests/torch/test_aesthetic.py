@@ -12,8 +12,8 @@ from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, emd, tower_state, tra
 from jittwin.models.lora import ENCODER, LAYER_NAMES, LoraConfig
 from jittwin.weights import read_content, write_content, write_weights
 from torch_models.assess import aesthetic
-from scorer import (  # noqa: F401  (two fixtures and a test)
-    CONFIG, TOWER, build, test_dropout_follows_the_seed, tower, trained)
+from scorer import (  # noqa: F401  (two fixtures and two tests)
+    CONFIG, TOWER, build, test_dropout_follows_the_seed, test_predictors_keep_their_precision, tower, trained)
 
 # peft asks transformers' own network, which the original wraps, by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")

@@ -38,7 +38,9 @@ _ADAPTER_KEY = re.compile(r"(?:vision_model\.)?(?:base_model\.model\.)?(?:vision
 # Settings of peft that change what the adapter computes, and the only value that is supported.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": False, "fan_in_fan_out": False,
           "lora_bias": False}
-_ABSENT = ("modules_to_save", "alpha_pattern", "rank_pattern", "layer_replication", "target_parameters")
+_ABSENT = ("modules_to_save", "alpha_pattern", "rank_pattern", "layer_replication", "layers_to_transform",
+           "target_parameters")
+_STARTS = (True, False, "gaussian", "eva", "orthogonal")    # init_lora_weights; others of peft change the tower as well
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Adapter:
     """What was trained: LoRA and head.
 
     arrays: float32, by the scorer's keys in the order of jittwin.models.aesthetic.trainable_keys. model_name: of the
-    tower it belongs to, "" when the file does not tell. dtype: the file's own. source: the file.
+    tower it belongs to, tower_sha256: of that tower's arrays, each "" when the file does not tell. dtype: the file's
+    own. source: the file.
     """
 
     config: LoraConfig
@@ -56,6 +59,7 @@ class Adapter:
     num_classes: int = CLASSES
     dtype: str = "float32"
     source: str = ""
+    tower_sha256: str = ""
 
 
 def read_adapter(path: str | os.PathLike) -> Adapter:
@@ -116,19 +120,24 @@ def _read_peft(folder: Path) -> Adapter:
     if wrong:
         raise UserError(f"{folder / PEFT_CONFIG}: {wrong[0]} is {values[wrong[0]]!r}; only plain LoRA is supported: "
                         f"{_PLAIN.get(wrong[0])!r}")
+    start = values.get("init_lora_weights", True)
+    if (start.lower() if isinstance(start, str) else start) not in _STARTS:
+        raise UserError(f"{folder / PEFT_CONFIG}: init_lora_weights is {start!r}, by which peft changes the tower as "
+                        "well; save it with path_initial_model_for_weight_conversion, which makes plain LoRA of it")
     file = next((folder / name for name in PEFT_FILES if (folder / name).is_file()), None)
     head = folder / PEFT_HEAD
     if file is None or not head.is_file():
         missing = " or ".join(PEFT_FILES) if file is None else f"{PEFT_HEAD} (keys {HEAD_PREFIX}mlp.0.weight …)"
         raise UserError(f"{folder}: lacks {missing}; give the whole folder")
     found = {"model_name": values.get("base_model_name_or_path") or "", "lora_dropout": values.get("lora_dropout", 0.0),
+             "tower_sha256": read_metadata(head).get("tower_sha256"),
              **{f"lora_{name}": values[key] for name, key in (("r", "r"), ("alpha", "lora_alpha")) if key in values}}
     return _assemble({**read_weights(file), **read_weights(head)}, found, str(folder))
 
 
 def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Adapter:
     """The adapter in a file's arrays and settings; checks every name, shape and size against the others."""
-    for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "model_name"):
+    for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "model_name", "tower_sha256"):
         if not isinstance(settings.get(name), (int, float, str, type(None))):
             kind = type(settings[name]).__name__
             raise UserError(f"{where}: its setting {name} is a {kind}; legal: a number or text")
@@ -151,7 +160,8 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
                         "damaged")
     return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
                    str(settings.get("model_name") or ""), width, config.num_classes,
-                   types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where)
+                   types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where,
+                   str(settings.get("tower_sha256") or ""))
 
 
 def _name(key: str, array, where: str) -> str | None:
@@ -210,12 +220,17 @@ def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, lora: LoraConfig 
 def describe(adapter: Adapter) -> dict:
     """The `config` of an original file: model_name, lora_r, lora_alpha, lora_dropout, lora_target_modules …
 
-    The dropout is 0.0 as there: a file is for inference, and a run has its own setting. No array is looked at.
+    And tower_sha256 where it is known, which the original does not have. The dropout is 0.0 as there: a file is for
+    inference, and a run has its own setting. No array is looked at.
     """
     adapted = {name.rpartition(".")[2] for name in ADAPTED if adapter.config.adapts(f"encoder.layers.0.{name}")}
     return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": _whole(adapter.config.alpha),
             "lora_dropout": 0.0, "lora_target_modules": [name for name in LAYER_NAMES if name in adapted],
-            "num_classes": adapter.num_classes, "hidden_size": adapter.hidden_size}
+            "num_classes": adapter.num_classes, "hidden_size": adapter.hidden_size, **_hash(adapter)}
+
+
+def _hash(adapter: Adapter) -> dict[str, str]:
+    return {"tower_sha256": adapter.tower_sha256} if adapter.tower_sha256 else {}
 
 
 def _whole(number: float) -> float:
@@ -275,5 +290,5 @@ def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray]
     head = {name: array for name, array in arrays.items() if name.startswith(HEAD_PREFIX)}
     with whole_folder(folder) as writing:
         write_weights(writing / PEFT_FILES[0], lora, {"format": "pt"})
-        write_weights(writing / PEFT_HEAD, head, {"format": "pt"})
+        write_weights(writing / PEFT_HEAD, head, {"format": "pt", **_hash(adapter)})
         write_file(writing / PEFT_CONFIG, json.dumps(settings, indent=2) + "\n")

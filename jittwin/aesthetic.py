@@ -94,6 +94,10 @@ def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | No
         config = AestheticConfig(made.config)
         return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
     check_adapter(found, made.config)
+    if found.tower_sha256 and not untrained and made.sha256 != found.tower_sha256:
+        raise UserError(f"{found.source}: was trained on {found.model_name!r} of SHA-256 {found.tower_sha256[:12]}…, "
+                        f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--tower, in scripts "
+                        "--model)")
     return Scorer(AestheticConfig(made.config, found.config), made, found.arrays, untrained, found.model_name)
 
 

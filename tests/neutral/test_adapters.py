@@ -35,14 +35,14 @@ def equal(ours, theirs):
     assert all(np.array_equal(array, theirs.arrays[key]) for key, array in ours.arrays.items())
     assert (ours.config.r, ours.config.alpha, ours.config.targets) == (
         theirs.config.r, theirs.config.alpha, theirs.config.targets)
-    assert (ours.model_name, ours.hidden_size, ours.num_classes) == (
-        theirs.model_name, theirs.hidden_size, theirs.num_classes)
+    assert (ours.model_name, ours.hidden_size, ours.num_classes, ours.tower_sha256) == (
+        theirs.model_name, theirs.hidden_size, theirs.num_classes, theirs.tower_sha256)
 
 
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("format, name", [("original", "best_lora.pth"), ("peft", "adapter")])
 def test_both_forms_there_and_back(tmp_path, format, name, compat):
-    ours = adapter()
+    ours = replace(adapter(), tower_sha256="0123abc")
     write_adapter(tmp_path / name, ours, format, reference_compat=compat)
     equal(read_adapter(tmp_path / name), ours)
     write_adapter(tmp_path / name, adapter(seed=2), format)     # in place of the first
@@ -86,10 +86,10 @@ def test_runs_and_checkpoints_of_this_project(tmp_path):
     for epoch in (1, 2, 3):
         best = {"emd": {"checkpoint": "1", "score": 0.1}, "srcc": {"checkpoint": "2", "score": 0.5}}
         checkpoints.save(str(epoch), [("model", adapter(seed=epoch).arrays)], {"best": best},
-                         {"adapter": describe(adapter())})
+                         {"adapter": describe(replace(adapter(), tower_sha256="0123abc"))})
     for place, seed in (("", 3), ("best", 1), ("best_emd", 1), ("best_srcc", 2), ("checkpoints/2", 2),
                         ("checkpoints/1/model.safetensors", 1)):
-        equal(read_adapter(tmp_path / place), adapter(seed=seed))
+        equal(read_adapter(tmp_path / place), replace(adapter(seed=seed), tower_sha256="0123abc"))
     with pytest.raises(UserError, match="best_mse: this run has no such best checkpoint.*best_emd, best_srcc"):
         read_adapter(tmp_path / "best_mse")
 
@@ -160,6 +160,10 @@ def test_broken_files(tmp_path, change, message):
     ("adapter_config.json", b"{", "not as peft writes it"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "use_dora": true}', "use_dora is True; only plain LoRA"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "rank_pattern": {"q_proj": 8}}', "rank_pattern is {'q_proj': 8}"),
+    ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "layers_to_transform": [0]}', "layers_to_transform is .0."),
+    ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "init_lora_weights": "pissa_niter_4"}',
+     "init_lora_weights is 'pissa_niter_4', by which peft changes the tower"),
+    ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "init_lora_weights": "OLoRA"}', "init_lora_weights is 'OLoRA'"),
     ("adapter_config.json", b'{"lora_alpha": 8}', "'lora_r' is missing"),
     ("adapter_model.safetensors", None, "lacks adapter_model.safetensors or adapter_model.bin"),
     ("aesthetic_head.safetensors", None, "lacks aesthetic_head.safetensors")])
@@ -168,6 +172,14 @@ def test_broken_peft_folders(tmp_path, name, content, message):
     (tmp_path / "a" / name).write_bytes(content) if content else (tmp_path / "a" / name).unlink()
     with pytest.raises(UserError, match=message):
         read_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "Gaussian", "eva", "orthogonal"])
+def test_how_peft_started_from_an_unchanged_tower_does_not_matter(tmp_path, start):
+    write_adapter(tmp_path / "a", adapter(), "peft")
+    file = tmp_path / "a" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "init_lora_weights": start}))
+    equal(read_adapter(tmp_path / "a"), adapter())
 
 
 def test_what_is_no_adapter(tmp_path):

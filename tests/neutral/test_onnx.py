@@ -1,4 +1,5 @@
 """ONNX files of the aesthetic scorer and the SigLIP tower against a plain NumPy forward pass in float64."""
+import json
 import math
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import AestheticConfig, distribution, initial_trainables, mean_score, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
+from jittwin.models.siglip import PRESETS, random_tower, read_tower
 from jittwin.onnx_export import OnnxNetwork, OnnxPredictor, aesthetic_model, vision_model, write_checked
+from jittwin.weights import write_weights
 
 TINY = PRESETS["tiny"]
 CONFIG = AestheticConfig(TINY, LoraConfig(4, 8))
@@ -250,6 +252,23 @@ def test_adapters_of_some_layers(tmp_path):
 def test_towers_that_do_not_go_with_the_adapter(name, tower, random, message, adapter):
     with pytest.raises(UserError, match=message):
         read_scorer(adapter(name), tower, random)
+
+
+def test_another_tower_of_the_same_sizes_is_refused(tmp_path):
+    """SigLIP and SigLIP 2 have such: an adapter that knows its tower's weights fits no others."""
+    towers = []
+    for seed in (1, 2):
+        towers.append(tmp_path / f"tower{seed}")
+        towers[-1].mkdir()
+        sizes = {key: value for key, value in vars(TINY).items() if key != "head"}
+        (towers[-1] / "config.json").write_text(json.dumps({"model_type": "siglip_vision_model", **sizes}))
+        write_weights(towers[-1] / "model.safetensors", dict(random_tower(TINY, seed)))
+    hashed = Adapter(CONFIG.lora, TRAINED, "siglip", TINY.hidden_size, tower_sha256=read_tower(towers[0]).sha256)
+    for name, format in (("a.pth", "original"), ("a", "peft")):
+        write_adapter(tmp_path / name, hashed, format)
+        assert read_scorer(tmp_path / name, towers[0]).trained_on == "siglip"
+        with pytest.raises(UserError, match=r"was trained on 'siglip' of SHA-256 .*tower2 has .*--tower"):
+            read_scorer(tmp_path / name, towers[1])
 
 
 @pytest.mark.parametrize("weights, keywords", [

@@ -51,18 +51,27 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     UserError: disk full, no permission …
     """
     final = Path(os.path.realpath(path))
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        sync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        sync_folder(final.parent)
+        with temporary_folder(final) as temporary:
+            yield temporary
+            sync_folder(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+            sync_folder(final.parent)
     except OSError as cause:
         raise UserError(f"{os.fspath(path)}: cannot be written: {cause.strerror or cause}; choose another "
                         "place") from cause
+
+
+@contextlib.contextmanager
+def temporary_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A new folder beside `path` that vanishes when the block ends, and after a kill by remove_leftovers."""
+    final = Path(os.path.realpath(path))
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

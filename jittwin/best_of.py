@@ -5,12 +5,11 @@ The published test draws 20 seeds; their FID spreads over about 0.4.
 import argparse
 import csv
 import io
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from jittwin.atomic import write_file
+from jittwin.assess import MARK
+from jittwin.atomic import remove_leftovers, temporary_folder, write_file
 from jittwin.errors import UserError
 from jittwin.metrics import statistics
 from jittwin.metrics.images import ImageSet, other_pictures
@@ -34,12 +33,13 @@ class Judge:
     """FID against a reference. UserError, before anything is generated: no weights, no statistics, old pictures."""
 
     def __init__(self, args: argparse.Namespace, backend):
-        if other_pictures(Path(args.out), ()):
-            raise UserError(f"{args.out}: holds pictures already, which would be taken for new ones: give an empty "
-                            "folder")
+        remove_leftovers(args.out)
+        if others := other_pictures(Path(args.out), ()):
+            raise UserError(f"{args.out}: holds pictures already ({others[0].relative_to(args.out)}), which would be "
+                            "taken for new ones: give an empty folder")
         self.scorer = FidScorer(backend, args.fid_weights, args.random_weights, args.mode, cache=True)
         self.reference = self.scorer.statistics(args.reference)
-        self.mark = " (random weights)" if args.random_weights else ""
+        self.mark = MARK * self.scorer.inception.random
 
     def fid(self, folder: Path) -> float:
         """Of the pictures in `folder`, which are new each time: nothing is looked up."""
@@ -48,18 +48,16 @@ class Judge:
     def choose(self, renderer, seeds: Iterable[int], out: Path) -> int:
         """The seed with the least FID. Prints the table and writes it; `out` gets no picture.
 
-        The pictures of one seed at a time are on the disk.
+        All seeds are drawn together, which is several times faster than one by one; their pictures are on the disk
+        until they are measured.
         """
-        out.mkdir(parents=True, exist_ok=True)
         found = {}
-        for seed in seeds:
-            folder = Path(tempfile.mkdtemp(prefix=f".seed_{seed}.", dir=out))
-            try:
-                renderer.render({seed: folder})
-                found[seed] = self.fid(folder)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            print(f"seed {seed}: FID {found[seed]:.6f}{self.mark}", flush=True)
+        with temporary_folder(out / "seeds") as folder:
+            folders = {seed: folder / f"seed_{seed}" for seed in seeds}
+            renderer.render(folders)
+            for seed, pictures in folders.items():
+                found[seed] = self.fid(pictures)
+                print(f"seed {seed}: FID {found[seed]:.6f}{self.mark}", flush=True)
         best = min(found, key=found.get)
         write_file(out / TABLE, table(found, best, self.scorer.inception.weights))
         print(f"best: seed {best}, FID {found[best]:.6f}{self.mark}")

@@ -1,9 +1,11 @@
 """Checkpoints named by their epochs, of our runs and of the original's folders."""
 import re
+import sys
 from pathlib import Path
 
 from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
+from jittwin.weights import FORMATS
 
 
 def epochs(text: str) -> list[str]:
@@ -18,22 +20,27 @@ def epochs(text: str) -> list[str]:
 
 
 def find_checkpoints(where: str, text: str | None) -> dict[str, str]:
-    """What jittwin.networks takes, by the epoch's name, in order; epochs of a range that were not kept are left out.
+    """What jittwin.networks takes, by the epoch's name, in order.
 
-    where: a run folder or a folder of files EPOCH_net_G.pkl. text: see `epochs`; None: all there are.
-    UserError: none of them is there.
+    where: a run folder or a folder of files EPOCH_net_G.pkl. text: see `epochs`; None: all there are. Epochs of a range
+    that were not kept are left out, with a line on stderr. UserError: none is there, or one named by itself is not.
     """
     folder = Path(where)
     run = Checkpoints(folder)
     there = {name: str(run.folder / name) for name in run.names()} if run.latest() else {}
     there |= {path.name.split("_net_G")[0]: str(folder / path.name.split("_net_G")[0])
-              for path in sorted(folder.glob("*_net_G.*"))}
+              for suffix in FORMATS for path in sorted(folder.glob(f"*_net_G{suffix}"))}
     wanted = sorted(there, key=_number) if text is None else epochs(text)
     found = {name: there[name] for name in wanted if name in there}
-    if not found:
+    ranges = [] if text is None else [part for part in text.split(",") if "-" in part]
+    absent = set(wanted).difference(there, *map(epochs, ranges))
+    if absent or not found:
         known = ", ".join(sorted(there, key=_number)) or "none"
-        asked = "any epoch" if text is None else f"epochs {text}"
+        asked = "any epoch" if text is None else f"epochs {', '.join(sorted(absent, key=_number)) or text}"
         raise UserError(f"{where}: no checkpoint of {asked}; there is {known}")
+    if len(found) < len(wanted):
+        print(f"{where}: {len(found)} of the {len(wanted)} epochs {text} are there: {', '.join(found)}",
+              file=sys.stderr)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jittwin import fid as fid_command
 from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
-from jittwin.assess import assess
+from jittwin.assess import MARK, assess
 from jittwin.backend import load_backend
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.generate import Renderer, Sampler
@@ -53,15 +53,21 @@ class Evaluation:
         if aesthetic:
             scorer = read_scorer(aesthetic, args.tower, args.random_weights)
             self.aesthetic = AestheticMetric(ScorerPredictor(self.backend, scorer, args.batch))
-        reference = self.scorer.opened(args.reference)
+        self.mark = MARK * self.scorer.inception.random
+        self.untrained = {"fid", "score"} if self.mark else set()      # values that rest on random weights
+        if self.aesthetic and self.aesthetic.random:
+            self.untrained |= {"aesthetic", "score"}
+        self.source = self.scorer.opened(args.reference)
         if config is not None:
             self.labels(config)
-        self.reference = self.scorer.statistics(reference)
+        self.reference = self.scorer.statistics(self.source)
 
     def settings(self) -> dict:
         """What the values depend on besides the networks."""
-        args = self.args
-        reference = fingerprint({"mean": self.reference.mean, "covariance": self.reference.covariance})
+        args, source = self.args, self.source
+        # Of pictures themselves: another batch or number of threads moves the last digits of their statistics.
+        reference = (source.fingerprint() if isinstance(source, ImageSet) else
+                     fingerprint({"mean": source.mean, "covariance": source.covariance}))
         return {"labels": ImageSet(args.labels).fingerprint(), "reference": reference, "mode": args.mode,
                 "seed": args.seed, "width": args.width, "weights": self.scorer.inception.weights,
                 "backend": args.backend, "segmenter": self.masks and self.masks.weights,

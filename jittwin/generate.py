@@ -220,6 +220,9 @@ class Sampler:
             for seed in seeds:
                 condition.noise = self.draw(names, seed)
                 pictures = backend.numpy(self.generator(condition, z))
+                if not np.isfinite(pictures).all():
+                    raise UserError(f"{names[0]}: the generator gives NaN or infinity; its weights are damaged, or the "
+                                    "training diverged: use an earlier checkpoint")
                 yield seed, [imaging.to_uint8(picture) for picture in pictures]
 
     def draw(self, names: list[str], seed: int):

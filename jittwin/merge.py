@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jittwin.atomic import temporary_folder
 from jittwin.averaging import average, check_same, ema_factors, greedy_soup, mean_factors
 from jittwin.checkpoint_range import find_checkpoints
 from jittwin.errors import UserError
@@ -69,20 +70,22 @@ def chosen(args: argparse.Namespace) -> list[str]:
 def merge(sources: Sequence[str], factors: Sequence[float], out: str, suffix: str = ".safetensors",
           dtype: str = "float32", ema: bool = False) -> list[Path]:
     """Write the weighted sum of E and of G; returns the files. UserError: checkpoints of different networks."""
-    written, results = [], {}
+    results = {}
     for net in NETWORKS:
         name = net + ".ema" * ema
         # What is wrong with any of them shows before the first file is written.
         results[net] = average([(source, lambda s=source, n=name: read_network(s, n)[0]) for source in sources],
                                factors, np.dtype(dtype))
-    for net, arrays in results.items():
-        path = Path(out, net + suffix) if suffix == ".safetensors" else Path(f"{out}_net_{net}{suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = read_metadata(find_network(sources[0], net + ".ema" * ema))
-        merged = [[os.path.basename(source), factor] for source, factor in zip(sources, factors)]
-        write_weights(path, arrays, metadata | {"merged": merged})
-        written.append(path)
-    return written
+    paths = {net: Path(out, net + suffix) if suffix == ".safetensors" else Path(f"{out}_net_{net}{suffix}")
+             for net in NETWORKS}
+    merged = [[os.path.basename(source), factor] for source, factor in zip(sources, factors)]
+    with temporary_folder(paths["G"]) as folder:      # both files or neither: they belong together
+        for net, arrays in results.items():
+            metadata = read_metadata(find_network(sources[0], net + ".ema" * ema))
+            write_weights(Path(folder, paths[net].name), arrays, metadata | {"merged": merged})
+        for path in paths.values():
+            os.replace(Path(folder, path.name), path)
+    return list(paths.values())
 
 
 def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
@@ -108,5 +111,6 @@ def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
     ranked = sorted(sources, key=alone.get)
     kept, log = greedy_soup(ranked, lambda names: mean_of(*names))
     for source, value, taken in log:
-        print(f"{source}: FID alone {alone[source]:.6f}, of the mean {value:.6f}, {'kept' if taken else 'left out'}")
+        print(f"{source}: FID alone {alone[source]:.6f}{evaluation.mark}, of the mean {value:.6f}{evaluation.mark}, "
+              f"{'kept' if taken else 'left out'}")
     return kept

@@ -8,10 +8,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from jittwin.aesthetic import add_tower_argument
+from jittwin.assess import MARK
 from jittwin.atomic import write_file
 from jittwin.charts import line_chart
 from jittwin.checkpoint_range import find_checkpoints
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
     evaluation, out = Evaluation(args, args.segmenter, args.real, adapter, config), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    settings = evaluation.settings() | {"ema": args.ema}
+    settings, mark = evaluation.settings() | {"ema": args.ema}, evaluation.mark
     rows = known_rows(out / RECORD, settings)
     for name, where in checkpoints.items():
         weights, config = read_generator(where, args.ema)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         if rows.get(name, {}).get("networks") != digest:
             rows[name] = {"networks": digest, **evaluation(weights, config)}
             write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
-        print(f"{name}: FID {rows[name]['fid']:.6f}", file=sys.stderr, flush=True)
+        print(f"{name}: FID {rows[name]['fid']:.6f}{mark}", file=sys.stderr, flush=True)
     chosen = {name: dict(rows[name]) for name in checkpoints}
     for name, row in chosen.items():
         if name in aesthetic:
@@ -71,22 +72,25 @@ def run(args: argparse.Namespace) -> None:
         if args.segmenter and args.aesthetic:
             row["score"] = a_board(row["mask_accuracy"], row["aesthetic"], row["fid"])
     ranked = sorted(chosen, key=lambda name: -chosen[name].get("score", -chosen[name]["fid"]))
-    mark = " (random weights)" if args.random_weights else ""
     write_file(out / TABLE, table(ranked, chosen, evaluation.scorer.inception.weights))
     write_file(out / CHART, line_chart(f"FID of each checkpoint{mark}", "epoch", "FID",
                                        [(name, chosen[name]["fid"]) for name in checkpoints]))
     for name in ranked:
-        print(f"{name:>8}  FID {chosen[name]['fid']:.6f}{mark}{described(chosen[name])}")
+        print(f"{name:>8}{described(chosen[name], evaluation.untrained)}")
     if args.segmenter and not args.real:
         print("mask accuracy of photographs: not known (give --real DIR)")
     print(f"best: {checkpoints[ranked[0]]}")
 
 
-def described(row: dict) -> str:
-    """Mask accuracy with its anchors, aesthetic score and the competition's, where they are known."""
-    shown = (("mask accuracy", "mask_accuracy"), ("with other labels", "mask_accuracy_shuffled"),
+def described(row: dict, untrained: Container[str]) -> str:
+    """FID, mask accuracy with its anchors, aesthetic score and the competition's, where they are known.
+
+    untrained: keys of the values that rest on random weights.
+    """
+    shown = (("FID", "fid"), ("mask accuracy", "mask_accuracy"), ("with other labels", "mask_accuracy_shuffled"),
              ("of photographs", "mask_accuracy_real"), ("aesthetic", "aesthetic"), ("score", "score"))
-    return "".join(f"  {title} {row[key]:.4f}" for title, key in shown if key in row)
+    return "".join(f"  {title} {row[key]:.{6 if key == 'fid' else 4}f}{MARK * (key in untrained)}"
+                   for title, key in shown if key in row)
 
 
 def is_adapter(text: str) -> bool:
@@ -99,9 +103,11 @@ def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
     if Path(text).suffix.lower() == ".csv":
         try:
             with open(text, newline="") as stream:
-                given = {row["epoch"].strip(): row["aesthetic"] for row in csv.DictReader(stream)}
+                given = {(row["epoch"] or "").strip(): row["aesthetic"] for row in csv.DictReader(stream)}
         except KeyError as error:
             raise UserError(f"{text}: has no column {error}: give epoch,aesthetic") from error
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{text}: no table of comma-separated values in UTF-8 ({error})") from error
         if missing := [name for name in names if name not in given]:
             raise UserError(f"{text}: has no line for epoch {missing[0]}")
     else:
@@ -126,9 +132,9 @@ def known_rows(path: Path, settings: dict) -> dict[str, dict]:
     try:
         record = json.loads(path.read_text())
         before, rows = record["settings"], record["rows"]
-    except (ValueError, KeyError) as error:
+        changed = [key for key in settings if before.get(key) != settings[key]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}): remove it to begin again") from error
-    changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         raise UserError(f"{path}: was made with another {', '.join(changed)}; values would not compare: give another "
                         "--out, or remove it")

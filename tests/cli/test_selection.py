@@ -1,16 +1,17 @@
 """Selecting, averaging and choosing seeds, on a small run of either backend."""
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from commands import BACKENDS, run, train
+from commands import BACKENDS, Command, run, train
 from jittwin.backend import load_backend
 from jittwin.classes import CLASS_NUMBER, CLASSES
 from jittwin.metrics.mask_accuracy import random_weights
 from jittwin.models.segformer import preset
-from jittwin.weights import read_weights, write_weights
+from jittwin.weights import read_metadata, read_weights, write_weights
 
 FID = ["--random-weights", "--mode", "clean"]
 
@@ -30,8 +31,11 @@ def results(place, labels, data):
     for backend in BACKENDS:
         use = [*FID, "--labels", labels, "--reference", pictures, "--backend", backend, "--no-cache"]
         out = place / backend
+        left = out / "best/.seed_1.0123456789ab.tmp/scene_2.jpg"      # of a choice that was killed
+        left.parent.mkdir(parents=True)
+        left.touch()
         found[backend] = run(
-            ["select", place / "run", "--epochs", "5-6", "--out", out, *use],
+            ["select", place / "run", "--epochs", "5-6", "--out", out, "--batch", "3", *use],
             ["select", place / "run", "--epochs", "4-6", "--out", out, *use],
             ["select", place / "run", "--out", out, "--seed", "1", *use],
             ["merge", place / "run", "--epochs", "4-6", "--method", "soup", "--out", out / "soup", *use],
@@ -49,8 +53,10 @@ def rows(path):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_selection_ranks_and_goes_on(results, place, backend):
+    """With another batch too, which moves the last digits of the reference."""
     first, second, other_seed = results[backend][:3]
     assert first.ok().out.count("(random weights)") == 2
+    assert all(line.endswith("(random weights)") for line in first.err.splitlines() if line.startswith(("5:", "6:")))
     ranked = rows(place / backend / "select.csv")
     values = [float(row["fid"]) for row in ranked]
     assert values == sorted(values) and {row["epoch"] for row in ranked} == {"4", "5", "6"}
@@ -71,6 +77,7 @@ def test_both_backends_rank_alike(results, place):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_soup_is_the_mean_of_what_it_kept(results, place, backend):
     done = results[backend][3].ok()
+    assert done.out.count("(random weights)") == 2 * 3
     kept = [line.split(":")[0] for line in done.out.splitlines() if line.endswith("kept")]
     assert 1 <= len(kept) <= 3
     merged = read_weights(place / backend / "soup/G.safetensors")
@@ -90,7 +97,7 @@ def test_the_best_seed_is_the_one_whose_pictures_remain(results, place, backend)
     assert f"best: seed {best['seed']}" in done.ok().out
     assert len(list((place / backend / "best").glob("*.jpg"))) == 5
     assert not list((place / backend / "best").glob(".seed*"))
-    assert again.status == 2 and "holds pictures already" in again.err
+    assert again.status == 2 and "holds pictures already (scene_10.jpg)" in again.err
 
 
 def test_merging_files_of_any_kind(place, labels):
@@ -108,6 +115,34 @@ def test_merging_files_of_any_kind(place, labels):
         exact = (five[key].astype(np.float64) + six[key]) / 2
         np.testing.assert_array_equal(mean[key], exact)
         np.testing.assert_allclose(ema[key], (exact + five[key]) / 2, rtol=1e-6, atol=1e-9)
+
+
+def test_an_average_is_both_files_or_none(place):
+    checkpoints = [str(place / "run/checkpoints" / epoch) for epoch in "56"]
+    out = place / "full"
+    done = run(Command(["merge", *checkpoints, "--out", str(out)], disk_full_after=2))[0]
+    assert "No space left" in done.one_line() and not list(out.iterdir())
+
+
+def test_a_checkpoint_that_diverged(place, labels):
+    shutil.copytree(place / "run/checkpoints/6", place / "diverged")
+    weights = read_weights(place / "diverged/G.safetensors")
+    weights["out_conv_img.bias"][0] = np.nan
+    write_weights(place / "diverged/G.safetensors", weights, read_metadata(place / "diverged/G.safetensors"))
+    done = run(["generate", "--weights", place / "diverged", "--labels", labels, "--out", place / "black",
+                "--backend", "torch"])[0]
+    assert "the generator gives NaN or infinity" in done.err and done.status == 2
+
+
+@pytest.mark.parametrize("command", ["select", "generate"])
+def test_statistics_that_tell_no_mode(place, labels, command):
+    """Of another tool: they may be of another mode, and the value says nothing."""
+    np.savez(place / "foreign.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    source = ["select", place / "run", "--epochs", "6"] if command == "select" else [
+        "generate", "--weights", place / "run"]
+    done = run([*source, "--labels", labels, "--reference", place / "foreign.npz", "--out", place / f"foreign {command}",
+                *FID, "--backend", "torch"])[0]
+    assert "foreign.npz: does not tell its mode and weights" in done.ok().err
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from jittwin.averaging import average, ema_factors, greedy_soup, mean_factors
 from jittwin.charts import line_chart
 from jittwin.checkpoint_range import epochs, find_checkpoints
 from jittwin.errors import UserError
-from jittwin.select import known_rows, table
+from jittwin.select import known_rows, read_aesthetic, table
 
 
 def source(value, dtype=np.float32, extra=()):
@@ -74,6 +74,18 @@ def test_checkpoints_of_the_originals_folder(tmp_path):
         find_checkpoints(str(tmp_path / "absent"), None)
 
 
+def test_epochs_that_are_not_there(tmp_path, capsys):
+    """In a range they are told and left out; one named by itself is wanted, and no average may go without it."""
+    for name in ("3_net_G.pkl", "10_net_G.pkl", ".11_net_G.pkl.0123456789ab.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(find_checkpoints(str(tmp_path), "1-3,10")) == ["3", "10"]
+    assert capsys.readouterr().err == f"{tmp_path}: 2 of the 4 epochs 1-3,10 are there: 3, 10\n"
+    assert list(find_checkpoints(str(tmp_path), "3,10")) == list(find_checkpoints(str(tmp_path), None)) == ["3", "10"]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="no checkpoint of epochs 4, 12; there is 3, 10$"):
+        find_checkpoints(str(tmp_path), "3,12,4,8-10")
+
+
 def test_the_table_has_the_best_first():
     rows = {"1": {"networks": "x", "fid": 3.0, "mask_accuracy": 0.5}, "2": {"networks": "y", "fid": 2.0,
                                                                            "mask_accuracy": 0.25}}
@@ -88,9 +100,18 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
     assert known_rows(path, {"seed": 1}) == {"3": {"fid": 2}}
     with pytest.raises(UserError, match="with another seed"):
         known_rows(path, {"seed": 2})
-    path.write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        known_rows(path, {})
+    for damaged in ("{", "[]", '{"settings": [], "rows": {}}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            known_rows(path, {"seed": 1})
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"aesthetic,epoch\n5\n", "has no line for epoch 5"), (b"\xff\xfe", "in UTF-8")])
+def test_a_table_of_scores_that_is_none(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_aesthetic(str(tmp_path / "a.csv"), ["5"])
 
 
 @pytest.mark.parametrize("values", [[3.0], [2.0, 2.0], [5.0, 1.0, 9.0] * 9])

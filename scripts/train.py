@@ -16,6 +16,7 @@ import apf_gan_flags as flags
 from jittwin import cli, train
 from jittwin.backend import load_backend
 from jittwin.engine.checkpoint import Checkpoints
+from jittwin.errors import UserError
 from jittwin.metrics.scorer import FidScorer
 from jittwin.metrics.statistics import write_pair
 
@@ -27,7 +28,9 @@ def run(argv: list[str]) -> int:
     given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN", FID)
     removed = flags.removal_list(given["remove_hard_imgs"], given)
     folder = Path(given["checkpoints_dir"], given["name"])
-    train.starting_point(Checkpoints(folder), resume=False, continue_from=None)     # a run in the way: not after hours
+    if Checkpoints(folder).latest():      # not after hours of measuring
+        raise UserError(f"{folder} already holds a run: go on with jittwin train --resume --out {folder}, or pass "
+                        "another --name")
     measure(Path(given["input_path"], "imgs"), folder, options)
     return train.train("apf_gan", options.backend, data=given["input_path"], device=options.device,
                        out=str(folder), overrides=[f"removal_list={removed}"])

@@ -123,6 +123,14 @@ def test_both_phases_in_one_command_need_the_published_sizes(data, tmp_path):
     assert done.status == 2 and not list(tmp_path.iterdir())
 
 
+def test_both_phases_in_one_command_and_a_run_in_the_way(data, tmp_path):
+    """The advice names what there is: the original's command has no --resume."""
+    (tmp_path / "checkpoints/label2img").mkdir(parents=True)
+    (tmp_path / "checkpoints/label2img/latest").write_text("3\n")
+    done, = run(["train.py", f"--input_path={data}", "--remove_hard_imgs=False"], cwd=tmp_path)
+    assert "go on with jittwin train --resume --out checkpoints/label2img, or pass another --name" in done.one_line()
+
+
 def test_statistics_of_the_training_pictures(data, tmp_path):
     """Before training, by the weights in the original's place; fid.py measures to them, and not to its TRAIN_IMGS."""
     shapes = {name: value.shape for name, value in load_backend("torch").state_numpy(

@@ -9,6 +9,7 @@ import importlib
 import io
 import itertools
 import json
+import os
 import sys
 import time
 import zipfile
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("batch", "workers", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
-    check_output(args.output)
+    check_output(args.output, args.report)
     images = gather(args.images)
     ready = ready_backend(args.backend, args.device, args.dtype, args.threads)
     judges = [importlib.import_module(ASSESSED[name].module).load_metric(args, *ready) for name in wanted]
@@ -123,10 +124,14 @@ def run(args: argparse.Namespace) -> int:
     return UNREADABLE if found.failed and not args.skip_bad else 0
 
 
-def check_output(path: str | None) -> None:
-    """UserError: neither .json nor .csv."""
+def check_output(path: str | None, report: str | None = None) -> None:
+    """UserError: neither .json nor .csv, or no place to write to, which is better told before pictures are scored."""
     if path and Path(path).suffix.lower() not in (".json", ".csv"):
         raise UserError(f"--output {path}: the name must end in .json or .csv")
+    if path and (Path(path).is_dir() or not os.access(Path(path).absolute().parent, os.W_OK)):
+        raise UserError(f"--output {path}: cannot be written; name a file in a folder that is there and writable")
+    if report and Path(report).exists() and not Path(report).is_dir():
+        raise UserError(f"--report {report}: is no folder; choose another name")
 
 
 def gather(sources: Sequence[str]) -> ImageSet:

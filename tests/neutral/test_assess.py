@@ -91,6 +91,13 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     assert peaks[1] < 1.5 * peaks[0]
 
 
+def test_names_with_digits_of_every_kind(tmp_path):
+    """Superscripts are digits to Python, but no numbers."""
+    for name in ("1²3.png", "٣.png", "10.png"):
+        picture(tmp_path / name, 5)
+    assert len(assess.gather([str(tmp_path)]).names) == 3
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(UserError, match="a.jpg: cannot be read .*none of 1 pictures could be scored"):
@@ -155,9 +162,15 @@ def test_names_that_are_no_text(tmp_path):
     (["x", "--metrics", "asthetic"], "unknown metric 'asthetic' (did you mean 'aesthetic'?)"),
     (["x", "--batch", "0"], "--batch 0: must be at least 1"),
     (["x", "--output", "a.txt"], "--output a.txt: the name must end in .json or .csv"),
+    (["x", "--output", "no/such/a.csv"], "--output no/such/a.csv: cannot be written; name a file in a folder"),
+    (["x", "--output", "folder.json"], "--output folder.json: cannot be written"),
+    (["x", "--report", "file"], "--report file: is no folder"),
     (["no/such/folder"], "no/such/folder: no such file or folder"),
     (["x", "--prompts", "p.csv"], "unknown option '--prompts'")])
 def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.json").mkdir()
+    Path("file").touch()
     assert cli.main(["assess", *argv]) == 2
     assert message in capsys.readouterr().err
 

@@ -90,6 +90,7 @@ class Program:
 def guarded(work, debug: bool, program: str = "jittwin") -> int:
     """Call `work`; mistakes, a full disk, Ctrl-C and a closed pipe become one line and an exit status."""
     try:
+        sys.stdout.reconfigure(errors="backslashreplace")   # file names and Chinese, where the terminal is not UTF-8
         status = work()
         sys.stdout.flush()
         return status

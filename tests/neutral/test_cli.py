@@ -1,4 +1,5 @@
 """Frozen flags, one-line errors, and commands that explain themselves without importing a framework."""
+import io
 import os
 import subprocess
 import sys
@@ -187,3 +188,10 @@ def test_backend_that_cannot_be_imported(monkeypatch):
     with pytest.raises(UserError, match="backend 'torch' cannot be imported .*pip install torch"):
         load_backend("torch")
 
+
+
+def test_what_the_terminals_encoding_lacks_is_escaped(monkeypatch):
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii"))
+    assert cli.guarded(lambda: print("优.png"), debug=False) is None
+    assert screen.getvalue() == b"\\u4f18.png\n"

@@ -76,12 +76,7 @@ def _contents(index):
     counts, means = votes.sum(axis=1), mean_score(shares(votes))
     yield (f"{scores.path}: {len(scores)} rated pictures, {counts.min():.0f} to {counts.max():.0f} votes each "
            f"(median {np.median(counts):.0f}), mean rating {means.mean():.3f}, deviation {means.std():.3f}")
-    skipped = {"too short": scores.short, "votes that are no counts": scores.malformed, "no votes": scores.unrated,
-               "repeated ids": scores.repeated}
-    if any(skipped.values()):
-        yield "rows not used: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
-    if index.missing:
-        yield f"{index.images}: {len(index.missing)} rated pictures have no file, such as {index.missing[0]}"
+    yield from index.left_out()
 
 
 def _splits(index, bad):

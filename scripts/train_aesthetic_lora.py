@@ -84,6 +84,9 @@ def overrides(args) -> list[str]:
 def start(folder: Path, wanted: str) -> dict:
     """How `train` is to begin: none, auto, or a checkpoint_epoch_n.pth. A file that is missing is an error."""
     if wanted.lower() == "none":
+        if Checkpoints(folder).latest():
+            raise UserError(f"--resume_checkpoint={wanted}: {folder} already holds a run: give auto, or another "
+                            "--save_dir")
         return {}
     if wanted != "auto":
         if not Path(wanted).is_file():

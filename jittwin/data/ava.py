@@ -130,6 +130,18 @@ class AvaIndex:
         """The file of an id in `ids`."""
         return self.images / self.files[image]
 
+    def left_out(self) -> list[str]:
+        """Lines about the rows of AVA.txt that are not used, and the rated pictures that have no file."""
+        scores, lines = self.scores, []
+        counts = {"too short": scores.short, "votes that are no counts": scores.malformed, "no votes": scores.unrated,
+                  "repeated ids": scores.repeated}
+        if any(counts.values()):
+            lines.append(f"{scores.path}: rows not used: "
+                         + ", ".join(f"{count} {reason}" for reason, count in counts.items() if count))
+        if self.missing:
+            lines.append(f"{self.images}: {len(self.missing)} rated pictures have no file, such as {self.missing[0]}")
+        return lines
+
     def fingerprint(self) -> str:
         """SHA-256 of the names of the pictures: tells whether a report is about this listing."""
         return hashlib.sha256("\n".join(sorted(self.files.values())).encode()).hexdigest()

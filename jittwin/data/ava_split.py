@@ -78,6 +78,8 @@ def make_split(index: AvaIndex, mode: str = "random", train_split: float = 0.9, 
         raise UserError(f"split={mode}{choose_from(mode, MODES)}")
     if not 0 < train_split < 1:
         raise UserError(f"train_split={train_split}: must be between 0 and 1, the share of the pictures that trains")
+    if not 0 <= seed < 2 ** 32:
+        raise UserError(f"seed={seed}: must be from 0 to {2 ** 32 - 1}, which NumPy's legacy shuffle takes")
     if max_samples is not None and max_samples < 1:
         raise UserError(f"max_samples={max_samples}: must be at least 1, or none")
     settings = {"mode": mode, "train_split": train_split, "seed": seed, "max_samples": max_samples}

@@ -31,6 +31,8 @@ class Loader:
             raise UserError(f"shuffle={shuffle}: must be one of {', '.join(map(str, SHUFFLES))}")
         if batch_size < 1 or (drop_last and batch_size > len(dataset)):
             raise UserError(f"batch_size={batch_size}: must be 1..{len(dataset)}, the number of samples")
+        if workers < 0:
+            raise UserError(f"workers={workers}: must be at least 1, or 0 for min(4, cores)")
         self.dataset, self.batch_size, self.seed, self.drop_last = dataset, batch_size, seed, drop_last
         self.shuffle, self.first_epoch = shuffle, first_epoch
         self.workers = workers or min(4, os.cpu_count() or 1)

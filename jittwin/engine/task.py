@@ -41,6 +41,8 @@ class RunConfig:
         for name in ("sample_every", "save_every", "max_steps"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip={self.clip} must be above 0, or none")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema={self.ema} must be at least 0 and below 1")
 
@@ -114,6 +116,7 @@ class Task(Protocol):
     frozen: tuple[str, ...]          # shell patterns of the weights that never change, which no checkpoint holds
     partial_steps: bool              # the batches left over at the end of an epoch make a step as well
     best: dict[str, str]             # measures that a best checkpoint is kept by, "lower" or "higher" is better
+    notes: tuple[str, ...]           # lines about the data and settings, shown when training starts
 
     def evaluate(self, clock: Clock) -> dict[str, float]:
         """Measures of a finished epoch, taken before its checkpoint is written; nan where undefined.
@@ -137,6 +140,7 @@ class Plain:
     frozen: tuple[str, ...] = ()
     partial_steps = False
     best: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
 
     def evaluate(self, clock: Clock) -> dict[str, float]:
         return {}

@@ -87,6 +87,8 @@ class Trainer:
                 task.epoch_saved(start, state)      # which a kill may have come before
             with Logbook(self.run, state.get("log_position", 0), at.global_step) as log, \
                     interrupts() as interrupted:
+                for note in task.notes:
+                    log.note(note)
                 return self.train_phases(log, interrupted)
 
     def train_phases(self, log: Logbook, interrupted: list) -> int:

@@ -26,8 +26,8 @@ class LoraConfig:
     def __post_init__(self):
         if not isinstance(self.r, int) or self.r < 1:
             raise ValueError(f"LoRA rank {self.r!r}: legal are whole numbers from 1")
-        if not isinstance(self.alpha, (int, float)) or self.alpha <= 0:
-            raise ValueError(f"LoRA alpha {self.alpha!r}: legal are numbers above 0")
+        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < float("inf"):
+            raise ValueError(f"LoRA alpha {self.alpha!r}: legal are finite numbers above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"LoRA dropout {self.dropout}: legal are shares from 0 to below 1")
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jittwin import imaging
 from jittwin.adapters import Adapter, describe, write_adapter
-from jittwin.data.ava import AvaDataset, AvaIndex, bad_ids
-from jittwin.data.ava_split import open_split
+from jittwin.data.ava import BAD_IDS, AvaDataset, AvaIndex, bad_ids
+from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic_ava import SyntheticAva
 from jittwin.engine.checkpoint import Checkpoints
@@ -91,8 +91,10 @@ class Config(RunConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("lr", "head_lr", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative or infinite")
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"max_bad={self.max_bad} must be from 0 to 1, a share of the pictures")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio={self.warmup_ratio} must be from 0 to 1")
         if self.precision == "float16":
@@ -158,19 +160,37 @@ class Task(Plain):
             if not 0 < train < count:
                 raise UserError(f"synthetic_images={count}: too few to hold {1 - config.train_split:.0%} out: "
                                 "raise it, or change train_split")
+            self.check_length(train)
             return (SyntheticAva(train, sizes, config.seed),
                     SyntheticAva(count - train, sizes, config.seed, start=train), None)
         index = AvaIndex(data_dir, config.images, config.votes)
         self.votes_hash = index.scores.sha256
         bad = bad_ids(index, self.out, config.max_bad, config.workers)
+        options = dict(mode=config.split, train_split=config.train_split, seed=config.seed,
+                       max_samples=config.max_samples, train_list=config.train_list, test_list=config.test_list)
+        self.check_length(len(make_split(index, **options).without(bad).train_ids))    # before a split is kept
         self.out.mkdir(parents=True, exist_ok=True)
-        split = open_split(self.out / "dataset_split.json", index, mode=config.split, train_split=config.train_split,
-                           seed=config.seed, max_samples=config.max_samples, train_list=config.train_list,
-                           test_list=config.test_list).without(bad)
+        split = open_split(self.out / "dataset_split.json", index, **options).without(bad)
+        self.notes += (*index.left_out(), *([f"{index.images}: {len(bad)} of {len(index.ids)} pictures cannot be "
+                                             f"decoded and are left out: see {BAD_IDS}"] if bad else []))
         parts = [split.train_ids, split.val_ids]
         if split.test_ids is not split.val_ids:
             parts.append(split.test_ids)
         return (*(AvaDataset(ids, index.scores, index, sizes) for ids in parts), None)[:3]
+
+    def check_length(self, samples: int) -> None:
+        """UserError unless so many training samples make an epoch with a step of the schedule."""
+        config = self.config
+        batches = len(Loader(range(samples), config.batch_size, config.seed, config.workers))
+        if batches < config.accumulation:
+            raise UserError(f"an epoch has {batches} batches, fewer than accumulation={config.accumulation}, which "
+                            "leaves the schedule without a step: lower accumulation or batch_size, or add data")
+        left_over = batches % config.accumulation
+        if left_over and config.partial_steps:
+            steps = batches // config.accumulation * config.epochs
+            self.notes += (f"the learning rates reach 0 after {steps} of {steps + config.epochs} steps, as in the "
+                           f"original, whose schedule leaves out the step of the {left_over} batches left over in "
+                           "each epoch: partial_steps=false drops them, accumulation=1 has none",)
 
     def loader(self) -> Loader:
         config = self.config
@@ -252,7 +272,8 @@ class Task(Plain):
         return self.tower.sha256 if self.config.model else None
 
     def adapter(self, arrays: dict) -> Adapter:
-        return Adapter(self.lora, arrays, self.tower.name, self.tower.config.hidden_size, self.model.num_classes)
+        return Adapter(self.lora, arrays, self.tower.name, self.tower.config.hidden_size, self.model.num_classes,
+                       tower_sha256=self.tower_hash or "")
 
     def checkpoint_metadata(self) -> dict:
         return {"model": "aesthetic", "adapter": describe(self.adapter({})), "tower_sha256": self.tower_hash,

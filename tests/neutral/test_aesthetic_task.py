@@ -13,6 +13,7 @@ import pytest
 
 from jittwin import config as settings
 from jittwin import train
+from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic_ava import write_mini_ava
@@ -68,7 +69,9 @@ def test_defaults_are_those_of_the_original_script():
 
 @pytest.mark.parametrize("setting, message", [
     ("precision=float16", "precision=float16 cannot be trained with"), ("batch_size=0", "batch_size=0 must be"),
-    ("lr=-1", "lr=-1.0 must not be negative"), ("warmup_ratio=2", "warmup_ratio=2.0 must be from 0 to 1"),
+    ("lr=-1", "lr=-1.0 must not be negative"), ("head_lr=inf", "head_lr=inf must not be negative or infinite"),
+    ("max_bad=-1", "max_bad=-1.0 must be from 0 to 1"), ("max_bad=nan", "max_bad=nan must be"),
+    ("lora_alpha=nan", "LoRA alpha nan"), ("lora_alpha=inf", "LoRA alpha inf"), ("warmup_ratio=2", "warmup_ratio=2.0 must be from 0 to 1"),
     ("lora_r=0", "LoRA rank 0"), ("emd_r=3", "emd_r: '3' is not legal"), ("best=srrc", "did you mean 'srcc'")])
 def test_settings_that_make_no_sense(setting, message):
     with pytest.raises(UserError, match=message):
@@ -80,7 +83,9 @@ def test_settings_that_make_no_sense(setting, message):
     (["model=m", "random_model=true"], "give one of the two"),
     (["random_model=true", "architecture=tinny"], "architecture=tinny.*did you mean 'tiny'"),
     (["preset=tiny", "synthetic_images=1"], "synthetic_images=1: too few"),
-    (["preset=tiny", "batch_size=145"], "batch_size=145: must be 1..144")])
+    (["preset=tiny", "batch_size=145"], "batch_size=145: must be 1..144"),
+    (["preset=tiny", "batch_size=73"], "an epoch has 1 batches, fewer than accumulation=2"),
+    (["preset=tiny", "workers=-1"], "workers=-1: must be at least 1, or 0")])
 def test_mistakes_leave_nothing_behind(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         Task(settings.resolve(Config, overrides=["train_split=0.9", *changes]), None, None, tmp_path / "run")
@@ -157,6 +162,34 @@ def test_measures_of_a_three_way_split(tmp_path):
     assert measures["emd"] != measures["test_emd"]
     picture = task.sample(None)
     assert picture.dtype == np.uint8 and picture.shape[1] > 4 * 160 and picture.shape[0] > 2 * 160
+
+
+@pytest.mark.parametrize("change, message", [
+    ("batch_size=37", "batch_size=37: must be 1..36"), ("batch_size=19", "an epoch has 1 batches"),
+    ("workers=-1", "workers=-1"), ("seed=-1", "seed=-1: must be from 0 to 4294967295")])
+def test_no_split_is_kept_where_the_settings_are_refused(tmp_path, change, message):
+    write_mini_ava(tmp_path / "ava", 40, 64, 48)
+    write_bad_ids(tmp_path / "ava" / BAD_IDS, AvaIndex(tmp_path / "ava"), {})
+    with pytest.raises(UserError, match=message):
+        Task(settings.resolve(Config, overrides=["preset=tiny", change]), None, str(tmp_path / "ava"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_training_leaves_out_is_told(tmp_path):
+    folder = tmp_path / "ava"
+    write_mini_ava(folder, 40, 64, 48)
+    short, missing, damaged, *_ = lines = (folder / "AVA.txt").read_text().splitlines()
+    (folder / "AVA.txt").write_text("\n".join([short[:20], *lines[1:]]))
+    (folder / "images" / f"{missing.split()[1]}.jpg").unlink()
+    (folder / "images" / f"{damaged.split()[1]}.jpg").write_bytes(b"no picture")
+    config = settings.resolve(Config, overrides=["preset=tiny", "max_bad=0.1", "batch_size=11"])
+    told = "\n".join(Task(config, None, str(folder), tmp_path / "run").notes)
+    assert "AVA.txt: rows not used: 1 too short" in told
+    assert f"1 rated pictures have no file, such as {missing.split()[1]}" in told
+    assert "1 of 38 pictures cannot be decoded and are left out: see bad_ids.txt" in told
+    assert "the learning rates reach 0 after 4 of 8 steps" in told    # 33 train in 3 batches of 11, two a step
+    quiet = settings.resolve(Config, overrides=["preset=tiny"])
+    assert Task(quiet, None, None, tmp_path / "run").notes == ()
 
 
 @pytest.fixture
@@ -313,6 +346,8 @@ def test_resuming_is_automatic(trained):
     assert "continue_from" not in call and "resume" not in call
     Checkpoints(folder).save("3", [], {}, {})
     assert trained(PATHS)[1]["resume"] is True
+    with pytest.raises(UserError, match="checkpoints already holds a run: give auto, or another --save_dir"):
+        trained(f"{PATHS} --resume_checkpoint none")
 
 
 def test_a_file_of_the_run_itself_is_its_checkpoint(written):

@@ -299,10 +299,18 @@ def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
 @pytest.mark.parametrize("setting, message", [
     ("log_every=0", "log_every=0 must be at least 1"), ("accumulation=-1", "accumulation=-1 must be"),
     ("save_every=-2", "save_every=-2 must not be negative"), ("max_steps=-1", "max_steps=-1 must not be"),
+    ("clip=0", "clip=0.0 must be above 0"), ("clip=-1", "clip=-1.0 must be"), ("clip=nan", "clip=nan must be"),
     ("ema=1", "ema=1.0 must be at least 0 and below 1")])
 def test_settings_that_make_no_sense(tmp_path, setting, message):
     with pytest.raises(UserError, match=message):
         toy.trainer(tmp_path, setting)
+
+
+def test_what_a_task_notes_is_shown_when_training_starts(tmp_path, capsys):
+    trainer = toy.trainer(tmp_path, "max_steps=1")
+    trainer.task.notes = ("two rows are not used",)
+    trainer.train()
+    assert capsys.readouterr().err.startswith("two rows are not used\n")
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):

@@ -6,21 +6,18 @@ The two graphs:
 - vision: output `image_embeds` float32 (batch, C), the MAP head's result, of unit length.
 Every file is run beside a twin before it appears under its name.
 """
-import contextlib
 import importlib
 import json
 import math
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from jittwin.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
-from jittwin.atomic import sync_folder
+from jittwin.atomic import sync_folder, temporary_folder
 from jittwin.backend import Backend
 from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
@@ -200,44 +197,30 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
     More than 2 GiB of weights go to a second file, PATH.data. UserError: a difference over LIMITS[dtype], no space;
     then neither file is there, and a previous one stays.
     """
-    onnx, final = required("onnx"), Path(path)
-    size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    onnx, final = required("onnx"), Path(os.path.realpath(path))
     external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MOST_BYTES
-    with _folder_beside(final) as folder:
-        draft = folder / final.name
-        onnx.save_model(model, draft, save_as_external_data=external, location=f"{final.name}.data",
-                        size_threshold=1024)
-        onnx.checker.check_model(os.fspath(draft))
-        pixels = Draws(0).uniform("pixels", (2, 3, size, size)) * np.float32(2) - np.float32(1)
-        expected, run = twin(pixels), OnnxNetwork(draft)
-        found = np.concatenate([run(pixels), run(pixels[:1])])      # another batch size
-        error = float(np.abs(found - np.concatenate([expected, expected[:1]])).max())
-        if not error <= LIMITS[dtype]:
-            raise UserError(f"{final}: not written: ONNX in {dtype} differs from the twin by {error:.3g}, the limit is "
-                            f"{LIMITS[dtype]:g}" + ("; use float32" if dtype == "float16" else ""))
-        for file in sorted(folder.iterdir(), reverse=True):         # the data first
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(file, final.with_name(file.name))
-        if not external:
-            final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # of the file that was there before
-    return error
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk, gone afterwards. UserError: it cannot be made, the disk is full."""
-    folder = path.parent / f".{path.name}.{secrets.token_hex(6)}"
     try:
-        try:
-            folder.mkdir(parents=True)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        sync_folder(path.parent)
+        with temporary_folder(final) as folder:
+            draft = folder / final.name
+            onnx.save_model(model, draft, save_as_external_data=external, location=f"{final.name}.data",
+                            size_threshold=1024)
+            onnx.checker.check_model(os.fspath(draft))
+            difference = compare(OnnxNetwork(draft), twin)
+            if not difference <= LIMITS[dtype]:
+                raise UserError(f"{os.fspath(path)}: not written: ONNX in {dtype} differs from the twin by "
+                                f"{difference:.3g}, the limit is {LIMITS[dtype]:g}"
+                                + ("; use float32" if dtype == "float16" else ""))
+            for file in sorted(folder.iterdir(), reverse=True):         # the data first
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+                os.replace(file, final.with_name(file.name))
+            if not external:
+                final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # of the file that was there before
+            sync_folder(final.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}; free space or choose another "
+        raise UserError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; free space or choose another "
                         "place") from error
+    return difference
 
 
 class OnnxNetwork:
@@ -263,6 +246,14 @@ class OnnxNetwork:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.session.run([self.result], {self.given: pixels})[0]
+
+
+def compare(network: OnnxNetwork, twin: Network) -> float:
+    """Their largest difference on drawn pixels, in batches of two and of one."""
+    pixels = Draws(0).uniform("pixels", (2, 3, network.size, network.size)) * np.float32(2) - np.float32(1)
+    expected = twin(pixels)
+    found = np.concatenate([network(pixels), network(pixels[:1])])
+    return float(np.abs(found - np.concatenate([expected, expected[:1]])).max())
 
 
 class OnnxPredictor(Predictor):

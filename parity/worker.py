@@ -23,7 +23,7 @@ from jittwin.errors import UserError
 from parity.side import Arrays, Side
 
 ROOT = Path(__file__).resolve().parent.parent
-LAST_LINES = 20
+LAST_LINES = 60         # of which the trace of a crash may take half
 TIMEOUT = 1800
 
 

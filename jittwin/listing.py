@@ -15,18 +15,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the tables; the backends are those whose framework is installed here."""
-    from rich.box import SIMPLE
+    """Print the tables, and the backends whose framework is installed here: each has all models."""
     from rich.console import Console
+
+    installed = ", ".join(name for name in PACKAGES if importlib.util.find_spec(name)) or "none"
+    models = table(["model", "for", "weights", "licence of the weights"],
+                   [(m.name, m.summary, m.weights, m.licence) for m in MODELS])
+    metrics = table(["metric", "says", "better", "range", "weights", "command"],
+                    [(m.name, m.summary, m.better, m.range, m.weights, f"jittwin {m.command}") for m in METRICS])
+    screen = Console(width=None if sys.stdout.isatty() else WIDTH)
+    screen.print(models, metrics, f"backends installed here: {installed}")
+
+
+def table(head: list[str], rows: list[tuple[str, ...]]):
+    """However narrow the terminal, every name is there in full."""
+    from rich.box import SIMPLE
     from rich.table import Column, Table
 
-    installed = ", ".join(name for name in PACKAGES if importlib.util.find_spec(name)) or "none installed"
-    table = Table(Column("model", no_wrap=True), "for", "backends here", "weights", "licence of the weights",
-                  box=SIMPLE)
-    for model in MODELS:
-        table.add_row(model.name, model.summary, installed, model.weights, model.licence)
-    metrics = Table(Column("metric", no_wrap=True), "says", "better", "range", "weights", "command", box=SIMPLE)
-    for metric in METRICS:
-        metrics.add_row(metric.name, metric.summary, metric.better, metric.range, metric.weights,
-                        f"jittwin {metric.command}")
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table, metrics)
+    found = Table(*(Column(name, overflow="fold", no_wrap=name == head[0]) for name in head), box=SIMPLE)
+    for row in rows:
+        found.add_row(*row)
+    return found

@@ -104,6 +104,13 @@ def test_help_imports_no_framework(argv):
     assert done.stdout and not done.stderr
 
 
+def test_the_tables_shorten_no_name(capsys, monkeypatch):
+    monkeypatch.setattr("jittwin.listing.WIDTH", 80)
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert "…" not in printed.replace("b0 …", "") and "apf_gan.discriminator" in printed and "backends installed here: " in printed
+
+
 def test_train_py_and_python_m_jittwin_are_the_same_command():
     first, second = python("train.py", "--help"), python("-m", "jittwin", "train", "--help")
     assert first.stdout == second.stdout and first.stdout.startswith("usage: jittwin train")

@@ -2,8 +2,7 @@
 import argparse
 import json
 import sys
-
-import numpy as np
+from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, load_backend
@@ -13,8 +12,8 @@ from jittwin.metrics.inception_score import SPLITS, inception_score
 from jittwin.metrics.kernel import kernel_distance
 from jittwin.metrics.manifold import precision_recall
 from jittwin.metrics.preparation import MODES
-from jittwin.metrics.scorer import BATCH, FidScorer
-from jittwin.metrics.statistics import Statistics, fid, is_statistics, write_statistics
+from jittwin.metrics.scorer import BATCH, FidScorer, checked
+from jittwin.metrics.statistics import Statistics, fid, is_statistics, read_statistics, write_statistics
 
 METRICS = ("fid", "kid", "pr", "is")
 
@@ -67,30 +66,44 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"unknown metric {name!r}{choose_from(name, METRICS)}")
     if args.save_stats and not args.save_stats.endswith(".npz"):
         raise UserError(f"--save-stats {args.save_stats}: statistics are saved as .npz")
-    measure = scorer(args)
-    sides = [measure.opened(source) for source in (args.a, args.b)]      # both, before the long part
-    a, b = map(measure.statistics, sides)
-    results = {"mode": args.mode, "n_a": a.n, "n_b": b.n, "left_out_a": a.provenance.get("bad", 0),
-               "left_out_b": b.provenance.get("bad", 0), "backend": args.backend,
-               "weights_sha256": None if measure.inception.random else measure.inception.weights,
-               "random_weights": measure.inception.random} | compare(a, b, wanted)
+    for name in filter(None, (args.save_stats, args.json)):
+        if not Path(name).absolute().parent.is_dir():
+            raise UserError(f"{name}: there is no folder to write it to; make it first")
+    a, b = both_sides(args)
+    backends = {side.provenance["backend"] for side in (a, b) if "backend" in side.provenance}
+    known = {"weights": None, "random_weights": args.random_weights} | a.provenance | b.provenance
+    results = {"mode": args.mode, "n_a": a.n or None, "n_b": b.n or None,
+               "left_out_a": a.provenance.get("bad", 0), "left_out_b": b.provenance.get("bad", 0),
+               "backend": " and ".join(sorted(backends)) or args.backend,
+               "weights_sha256": None if known["random_weights"] else known["weights"],
+               "random_weights": known["random_weights"]} | compare(a, b, wanted)
     for line in report(results):
         print(line)
-    warn(a, b, args)
+    warn(a, b, args, wanted)
     if args.save_stats:
         write_statistics(args.save_stats, a)
     if args.json:
         write_file(args.json, json.dumps(results, indent=1) + "\n")
 
 
+def both_sides(args: argparse.Namespace) -> list[Statistics]:
+    """Of A and B. Two statistics files need no network, unless the command line names one they must be of."""
+    sources = args.a, args.b
+    if all(map(is_statistics, sources)) and not (args.fid_weights or args.random_weights):
+        return [checked(read_statistics(source), source, args.mode) for source in sources]
+    measure = scorer(args)
+    sides = [measure.opened(source) for source in sources]      # both, before the long part
+    return [measure.statistics(side) for side in sides]
+
+
 def compare(a: Statistics, b: Statistics, wanted) -> dict:
     """The numbers asked for, by name. UserError: statistics without features where features are needed."""
-    results, rng = {}, np.random.default_rng(0)
+    results = {}
     try:
         if "fid" in wanted:
             results["fid"] = fid(a, b)
         if "kid" in wanted:
-            results["kid"], results["kid_error"] = kernel_distance(*_features(a, b), rng)
+            results["kid"], results["kid_error"] = kernel_distance(*_features(a, b))
         if "pr" in wanted:
             results["precision"], results["recall"] = precision_recall(*reversed(_features(a, b)))
         if "is" in wanted:
@@ -125,12 +138,13 @@ def report(results: dict) -> list[str]:
     return lines
 
 
-def warn(a: Statistics, b: Statistics, args) -> None:
+def warn(a: Statistics, b: Statistics, args, wanted) -> None:
     """What makes a distance less than it seems."""
     width = len(a.mean)
     for side, name in ((a, args.a), (b, args.b)):
         if 0 < side.n < width:
             print(f"{name}: {side.n} pictures are fewer than {width}: FID is biased upwards; compare only with values "
                   "from as many", file=sys.stderr)
-        if is_statistics(name) and not side.provenance:
-            print(f"{name}: does not tell its mode and weights, which must be those used here", file=sys.stderr)
+        if side.features is not None and not side.complete and set(wanted) > {"fid"}:
+            print(f"{name}: all metrics but fid are of {len(side.features)} of its {side.n} pictures, spread evenly",
+                  file=sys.stderr)

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ def folder() -> Path:
 
 
 def cached(key: dict, compute: Callable[[], Statistics]) -> Statistics:
-    """What `compute` returned for this key at some time. A damaged file is computed and written again."""
+    """What `compute` returned for this key at some time. A damaged file is computed and written again.
+
+    Where nothing can be written (a full disk, a home without write permission) the result is only returned.
+    """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = folder() / f"{name}.npz"
     if path.exists():
@@ -25,6 +29,9 @@ def cached(key: dict, compute: Callable[[], Statistics]) -> Statistics:
         except UserError:
             path.unlink(missing_ok=True)
     statistics = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_statistics(path, statistics)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_statistics(path, statistics)
+    except (OSError, UserError) as error:
+        print(f"statistics not kept for the next time: {error}; {VARIABLE} names another folder", file=sys.stderr)
     return statistics

@@ -42,7 +42,7 @@ def trace_root(a: np.ndarray, b: np.ndarray, rank: int | None = None) -> float:
 
 def _distance(mean_a, trace_a, mean_b, trace_b, cross) -> float:
     difference = np.asarray(mean_a, np.float64) - np.asarray(mean_b, np.float64)
-    return float(difference @ difference + trace_a + trace_b - 2 * cross)
+    return max(float(difference @ difference + trace_a + trace_b - 2 * cross), 0.0)   # below zero by rounding alone
 
 
 def _sum_of_roots(values: np.ndarray, rank: int | None) -> float:

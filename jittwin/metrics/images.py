@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 import zipfile
 import zlib
 from collections import deque
@@ -29,11 +30,15 @@ class ImageSet:
 
     def __init__(self, where: str | os.PathLike | Sequence, suffixes: Sequence[str] = SUFFIXES):
         self.where = where if isinstance(where, (str, os.PathLike)) else f"{len(where)} files"
+        self.lock = threading.Lock()        # threads share the position in a zip file
         if not isinstance(where, (str, os.PathLike)):
             found, suffixes = {os.fspath(path): Path(path) for path in where}, ("",)
         elif zipfile.is_zipfile(where):
-            with zipfile.ZipFile(where) as archive:
-                found = dict.fromkeys(name for name in archive.namelist() if not name.startswith("__MACOSX/"))
+            try:
+                self.archive = zipfile.ZipFile(where)       # stays open: its table of contents is slow to read
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise UserError(f"{os.fspath(where)}: cannot be read ({error}); make the zip file again") from error
+            found = dict.fromkeys(name for name in self.archive.namelist() if not name.startswith("__MACOSX/"))
         elif os.path.isdir(where):
             root = Path(where)
             found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
@@ -55,8 +60,8 @@ class ImageSet:
         try:
             if self.paths[index] is not None:
                 return self.paths[index].read_bytes()
-            with zipfile.ZipFile(self.where) as archive:     # one handle per call: threads do not share a position
-                return archive.read(self.names[index])
+            with self.lock:
+                return self.archive.read(self.names[index])
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:    # RuntimeError: encrypted, unknown
             raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
 
@@ -89,7 +94,7 @@ def other_pictures(folder: Path, names: Container[str]) -> list[Path]:
 
 def natural(name: str) -> list:
     """A sort key by which 2.jpg comes before 10.jpg."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def default_workers() -> int:

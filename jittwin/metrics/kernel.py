@@ -1,40 +1,40 @@
 """Kernel inception distance: the squared maximum mean discrepancy of two sets of features.
 
 Bińkowski et al. 2018, arXiv 1801.01401. Unlike FID its estimate is unbiased, so sets of different
-sizes compare.
+sizes compare. The paper averages over random subsets of 1000, which estimates the same; all pairs are less
+noisy, and their error is known, where that of overlapping subsets is not.
 """
 import numpy as np
 
-SUBSETS, SUBSET_SIZE = 100, 1000      # as the paper's authors use
+ROWS = 1024      # at a time: memory grows with ROWS * m, not with n * m
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, subsets: int = SUBSETS,
-                    size: int = SUBSET_SIZE) -> tuple[float, float]:
-    """(mean, standard error of the mean) over random subsets of features (n, d) and (m, d).
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """(unbiased estimate, its standard error) from all pairs of features (n, d) and (m, d).
 
-    Kernel (x.y / d + 1)^3. Subsets have `size` rows, or as many as the smaller set has; where that is
-    all of both sets there is one subset and no spread, and the error is NaN. ValueError for n < 2.
+    Kernel (x.y / d + 1)^3. The error is the first-order one of a U-statistic (Hoeffding 1948): every row's part in
+    the estimate varies, and rows are independent. ValueError for n < 2.
     """
-    size = min(size, len(a), len(b))
-    if size < 2:
-        raise ValueError(f"the kernel distance needs at least two images on either side, got {len(a)} and {len(b)}")
-    if size == len(a) == len(b):
-        return mmd2(a, b), float("nan")
-    values = [mmd2(a[rng.choice(len(a), size, replace=False)], b[rng.choice(len(b), size, replace=False)])
-              for _ in range(subsets)]
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets))
-
-
-def mmd2(a: np.ndarray, b: np.ndarray) -> float:
-    """The unbiased estimate from features (n, d) and (m, d)."""
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
+        raise ValueError(f"the kernel distance needs at least two images on either side, got {n} and {m}")
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(_off_diagonal_mean(_kernel(a, a)) + _off_diagonal_mean(_kernel(b, b)) - 2 * _kernel(a, b).mean())
+    across = _means(a, b)
+    within = [(_means(x, x)[0] * len(x) - _kernel(np.square(x).sum(1), x.shape[1])) / (len(x) - 1) for x in (a, b)]
+    variance = sum(np.var(2 * (own - other), ddof=1) / len(own) for own, other in zip(within, across, strict=True))
+    return float(within[0].mean() + within[1].mean() - 2 * across[0].mean()), float(np.sqrt(variance))
 
 
-def _kernel(a, b) -> np.ndarray:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+def _means(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) and (m,): of each row of a and of b, the mean of the kernel over the other's rows."""
+    rows, columns = [], np.zeros(len(b))
+    for start in range(0, len(a), ROWS):
+        block = _kernel(a[start:start + ROWS] @ b.T, a.shape[1])
+        rows.append(block.mean(1))
+        columns += block.sum(0)
+    return np.concatenate(rows), columns / len(a)
 
 
-def _off_diagonal_mean(k: np.ndarray) -> float:
-    n = len(k)
-    return (k.sum() - np.trace(k)) / (n * (n - 1))
+def _kernel(products: np.ndarray, width: int) -> np.ndarray:
+    base = products / width + 1
+    return base * base * base       # several times faster than a power

@@ -1,7 +1,7 @@
 """How a picture becomes the network's input in each of FID's conventions. Values differ: never mix them.
 
 pytorch-fid: as decoded; the network resizes to 299x299 without antialiasing.
-clean: antialiased bicubic to 299x299 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222).
+clean: antialiased bicubic to 299x299 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), and TensorFlow's scale of samples.
 apf-gan: antialiased bilinear to 256x256, as the published tool does with scikit-image 0.19.
 """
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PUBLISHED_SIDE = 256    # of what APF-GAN's tool resizes to first
 
 @dataclass(frozen=True)
 class Mode:
-    """prepare: uint8 (H, W, 3) to float32 (3, h, w) in [0, 1]. pool_padding: of FidInception."""
+    """prepare: uint8 (H, W, 3) to float32 (3, h, w), of which the network sees 2x - 1. pool_padding: FidInception's."""
 
     prepare: callable
     pool_padding: str
@@ -29,12 +29,13 @@ def as_decoded(image: np.ndarray) -> np.ndarray:
 
 
 def antialiased_bicubic(image: np.ndarray) -> np.ndarray:
-    """Each channel in floating point, so that nothing is rounded on the way; cut off at 0 and 255."""
-    if image.shape[:2] == (SIDE, SIDE):
-        return as_decoded(image)
+    """Each channel in floating point, so that nothing is rounded on the way; cut off at 0 and 255.
+
+    The network sees (v - 128) / 128, as clean-fid's does; in the other modes, as pytorch-fid's, (v - 127.5) / 127.5.
+    """
     channels = [Image.fromarray(channel.astype(np.float32), mode="F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
                 for channel in image.transpose(2, 0, 1)]
-    return _unit(np.clip(np.stack([np.asarray(channel) for channel in channels]), 0, 255))
+    return np.clip(np.stack([np.asarray(channel) for channel in channels]), 0, 255) / np.float32(256)
 
 
 def blurred_bilinear(image: np.ndarray) -> np.ndarray:

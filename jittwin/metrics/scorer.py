@@ -15,6 +15,7 @@ from jittwin.metrics.preparation import find_mode
 from jittwin.metrics.statistics import Statistics, is_statistics, read_statistics
 
 KEPT = 10_000      # features kept per set, for what moments cannot tell; more pictures take no more memory
+PREPARATION = 2    # raised when a mode changes what the network sees, or `kept` which features: the cache is then old
 BATCH = 16
 
 
@@ -38,7 +39,7 @@ class FidScorer:
         UserError: fewer than two pictures, statistics of another network or mode. Cheap: ask before measuring.
         """
         if isinstance(source, (str, os.PathLike)) and is_statistics(source):
-            return self.checked(read_statistics(source), source)
+            return checked(read_statistics(source), source, self.mode, self.inception.weights)
         images = ImageSet(source)
         if len(images) < 2:
             raise UserError(f"{images}: holds one picture; a distance needs at least two")
@@ -52,7 +53,7 @@ class FidScorer:
         if not self.cache:
             return self.compute(images, quiet)
         key = {"images": images.fingerprint(), "mode": self.mode, "weights": self.inception.weights,
-               "kept": KEPT, "backend": self.backend.name, "skip_bad": self.skip_bad}
+               "kept": KEPT, "preparation": PREPARATION, "backend": self.backend.name, "skip_bad": self.skip_bad}
         return cached(key, lambda: self.compute(images, quiet))
 
     def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
@@ -61,6 +62,8 @@ class FidScorer:
         # One block: rows kept one by one would lie between the network's large blocks and hinder their reuse.
         kept = np.empty((min(len(images), KEPT), WIDTH), np.float32)
         known = np.zeros(len(kept), bool)
+        # Spread over the whole set: the first ones of a folder of classes would be those of a few classes.
+        places = {int(index): place for place, index in enumerate(np.arange(len(kept)) * len(images) // len(kept))}
         items = prepared(images, find_mode(self.mode).prepare, self.workers, bad.append if self.skip_bad else None)
         with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
                 backend.no_grad():
@@ -73,8 +76,8 @@ class FidScorer:
                     raise UserError(f"{images}: {error}, among {images.names[indices[0]]} and those after it; "
                                     "the weights or the pictures are damaged") from error
                 for index, row in zip(indices, features):
-                    if index < KEPT:
-                        kept[index], known[index] = row, True
+                    if index in places:
+                        kept[places[index]], known[places[index]] = row, True
                 bar.update(len(indices))
         for error in bad:
             print(f"left out: {error}", file=sys.stderr)
@@ -87,13 +90,20 @@ class FidScorer:
         return Statistics(moments.mean, moments.covariance, moments.n, features, self.inception.logits(features),
                           provenance)
 
-    def checked(self, statistics: Statistics, source) -> Statistics:
-        """UserError: made by another network, in another mode or with other weights than this scorer's."""
-        if len(statistics.mean) != WIDTH:
-            raise UserError(f"{os.fspath(source)}: features of {len(statistics.mean)} values; those of FID's Inception "
-                            f"have {WIDTH}: compute it again from the pictures")
-        for key, own in (("mode", self.mode), ("weights", self.inception.weights)):
-            if statistics.provenance.get(key, own) != own:
-                raise UserError(f"{os.fspath(source)}: made with {key} {statistics.provenance[key]}, not {own}; "
-                                f"compute it again, or choose that {key}")
-        return statistics
+
+def checked(statistics: Statistics, source, mode: str, weights: str | None = None) -> Statistics:
+    """The statistics of the file `source`; says so where it does not tell how they were made.
+
+    weights: see Inception, None for any. UserError: made by another network, in another mode or with other weights.
+    """
+    if len(statistics.mean) != WIDTH:
+        raise UserError(f"{os.fspath(source)}: features of {len(statistics.mean)} values; those of FID's Inception "
+                        f"have {WIDTH}: compute it again from the pictures")
+    for key, own in (("mode", mode), ("weights", weights)):
+        if own and statistics.provenance.get(key, own) != own:
+            raise UserError(f"{os.fspath(source)}: made with {key} {statistics.provenance[key]}, not {own}; "
+                            f"compute it again, or choose that {key}")
+    if not statistics.provenance:
+        print(f"{os.fspath(source)}: does not tell its mode and weights, which must be those used here",
+              file=sys.stderr)
+    return statistics

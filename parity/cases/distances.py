@@ -2,7 +2,7 @@
 import numpy as np
 
 from jittwin.draws import Draws
-from jittwin.metrics.kernel import mmd2
+from jittwin.metrics.kernel import kernel_distance
 from jittwin.metrics.moments import Moments
 from jittwin.metrics.statistics import Statistics, fid
 from parity.case import Case, prepared
@@ -36,4 +36,4 @@ class Distances(Case):
             moments = Moments()
             moments.add(rows)
             sets.append(Statistics(moments.mean, moments.covariance, moments.n, rows))
-        return {"exact FID": np.array(fid(*sets)), "exact KID": np.array(mmd2(*features))}
+        return {"exact FID": np.array(fid(*sets)), "exact KID": np.array(kernel_distance(*features)[0])}

@@ -53,7 +53,8 @@ def results(place):
             ["fid", place / "b", place / "bad", "--skip-bad", "--json", place / f"{backend} left.json", *use],
             ["fid", place / "bad", place / "b", *use],
             ["fid", stats, place / "b", "--mode", "clean", *use],
-            ["fid", place / "one", place / "b", *use])
+            ["fid", place / "one", place / "b", *use],
+            ["fid", stats, stats, "--metrics", "fid,kid", "--json", place / f"{backend} files.json"])
     return found
 
 
@@ -80,7 +81,7 @@ def test_statistics_and_zip_give_the_number_of_the_folders(results, place, backe
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mistakes(results, place, backend):
-    skipped, damaged, other_mode, one = results[backend][2:]
+    skipped, damaged, other_mode, one = results[backend][2:6]
     assert number(skipped) > 0 and "left out" in skipped.err and "2.png" in skipped.err
     assert "6 against 3 (1 left out) pictures" in skipped.out
     left = json.loads((place / f"{backend} left.json").read_text())
@@ -90,16 +91,35 @@ def test_mistakes(results, place, backend):
     assert "one picture; a distance needs at least two" in one.one_line()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_statistics_files_need_no_network(results, place, backend):
+    found, name = results[backend][6].ok(), f"{backend} files.json"
+    assert found.out.startswith("FID 0.0000 (random weights)")      # of what made them; and never -0.0000
+    read = json.loads((place / name).read_text(), parse_constant=pytest.fail)      # NaN is not JSON
+    assert 0 <= read["fid"] < 1e-9 and read["random_weights"] and (read["n_a"], read["backend"]) == (5, backend)
+    assert read["kid_error"] > 0 and read["weights_sha256"] is None
+
+
+def test_statistics_of_another_tool(place):
+    np.savez(place / "foreign.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    done = run(["fid", place / "foreign.npz", place / "foreign.npz", "--json", place / "foreign.json"])[0].ok()
+    read = json.loads((place / "foreign.json").read_text())
+    assert read["n_a"] is read["n_b"] is read["weights_sha256"] is None and "does not tell its mode" in done.err
+
+
 def test_mistakes_that_need_no_network(place):
     np.savez(place / "narrow.npz", mu=np.zeros(64), sigma=np.eye(64))
-    no_weights, both, metric, empty, absent, narrow, name = run(
+    (place / "torn.zip").write_bytes((place / "b.zip").read_bytes().replace(b"PK\x01\x02", b"PK\x01\x00"))
+    no_weights, both, metric, empty, absent, narrow, name, nowhere, torn = run(
         ["fid", place / "a", place / "b", "--backend", "torch"],
         ["fid", place / "a", place / "b", "--backend", "torch", "--random-weights", "--weights", "x.pth"],
         ["fid", place / "a", place / "b", "--metrics", "fdi"],
         ["fid", place / "empty", place / "b", "--backend", "torch", *OPTIONS],
         ["fid", place / "a", place / "absent", "--backend", "torch", *OPTIONS],
         ["fid", place / "a", place / "narrow.npz", "--backend", "torch", *OPTIONS],
-        ["fid", place / "a", place / "b", "--save-stats", "x.npy"])
+        ["fid", place / "a", place / "b", "--save-stats", "x.npy"],
+        ["fid", place / "a", place / "b", "--json", place / "absent/x.json"],
+        ["fid", place / "torn.zip", place / "b", "--backend", "torch", *OPTIONS])
     assert "FID needs weights" in no_weights.one_line() and "--random-weights" in no_weights.err
     assert "contradict" in both.one_line()
     assert "did you mean 'fid'" in metric.one_line()
@@ -107,3 +127,5 @@ def test_mistakes_that_need_no_network(place):
     assert "neither a folder nor a zip" in absent.one_line()
     assert "narrow.npz: features of 64 values" in narrow.one_line()
     assert ".npz" in name.one_line()
+    assert "x.json: there is no folder to write it to" in nowhere.one_line()
+    assert "torn.zip: cannot be read" in torn.one_line()

@@ -137,6 +137,29 @@ def test_a_damaged_member_of_a_zip_file(folder, tmp_path):
         assert [index for index, _ in prepared(images, np.copy, on_error=bad.append)] == [1, 2] and len(bad) == 1
 
 
+def test_a_zip_file_is_opened_once_for_all_its_pictures(folder, tmp_path, monkeypatch):
+    """Its table of contents has a line for each of them: read for each of them, ten thousand take minutes."""
+    archive, opened = tmp_path / "set.zip", []
+    with zipfile.ZipFile(archive, "w") as z:
+        for name in ("10.png", "2.png", "deep/er/1.PNG"):
+            z.write(folder / name, name)
+    real = zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *args: opened.append(args) or real(*args))
+    images = ImageSet(archive)
+    assert [index for index, _ in prepared(images, np.copy, workers=4)] == [0, 1, 2] and len(opened) == 1
+
+
+def test_a_zip_file_with_a_damaged_table_of_contents(folder, tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        z.write(folder / "2.png", "2.png")
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] = 0
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="set.zip: cannot be read .*make the zip file again"):
+        ImageSet(archive)
+
+
 def test_published_resize_has_its_golden_values():
     def pattern(height, width):
         y, x, c = np.mgrid[:height, :width, :3]
@@ -156,8 +179,15 @@ def test_clean_resize_is_pillows_bicubic_without_rounding():
     assert seen.shape == (3, 299, 299)
     rounded = np.asarray(Image.fromarray(image).resize((299, 299), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     # Pillow's own result for 8 bits is rounded after either axis.
-    assert np.abs(seen * 255 - rounded).max() < 1.5
-    assert np.abs(seen * 255 - np.round(seen * 255)).max() > 0.3 and seen.min() >= 0 and seen.max() <= 1
+    assert np.abs(seen * 256 - rounded).max() < 1.5
+    assert np.abs(seen * 256 - np.round(seen * 256)).max() > 0.3 and seen.min() >= 0 and seen.max() <= 1
+
+
+def test_clean_has_the_scale_of_samples_of_clean_fid():
+    """(v - 128) / 128 where the network sees it, 2x - 1; also of pictures that need no resizing."""
+    image = picture(299, 299)
+    seen = 2 * MODES["clean"].prepare(image).astype(np.float64) - 1
+    np.testing.assert_array_equal(seen, (image.transpose(2, 0, 1).astype(np.float64) - 128) / 128)
 
 
 def test_pytorch_fid_leaves_pixels_as_they_are():

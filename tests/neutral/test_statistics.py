@@ -100,3 +100,10 @@ def test_the_cache_computes_once_per_key_and_survives_damage(tmp_path, monkeypat
         file.write_bytes(file.read_bytes()[:100])
     cache.cached({"a": 1}, compute)
     assert len(calls) == 3
+
+
+def test_what_cannot_be_cached_is_still_returned(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file/cache"))
+    assert cache.cached({"a": 1}, lambda: statistics(6)).n == 6
+    assert "not kept for the next time" in capsys.readouterr().err

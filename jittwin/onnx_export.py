@@ -218,8 +218,8 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
                 final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # of the file that was there before
             sync_folder(final.parent)
     except OSError as error:
-        raise UserError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; free space or choose another "
-                        "place") from error
+        raise UserError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; free space or choose "
+                        "another place") from error
     return difference
 
 

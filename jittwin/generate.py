@@ -28,6 +28,7 @@ from jittwin.networks import read_network
 from jittwin.state import differences
 from jittwin.weights import read_metadata, read_weights
 
+NETWORKS = ("E", "G")          # that generation needs
 SHEET_ROWS = 16
 UNUSED = (HEADS, COUNTERS)     # keys that weights may have and generation does not need
 EXTENSIONS = {"jpg": ".jpg", "png": ".png"}

@@ -16,11 +16,10 @@ from jittwin.checkpoint_range import find_checkpoints
 from jittwin.errors import UserError
 from jittwin.evaluation import Evaluation
 from jittwin.evaluation import add_arguments as add_evaluation_arguments
-from jittwin.generate import read_generator
+from jittwin.generate import NETWORKS, read_generator
 from jittwin.networks import find_network, read_network
 from jittwin.weights import FORMATS, read_metadata, write_weights
 
-NETWORKS = ("E", "G")
 METHODS = ("mean", "ema", "soup")
 NEEDED = ("labels", "reference")      # by the soup, which measures
 

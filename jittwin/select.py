@@ -5,6 +5,7 @@ FID swings by several points from epoch to epoch, so the last checkpoint is seld
 import argparse
 import csv
 import io
+import itertools
 import json
 import os
 import sys
@@ -19,8 +20,9 @@ from jittwin.checkpoint_range import find_checkpoints
 from jittwin.errors import UserError
 from jittwin.evaluation import Evaluation
 from jittwin.evaluation import add_arguments as add_evaluation_arguments
-from jittwin.generate import read_generator
+from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.competition import a_board
+from jittwin.networks import find_network
 from jittwin.weights import fingerprint
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if args.tower and not adapter:
         raise UserError(f"--tower {args.tower}: belongs to adapters: give --aesthetic ADAPTER too")
     aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic and not adapter else {}
+    for where, net in itertools.product(checkpoints.values(), NETWORKS):      # not after hours of measuring
+        find_network(where, net + ".ema" * args.ema)
     config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
     evaluation, out = Evaluation(args, args.segmenter, args.real, adapter, config), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

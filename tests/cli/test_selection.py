@@ -124,6 +124,16 @@ def test_an_average_is_both_files_or_none(place):
     assert "No space left" in done.one_line() and not list(out.iterdir())
 
 
+def test_every_checkpoint_is_looked_for_before_the_first_is_measured(place, labels, data):
+    folder = place / "originals"
+    folder.mkdir()
+    for name in ("4_net_E", "4_net_G", "5_net_G"):
+        write_weights(folder / f"{name}.pkl", read_weights(place / f"run/checkpoints/4/{name[-1]}.safetensors"))
+    done = run(["select", folder, "--labels", labels, "--reference", data / "imgs", "--out", place / "x", *FID,
+                "--backend", "torch"])[0]
+    assert "originals/5: no network E found" in done.one_line() and not (place / "x").exists()
+
+
 def test_a_checkpoint_that_diverged(place, labels):
     shutil.copytree(place / "run/checkpoints/6", place / "diverged")
     weights = read_weights(place / "diverged/G.safetensors")

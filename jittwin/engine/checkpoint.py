@@ -72,7 +72,7 @@ class Checkpoints:
     def records(self) -> dict[str, dict]:
         """{"checkpoint": name, "score": value} of the best checkpoint by each measure, the deciding one first."""
         path = self.run / "best.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return _read(path) if path.exists() else {}
 
     def save(self, name: str, files: Iterable[tuple[str, Arrays]], state: dict, metadata: Mapping) -> None:
         """Write one checkpoint, point `latest` to it and drop those that retention no longer wants.
@@ -112,7 +112,7 @@ class Checkpoints:
             names = self.names()
             raise UserError(f"{self.folder}: no checkpoint '{name}'{did_you_mean(name, names)}: "
                             f"there is {', '.join(names) or 'none'}")
-        return json.loads(path.read_text())
+        return _read(path)
 
     def weights(self, name: str, stem: str) -> dict[str, np.ndarray]:
         """One weights file of a checkpoint; stem as given to `save`."""
@@ -142,6 +142,13 @@ class Checkpoints:
                           else "nothing was saved yet: free space and start again")
                 raise UserError(f"{self.run}: the disk is full; {advice}") from error
             raise
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}): restore it, or go back with --continue EPOCH") from error
 
 
 def disk_full(error: BaseException | None) -> bool:

@@ -165,9 +165,13 @@ def read_tower(where, head: bool = False) -> Tower:
     if path is None:
         raise UserError(f"{folder}: no weights found; legal: {', '.join(names)}")
     expected = expected_keys(config)
-    arrays = open_weights(path, lambda key: key.removeprefix(PREFIX) in expected)
-    present = {key.removeprefix(PREFIX): key for key in arrays}
-    found = arrays.renamed({name: present[name] for name in expected if name in present})
+
+    def wanted(key: str) -> bool:
+        name = key.removeprefix(PREFIX)
+        return name in expected or name.startswith("encoder.")      # also layers that config.json does not know of
+
+    arrays = open_weights(path, wanted)
+    found = arrays.renamed({key.removeprefix(PREFIX): key for key in arrays})
     problems = differences(expected, found.shapes)
     if problems:
         raise UserError(f"{path}: does not hold the vision tower that config.json describes: {problems}; fetch the "

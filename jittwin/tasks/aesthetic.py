@@ -188,9 +188,9 @@ class Task(Plain):
         left_over = batches % config.accumulation
         if left_over and config.partial_steps:
             steps = batches // config.accumulation * config.epochs
-            self.notes += (f"the learning rates reach 0 after {steps} of {steps + config.epochs} steps, as in the "
-                           f"original, whose schedule leaves out the step of the {left_over} batches left over in "
-                           "each epoch: partial_steps=false drops them, accumulation=1 has none",)
+            self.notes += (f"the learning rates reach 0 after {steps} of {steps + config.epochs} steps, since the "
+                           "original's schedule does not count the step of the batches left over in each epoch "
+                           f"({left_over} of {batches}): partial_steps=false drops them, accumulation=1 has none",)
 
     def loader(self) -> Loader:
         config = self.config

@@ -29,6 +29,17 @@ def test_what_is_saved_comes_back(checkpoints):
     assert checkpoints.has("1", "G.ema") and not checkpoints.has("1", "E")
 
 
+@pytest.mark.parametrize("content", ["", "{", "\x00"])
+def test_a_damaged_state_is_one_line(checkpoints, content):
+    write(checkpoints, "1", best={"emd": {"checkpoint": "1", "score": 0.5}})
+    for path, read in ((checkpoints.folder / "1/state.json", lambda: checkpoints.state("1")),
+                       (checkpoints.run / "best.json", checkpoints.records)):
+        path.write_text(content)
+        with pytest.raises(UserError, match=rf"{path}: damaged \(.*go back with --continue EPOCH") as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
 def test_names_are_in_order_of_training(checkpoints):
     for name in ("10", "2", "2.7", "2.30", "1"):
         write(checkpoints, name)

@@ -120,6 +120,8 @@ def test_incomplete_towers_are_refused(tmp_path):
         read_tower(folder(tmp_path / "none", {}, "other.safetensors"))
     with pytest.raises(UserError, match="11 missing: head.probe, head.attention.in_proj_weight"):
         read_tower(folder(tmp_path / "headless", arrays), head=True)
+    with pytest.raises(UserError, match="16 unexpected: encoder.layers.1.layer_norm1.weight"):
+        read_tower(folder(tmp_path / "deeper", arrays, vision_config=VISION | {"num_hidden_layers": 1}))
     del arrays["vision_model.encoder.layers.1.mlp.fc2.bias"]
     arrays["vision_model.post_layernorm.weight"] = np.ones(33, np.float32)
     with pytest.raises(UserError, match=r"1 missing: encoder.layers.1.mlp.fc2.bias; 1 of another shape: post_layernorm"):

@@ -5,6 +5,7 @@ is aligned by shape, and no weight is transposed because its sides happen to fit
 """
 from collections.abc import Iterable, Mapping
 
+from jittwin.errors import did_you_mean
 from jittwin.state import Shapes, differences
 
 GAP, SWAP = 1, 5            # costs: an entry without counterpart, a pair of different shapes
@@ -50,7 +51,9 @@ def explain_differences(torch: Shapes, jittor: Shapes, names: Mapping[str, str] 
     lines = [f"the Jittor state is not the PyTorch state: {problems}"]
     lines += [f"{name} has the sides of PyTorch's in reverse: keep its layout {torch[name]}; nothing is transposed"
               for name, shape in seen.items() if shape != torch.get(name, shape) and shape[::-1] == torch[name]]
-    found, left = suggested(torch, jittor, names)
+    idle = [here for here in names if all(renamed(name, {here: " "}) == name for name in jittor)]
+    lines += [f"names: the Jittor module has no {here!r}{did_you_mean(here, _paths(jittor))}" for here in idle]
+    found, left = suggested(torch, jittor, {here: there for here, there in names.items() if here not in idle})
     if found:
         doubt = f", and leaves {left} entries without counterpart" if left else ""
         entries = "".join(f"    {here!r}: {there!r},\n" for here, there in found.items())
@@ -109,6 +112,12 @@ def _ordered(shapes: Shapes) -> list[tuple[str, tuple]]:
     for name, shape in shapes.items():
         layers.setdefault(name.rpartition(".")[0], []).append((name, shape))
     return [entry for entries in layers.values() for entry in sorted(entries)]
+
+
+def _paths(shapes: Shapes) -> list[str]:
+    """The entries and all that they are in."""
+    ways = [_parts(name) for name in shapes]
+    return list(dict.fromkeys(".".join(way[:end]) for way in ways for end in range(1, len(way) + 1)))
 
 
 def _parts(path: str) -> list[str]:

@@ -69,6 +69,14 @@ def test_the_message_can_be_pasted():
     assert explain_differences(torch, jittor, {"fc": "linear1"}) == ""
 
 
+def test_an_entry_of_the_map_that_names_nothing_is_told_and_left_out():
+    torch = {**layer("linear1", 16, 8), **layer("out", 4, 16)}
+    jittor = {**layer("linear1", 16, 8), **layer("head", 4, 16)}
+    found = explain_differences(torch, jittor, {"haed": "out"})
+    assert "names: the Jittor module has no 'haed' (did you mean 'head'?)\n" in found
+    assert "names={\n    'head': 'out',\n}" in found
+
+
 def test_a_transposed_weight_is_refused_and_named():
     found = explain_differences({"fc.weight": (16, 8)}, {"fc.weight": (8, 16)}, {})
     assert "fc.weight (8, 16) instead of (16, 8)" in found and "nothing is transposed" in found

@@ -95,7 +95,8 @@ def test_only_the_known_difference_is_accepted(twins, failing):
     ({"jittor": "Net"}, 'write "module:Class"'),
     ({"jittor_arguments": {"widht": 3}}, "unexpected keyword argument 'widht'")])
 def test_mistakes_are_told_once(failing, wrong, message):
-    assert message in failing(Pair(**{**HARD, **wrong}), "L3")
+    for level in ("L1", "L3"):
+        assert message in failing(Pair(**{**HARD, **wrong}), level)
 
 
 def test_a_pair_crosses_as_json():

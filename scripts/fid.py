@@ -16,8 +16,9 @@ import apf_gan_flags as flags
 
 from jittwin import cli, fid
 from jittwin.checkpoint_range import epochs
+from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.errors import UserError
-from jittwin.metrics.images import ImageSet
+from jittwin.metrics.images import ImageSet, other_pictures
 from jittwin.metrics.statistics import fid as distance
 
 RESULTS, VALUES = Path("results"), Path("temp_jittor.txt")
@@ -64,11 +65,10 @@ def run(argv: list[str]) -> int:
 
 def refuse_stale(labels: Path) -> None:
     """UserError where RESULTS holds pictures that would not be written again, but would be measured."""
-    stems = {path.stem for path in labels.iterdir()} if labels.is_dir() else set()
-    stale = [path for path in RESULTS.glob("**/*") if path.is_file() and path.stem not in stems]
-    if stale:
-        raise UserError(f"{stale[0]}: is there already, and is the picture of no label map of {labels}: "
-                        f"empty {RESULTS}/")
+    names = {f"{path.stem}.jpg" for path in list_pictures(label_folder(labels))} if labels.is_dir() else set()
+    if stale := other_pictures(RESULTS, names):
+        raise UserError(f"{stale[0]}: is there already, and would be measured, but is the picture of no label map of "
+                        f"{labels}: empty {RESULTS}/")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,10 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
     # The pictures of the measurements before are in the way of a choice among seeds.
     assert chosen.status == 2 and "holds pictures already" in chosen.err
     assert stale.status == 2 and "the picture of no label map" in stale.err
+    made = next((phases / "results").glob("*.jpg"))
+    shutil.copy(made, phases / f"results/{made.stem}.png")      # of the same name, but not written again
+    again, = run(["fid.py", pictures, labels, folder, "4", *network], cwd=phases)
+    assert again.status == 2 and f"{made.stem}.png: is there already" in again.err
     shutil.rmtree(phases / "results")
     run(["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", "--seed", "3", "--which_epoch", "4",
          *network], cwd=phases)[0].ok()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from jittwin.errors import UserError, choose_from
+from parity import check
 from parity.oracle import DRAWS, Twins
 from parity.suspects import Failure, Suspect, search
 from parity.worker import WorkerError
@@ -119,9 +120,14 @@ def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = Non
     if twins is None:
         with Twins(twin) as twins:
             return run(names, levels=levels, twins=twins, progress=progress)
-    from parity import check
+    return explained(check.plan(names, levels=LEVELS if levels is None else levels), twins, progress)
+
+
+def explained(steps: Iterable[check.Step], twins: Twins,
+              progress: Callable[[Finding], None] | None = None) -> Explanation:
+    """Take these steps of a check and explain what fails."""
     findings, rows = [], []
-    for step in check.plan(names, levels=LEVELS if levels is None else levels):
+    for step in steps:
         recorder = Recorder(twins)
         found = check.perform(step, recorder)
         failed = [r for r in found if not r.passed]
@@ -173,15 +179,13 @@ def add_arguments(parser) -> None:
 
 def command(args) -> int:
     """0: all agrees; 1: something failed, explained or not."""
-    from parity.check import check_offered, twin_folder
-
     def show(finding: Finding) -> None:
         print("\n".join(finding.lines()), flush=True)
 
     if args.specimens:
         found = specimens(args.models, progress=show)
     else:
-        check_offered(args.models, args.level)
-        found = run(args.models, twin_folder(args.twin), args.level, progress=show)
+        check.check_offered(args.models, args.level)
+        found = run(args.models, check.twin_folder(args.twin), args.level, progress=show)
     print(found.text().splitlines()[-1])
     return 0 if found.passed else 1

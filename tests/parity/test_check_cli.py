@@ -191,19 +191,23 @@ def test_a_check_that_fails_itself_is_a_row(cases, monkeypatch):
     assert not found.passed and "KeyError: 'nothing'" in found.detail["reason"] and twins.renewed == 1
 
 
-def test_only_what_failed_is_explained(monkeypatch):
+def test_only_what_failed_is_explained(cases, monkeypatch):
     asked = []
 
-    def explained(names, levels, twins):
-        asked.append((names, levels))
-        return Explanation([Finding("net", "L3", "eval", "out is off")], 1)
+    def explained(steps, twins):
+        asked.append([(step.level, step.size, step.mode) for step in steps])
+        return Explanation([Finding(step.model, step.level, step.mode, "out is off") for step in steps], len(steps))
 
-    monkeypatch.setattr("parity.explain.run", explained)
-    good = row("net", "L4", "eval", {"a": Verdict(0.0, 0.0, 0.0, 0.0)})
-    assert check.explain_failures([good, failure("net", "L9", "eval", "died")], Idle()) == [] and not asked
-    [found] = check.explain_failures([good, failure("net", "L3", "eval", "off")], Idle())
-    assert asked == [({"net"}, {"L3"})] and found["named"] == "" and "out is off" in found["text"]
-    assert check.explain_failures([failure("net", "L2", "eval", "off")], Idle()) and asked[1:] == [({"net"}, {"L2"})]
+    monkeypatch.setattr("parity.explain.explained", explained)
+    [net] = check.select(["family.one"])
+    steps = [check.Step(level, net, size, "eval") for level in ("L2", "L3", "L4", "L9") for size in ("tiny", "full")]
+    good = row(net.name, "L4", "eval", {"a": Verdict(0.0, 0.0, 0.0, 0.0)}, size="tiny")
+    failed = [failure(net.name, level, "eval", "off", size=size)
+              for level, size in (("L9", "tiny"), ("L2", "tiny"), ("L3", "tiny"), ("L4", "full"))]
+    assert check.explain_failures([good, failed[0]], steps, Idle()) == [] and asked == [[]]
+    first, second = check.explain_failures([good, *failed], steps, Idle())
+    assert asked[1] == [("L2", "tiny", "eval"), ("L3", "tiny", "eval")]
+    assert first["level"] == "L2" and second["named"] == "" and "out is off" in second["text"]
 
 
 def test_every_level_has_a_check():

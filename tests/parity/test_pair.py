@@ -7,7 +7,7 @@ import pytest
 from jittwin.errors import UserError
 from parity import Pair, parity_case
 from parity.case import load
-from parity.check import Step, perform, select
+from parity.check import Step, explain_failures, perform, select
 from parity.testing import import_paths, misfit, prove
 from parity.worker import Worker
 
@@ -79,6 +79,13 @@ def test_raw_batchnorm_fails_where_it_differs_and_is_explained(twins, failing):
     assert all(row.passed for row in rows(twins, pair, "L3", "eval"))
     found = failing(pair, "L3")
     assert "state 1.running_var" in found and "N4 explains it" in found
+
+
+def test_the_command_explains_a_pair(twins):
+    """Whose name in reports is that of the port, which the process of the command must not import."""
+    step = Step("L3", Pair(**NORM), "tiny", "train")
+    [found] = explain_failures(perform(step, twins), [step], twins)
+    assert found["named"] == "N4" and "jittor" not in sys.modules
 
 
 def test_only_the_known_difference_is_accepted(twins, failing):

@@ -276,8 +276,7 @@ class Task(Plain):
                        tower_sha256=self.tower_hash or "")
 
     def checkpoint_metadata(self) -> dict:
-        return {"model": "aesthetic", "adapter": describe(self.adapter({})), "tower_sha256": self.tower_hash,
-                "config": asdict(self.model)}
+        return {"model": "aesthetic", "adapter": describe(self.adapter({})), "config": asdict(self.model)}
 
     def epoch_saved(self, name: str, state: dict) -> None:
         """The original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth and final_lora.pth."""
@@ -286,7 +285,7 @@ class Task(Plain):
             arrays = self.backend.state_numpy(self.modules[STEM], leave_out=FROZEN)
             moments = self.backend.optimizer_state(self.optimizers[STEM])
             write_checkpoint(self.out, arrays, moments, state, self.config, self.model, self.tower.name,
-                             self.rate(state["global_step"]))
+                             self.rate(state["global_step"]), self.tower_hash)
             if state["epoch"] == self.config.epochs:
                 write_adapter(self.out / "final_lora.pth", self.adapter(arrays))
         best = state["best"].get(self.config.best, {}).get("checkpoint")

@@ -32,7 +32,7 @@ def reference_keys(model: AestheticConfig) -> dict[str, tuple[int, ...]]:
 
 
 def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, config, model: AestheticConfig,
-                     model_name: str, factor: float) -> None:
+                     model_name: str, factor: float, tower_sha256: str | None = None) -> None:
     """Write checkpoint_epoch_n.pth and checkpoint_latest.pth.
 
     arrays: what is trained. moments: state of its optimizer. state: of the run. factor: of the next step's rates.
@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, con
             "model_name": model_name, "lora_r": config.lora_r, "lora_alpha": config.lora_alpha,
             "lora_target_modules": list(LAYER_NAMES), "batch_size": config.batch_size,
             "accum_steps": config.accumulation, "num_epochs": config.epochs, "learning_rate": config.lr,
-            "mlp_learning_rate": config.head_lr},
+            "mlp_learning_rate": config.head_lr, **({"tower_sha256": tower_sha256} if tower_sha256 else {})},
     }
     path = Path(folder) / f"checkpoint_epoch_{state['epoch']}.pth"
     write_content(path, content)

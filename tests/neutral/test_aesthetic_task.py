@@ -115,9 +115,11 @@ def test_a_tower_from_a_folder_is_named_and_remembered(hub, tmp_path):
     task = Task(settings.resolve(Config, overrides=changes), None, None, tmp_path / "run")
     assert task.inputs() == {"tower": task.tower.sha256}
     assert task.checkpoint_metadata()["adapter"]["model_name"] == "siglip2-tiny"
+    assert task.checkpoint_metadata()["adapter"]["tower_sha256"] == task.tower.sha256
     untrained = Task(settings.resolve(Config, overrides=["preset=tiny", "seed=5"]), None, None, tmp_path / "run")
     assert untrained.inputs() == {} and untrained.tower.name == "random:tiny:5"
     assert untrained.checkpoint_metadata()["adapter"]["model_name"] == "random:tiny:5"
+    assert "tower_sha256" not in untrained.checkpoint_metadata()["adapter"]
 
 
 class Pass:
@@ -204,7 +206,7 @@ def written(tmp_path):
              "measures": {"emd": 0.25, "mse": 1.5, "mae": 1.0, "srcc": None, "plcc": 0.5, "accuracy": 1.0},
              "best": {"emd": {"checkpoint": "1", "score": 0.125}}}
     config = Config(lora_r=4, lora_alpha=8)
-    files.write_checkpoint(tmp_path, arrays, moments, state, config, TINY, "name", 0.5)
+    files.write_checkpoint(tmp_path, arrays, moments, state, config, TINY, "name", 0.5, "0123abc")
     return SimpleNamespace(path=tmp_path / "checkpoint_epoch_2.pth", arrays=arrays, moments=moments)
 
 
@@ -217,7 +219,8 @@ def test_a_checkpoint_has_the_layout_of_the_original(written):
     assert content["train_config"] == {
         "model_name": "name", "lora_r": 4, "lora_alpha": 8,
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], "batch_size": 48,
-        "accum_steps": 2, "num_epochs": 20, "learning_rate": 2e-4, "mlp_learning_rate": 5e-4}
+        "accum_steps": 2, "num_epochs": 20, "learning_rate": 2e-4, "mlp_learning_rate": 5e-4,
+        "tower_sha256": "0123abc"}      # which is not the original's
     keys = list(content["model_state_dict"])
     assert len(keys) == 2 * 6 * 2 + 6 + 6 and sum(".model.head." in key for key in keys) == 6
     layer = "vision_model.base_model.model.encoder.layers.0."

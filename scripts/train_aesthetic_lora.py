@@ -3,7 +3,8 @@
     python scripts/train_aesthetic_lora.py --model_name FOLDER --image_dir DIR --ava_txt_path AVA.txt [--backend torch]
 
 Nothing is sent or fetched. What is trained stays float32; --dtype is that of the matrix products. A run in --save_dir
-goes on by itself (--resume_checkpoint auto), also one of the original program, from its checkpoint_latest.pth.
+goes on by itself (--resume_checkpoint auto), also one of the original program, from its checkpoint_latest.pth; with
+other settings, more epochs for example, it goes on from --resume_checkpoint SAVE_DIR/checkpoint_epoch_n.pth.
 """
 import re
 import sys

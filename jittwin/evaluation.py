@@ -12,7 +12,6 @@ from pathlib import Path
 from jittwin import fid as fid_command
 from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
 from jittwin.assess import MARK, assess
-from jittwin.backend import load_backend
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.generate import Renderer, Sampler
 from jittwin.metrics.images import ImageSet
@@ -45,9 +44,8 @@ class Evaluation:
     def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None,
                  aesthetic: str | None = None, config=None):
         self.args, self.real = args, real
-        self.backend = load_backend(args.backend)
-        self.backend.setup(device=args.device, threads=args.threads)
-        self.scorer = fid_command.scorer(args, self.backend)
+        self.scorer = fid_command.scorer(args)
+        self.backend = self.scorer.backend
         self.masks = MaskAccuracy(self.backend, segmenter, workers=args.workers) if segmenter else None
         self.aesthetic = None
         if aesthetic:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from jittwin.atomic import write_file
-from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.backend import DEVICES, PACKAGES, ready_backend
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.images import default_workers
 from jittwin.metrics.inception_score import SPLITS, inception_score
@@ -46,14 +46,12 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str = "--wei
     parser.add_argument("--no-cache", action="store_true", help="compute what was computed before")
 
 
-def scorer(args: argparse.Namespace, backend=None) -> FidScorer:
+def scorer(args: argparse.Namespace) -> FidScorer:
     """From the arguments of add_network_arguments and `mode`."""
-    for name in ("batch", "workers"):
+    for name in ("batch", "workers", "threads"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
-    if backend is None:
-        backend = load_backend(args.backend)
-        backend.setup(device=args.device, threads=args.threads)
+    backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
     return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
                      not args.no_cache)
 

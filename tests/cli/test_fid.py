@@ -110,7 +110,7 @@ def test_statistics_of_another_tool(place):
 def test_mistakes_that_need_no_network(place):
     np.savez(place / "narrow.npz", mu=np.zeros(64), sigma=np.eye(64))
     (place / "torn.zip").write_bytes((place / "b.zip").read_bytes().replace(b"PK\x01\x02", b"PK\x01\x00"))
-    no_weights, both, metric, empty, absent, narrow, name, nowhere, torn = run(
+    no_weights, both, metric, empty, absent, narrow, name, nowhere, torn, threads = run(
         ["fid", place / "a", place / "b", "--backend", "torch"],
         ["fid", place / "a", place / "b", "--backend", "torch", "--random-weights", "--weights", "x.pth"],
         ["fid", place / "a", place / "b", "--metrics", "fdi"],
@@ -119,7 +119,8 @@ def test_mistakes_that_need_no_network(place):
         ["fid", place / "a", place / "narrow.npz", "--backend", "torch", *OPTIONS],
         ["fid", place / "a", place / "b", "--save-stats", "x.npy"],
         ["fid", place / "a", place / "b", "--json", place / "absent/x.json"],
-        ["fid", place / "torn.zip", place / "b", "--backend", "torch", *OPTIONS])
+        ["fid", place / "torn.zip", place / "b", "--backend", "torch", *OPTIONS],
+        ["fid", place / "a", place / "b", "--threads", "-1", *OPTIONS])
     assert "FID needs weights" in no_weights.one_line() and "--random-weights" in no_weights.err
     assert "contradict" in both.one_line()
     assert "did you mean 'fid'" in metric.one_line()
@@ -129,3 +130,4 @@ def test_mistakes_that_need_no_network(place):
     assert ".npz" in name.one_line()
     assert "x.json: there is no folder to write it to" in nowhere.one_line()
     assert "torn.zip: cannot be read" in torn.one_line()
+    assert "--threads -1: must be at least 1" in threads.one_line()

@@ -41,7 +41,8 @@ class ImageSet:
             found = dict.fromkeys(name for name in self.archive.namelist() if not name.startswith("__MACOSX/"))
         elif os.path.isdir(where):
             root = Path(where)
-            found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+            found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")
+                     if path.is_file() or not path.exists()}        # a link to nothing is a picture that cannot be read
         else:
             raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
         self.names = sorted((name for name in found if name.lower().endswith(tuple(suffixes))), key=natural)

@@ -98,6 +98,14 @@ def test_names_with_digits_of_every_kind(tmp_path):
     assert len(assess.gather([str(tmp_path)]).names) == 3
 
 
+def test_a_link_to_nothing_is_told(tmp_path):
+    picture(tmp_path / "a.png", 5)
+    (tmp_path / "b.png").symlink_to("absent")
+    (tmp_path / "c.png").symlink_to("a.png")
+    found = measure(assess.gather([str(tmp_path)]), [Brightness()], quiet=True)
+    assert len(found.rows) == 2 and "b.png: cannot be read" in found.failed[0]
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(UserError, match="a.jpg: cannot be read .*none of 1 pictures could be scored"):

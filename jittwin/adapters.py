@@ -137,7 +137,7 @@ def _read_peft(folder: Path) -> Adapter:
 
 def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Adapter:
     """The adapter in a file's arrays and settings; checks every name, shape and size against the others."""
-    for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "model_name", "tower_sha256"):
+    for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "num_classes", "model_name", "tower_sha256"):
         if not isinstance(settings.get(name), (int, float, str, type(None))):
             kind = type(settings[name]).__name__
             raise UserError(f"{where}: its setting {name} is a {kind}; legal: a number or text")
@@ -155,9 +155,9 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
     if problems := differences(expected, {name: array.shape for name, array in arrays.items()}):
         raise UserError(f"{where}: not a whole adapter of the aesthetic model: {problems}")
     width, types = config.tower.hidden_size, {str(array.dtype) for array in arrays.values()}
-    if settings.get("hidden_size", width) != width:
-        raise UserError(f"{where}: its settings say width {settings['hidden_size']}, its arrays {width}; the file is "
-                        "damaged")
+    for name, what, size in (("hidden_size", "width", width), ("num_classes", "classes", config.num_classes)):
+        if settings.get(name, size) != size:
+            raise UserError(f"{where}: its settings say {what} {settings[name]}, its arrays {size}; the file is damaged")
     return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
                    str(settings.get("model_name") or ""), width, config.num_classes,
                    types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where,

@@ -142,6 +142,7 @@ A = f"{PREFIX}encoder.layers.1.mlp.fc2.lora_A.default.weight"
     (lambda c: c["config"].update(lora_alpha="x"), "describe no LoRA"),
     (lambda c: c["config"].update(lora_alpha=[[8]]), "setting lora_alpha is a list"),
     (lambda c: c["config"].update(hidden_size=64), "settings say width 64, its arrays 32"),
+    (lambda c: c["config"].update(num_classes=5), "settings say classes 5, its arrays 10"),
     (lambda c: c["state_dict"].pop(A), "1 missing: .*layers.1.mlp.fc2.lora_A"),
     (lambda c: c["state_dict"].update({A: np.zeros((4, 40), np.float32)}), r"\(4, 40\) instead of \(4, 48\)"),
     (lambda c: c["state_dict"].update({A: np.zeros(4, np.float32)}), "two dimensions"),

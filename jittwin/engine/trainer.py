@@ -40,6 +40,7 @@ class Foreign:
     measures: dict[str, float | None]       # of this epoch
     best: dict[str, float]                  # the best so far, by measure
     settings: dict                          # what it was trained with, by our names: a run that goes on must agree
+    inputs: dict[str, str]                  # as Task.inputs, as far as the file tells: likewise
 
 
 @dataclass
@@ -215,7 +216,7 @@ class Trainer:
         """Put modules, optimizers, averages and position as they were; returns the checkpoint's state."""
         state, at = self.checkpoints.state(name), self.at
         epoch = state["epoch"]
-        self.check_inputs(state.get("inputs", {}))
+        self.check_inputs(state.get("inputs", {}), self.run)
         self.enter_epoch(epoch, f"checkpoint {name}")
         for stem in self.task.modules:
             self.load(stem, self.checkpoints.weights(name, stem), self.checkpoints.folder / name)
@@ -241,6 +242,7 @@ class Trainer:
             if getattr(self.config, key) != value:
                 raise UserError(f"{found.source}: was trained with {key}={value}, this run has "
                                 f"{key}={getattr(self.config, key)}: set {key}={value}")
+        self.check_inputs(found.inputs, found.source)
         self.enter_epoch(found.epoch, os.fspath(found.source))
         for stem, arrays in found.modules.items():
             self.load(stem, arrays, found.source)
@@ -273,12 +275,12 @@ class Trainer:
         except UserError as error:
             raise UserError(f"{source}, {stem}: {error}") from error
 
-    def check_inputs(self, before: dict) -> None:
-        """UserError when what the run depends on is not what it was."""
+    def check_inputs(self, before: dict, source: os.PathLike) -> None:
+        """UserError when what the run depends on is not what `source` says it was."""
         now = self.task.inputs()
         for name in before:
             if now.get(name) != before[name]:
-                raise UserError(f"{self.run}: the {name} of this run had the hash {before[name][:16]}, now it is "
+                raise UserError(f"{source}: the {name} of this run had the hash {before[name][:16]}, now it is "
                                 f"{(now.get(name) or 'absent')[:16]}: give the same again, or another --out")
 
     def enter(self, phase: Phase) -> None:

@@ -113,7 +113,8 @@ def read_foreign(path) -> Foreign:
                        if not key.startswith(DEAD)}}, {"model": moments},
             {key: finite(metrics.get(key)) for key in METRICS},
             {key: score for key, value in best.items() if (score := finite(value)) is not None},
-            {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])})
+            {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])},
+            {"tower": str(trained["tower_sha256"])} if "tower_sha256" in trained else {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: no checkpoint of the aesthetic training script ({type(error).__name__}: {error}): "
                         "give its checkpoint_epoch_n.pth or checkpoint_latest.pth, or name an epoch") from error

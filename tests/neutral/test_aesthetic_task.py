@@ -246,7 +246,7 @@ def test_a_checkpoint_comes_back(written):
     found = files.read_foreign(written.path)
     assert (found.epoch, found.global_step, found.settings) == (2, 14, {"lora_r": 4, "lora_alpha": 8.0})
     assert found.measures == {"emd": 0.25, "mse": 1.5, "mae": 1.0, "srcc": None, "plcc": 0.5}
-    assert found.best == {"emd": 0.125}
+    assert found.best == {"emd": 0.125} and found.inputs == {"tower": "0123abc"}
     for given, expected in ((found.modules["model"], written.arrays), (found.optimizers["model"], written.moments)):
         assert given.keys() == expected.keys()
         assert all(np.array_equal(given[key], expected[key]) for key in expected)

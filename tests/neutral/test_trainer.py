@@ -221,7 +221,7 @@ def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
     optimizer = {key.removeprefix("W/"): value for key, value in checkpoints.weights("2", "optimizer").items()}
     state = checkpoints.state("2")
     found = Foreign(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
-                    state["measures"], {"error": state["measures"]["error"], "size": 99.0}, {"lr": 0.05})
+                    state["measures"], {"error": state["measures"]["error"], "size": 99.0}, {"lr": 0.05}, {})
     name = toy.trainer(tmp_path, "ema=0").adopt(found)
     assert name == "2" and Checkpoints(tmp_path).records() == {
         "error": {"checkpoint": "2", "score": state["measures"]["error"]}, "size": {"checkpoint": None, "score": 99.0}}
@@ -236,6 +236,8 @@ def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
         toy.trainer(tmp_path / "new").adopt(replace(found, epoch=9))
     with pytest.raises(UserError, match="other.pth: was trained with lr=0.1, this run has lr=0.05: set lr=0.1"):
         toy.trainer(tmp_path / "new").adopt(replace(found, settings={"lr": 0.1}))
+    with pytest.raises(UserError, match="other.pth: the tower of this run had the hash a{16}, now it is absent"):
+        toy.trainer(tmp_path / "new").adopt(replace(found, inputs={"tower": "a" * 64}))
     assert not Checkpoints(tmp_path / "new").names()
 
 

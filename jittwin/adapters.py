@@ -157,7 +157,8 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
     width, types = config.tower.hidden_size, {str(array.dtype) for array in arrays.values()}
     for name, what, size in (("hidden_size", "width", width), ("num_classes", "classes", config.num_classes)):
         if settings.get(name, size) != size:
-            raise UserError(f"{where}: its settings say {what} {settings[name]}, its arrays {size}; the file is damaged")
+            raise UserError(f"{where}: its settings say {what} {settings[name]}, its arrays {size}; the file is "
+                            "damaged")
     return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
                    str(settings.get("model_name") or ""), width, config.num_classes,
                    types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where,

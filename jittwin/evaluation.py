@@ -13,7 +13,7 @@ from jittwin import fid as fid_command
 from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
 from jittwin.assess import MARK, assess
 from jittwin.data.landscape import LandscapeDataset
-from jittwin.generate import Renderer, Sampler
+from jittwin.generate import Renderer, Sampler, check_measurable
 from jittwin.metrics.images import ImageSet
 from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.preparation import MODES
@@ -57,7 +57,7 @@ class Evaluation:
             self.untrained |= {"aesthetic", "score"}
         self.source = self.scorer.opened(args.reference)
         if config is not None:
-            self.labels(config)
+            check_measurable(self.labels(config), args)
         self.reference = self.scorer.statistics(self.source)
 
     def settings(self) -> dict:

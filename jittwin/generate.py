@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
         imaging.format_of(args.sheet)      # not after hours of generating
     weights, config = read_generator(args.weights, args.ema)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
-    if args.reference and len(labels) < 2:
-        raise UserError(f"{args.labels}: holds one label map, and FID to {args.reference} needs at least two pictures")
+    if args.reference:
+        check_measurable(labels, args)
     pure = PureDictionary.load(args.pure) if args.pure else None
     noise = injected_noise(args.noise)
     backend = load_backend(args.backend)
@@ -88,6 +88,12 @@ def run(args: argparse.Namespace) -> None:
         Path(args.sheet).parent.mkdir(parents=True, exist_ok=True)
         imaging.save_image(args.sheet, imaging.grid(sheet, captions=["label map", "generated"]))
     print(f"{len(labels) * len(seeds)} images in {out}")
+
+
+def check_measurable(labels: LandscapeDataset, args: argparse.Namespace) -> None:
+    """UserError: too few label maps for the FID of their pictures."""
+    if len(labels) < 2:
+        raise UserError(f"{args.labels}: holds one label map, and FID to {args.reference} needs at least two pictures")
 
 
 def warn_of_others(folders: Iterable[Path], names: Container[str], labels: str) -> None:

@@ -25,8 +25,9 @@ RESULTS, VALUES, CHECKPOINTS = Path("results"), Path("temp_jittor.txt"), Path("c
 def parse(argv: list[str]):
     parser = cli.Parser(prog="python scripts/test.py", description="best of several noise seeds")
     parser.add_argument("--which_epoch", default="avg_273_299", help="default: avg_273_299")
-    parser.add_argument("--train_path", default="./data/train/imgs", help="training pictures")
-    parser.add_argument("--input_path", default="./data/test/labels", help="label maps")
+    parser.add_argument("--train_path", default="./data/train/imgs",
+                        help="training pictures (default: ./data/train/imgs)")
+    parser.add_argument("--input_path", default="./data/test/labels", help="label maps (default: ./data/test/labels)")
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--seeds", default="20", metavar="N", help="default: 20")
     ours.add_argument("--seed", metavar="N", help="the first of them (default: any)")

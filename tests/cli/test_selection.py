@@ -103,7 +103,8 @@ def test_the_best_seed_is_the_one_whose_pictures_remain(results, place, backend)
 def test_merging_files_of_any_kind(place, labels):
     checkpoints = [place / "run/checkpoints" / epoch for epoch in "56"]
     done = run(["merge", *checkpoints, "--out", place / "avg_5_6", "--format", ".pkl", "--dtype", "float64"],
-               ["merge", place / "avg_5_6", checkpoints[0], "--method", "ema", "--decay", "0.5", "--out", place / "ema"],
+               ["merge", place / "avg_5_6", checkpoints[0], "--method", "ema", "--decay", "0.5", "--out",
+                place / "ema"],
                ["generate", "--weights", place / "ema", "--labels", labels, "--out", place / "images",
                 "--width", "192", "--backend", "torch"])
     for each in done:
@@ -124,14 +125,18 @@ def test_an_average_is_both_files_or_none(place):
     assert "No space left" in done.one_line() and not list(out.iterdir())
 
 
-def test_every_checkpoint_is_looked_for_before_the_first_is_measured(place, labels, data):
+def test_what_cannot_be_measured_shows_before_the_first_is_measured(place, labels, data):
     folder = place / "originals"
     folder.mkdir()
     for name in ("4_net_E", "4_net_G", "5_net_G"):
         write_weights(folder / f"{name}.pkl", read_weights(place / f"run/checkpoints/4/{name[-1]}.safetensors"))
-    done = run(["select", folder, "--labels", labels, "--reference", data / "imgs", "--out", place / "x", *FID,
-                "--backend", "torch"])[0]
-    assert "originals/5: no network E found" in done.one_line() and not (place / "x").exists()
+    use = ["--reference", data / "imgs", "--out", place / "x", *FID, "--backend", "torch"]
+    (place / "one map").mkdir()
+    shutil.copy(labels / "tree.png", place / "one map")
+    absent, few = run(["select", folder, "--labels", labels, *use],
+                      ["select", place / "run", "--labels", place / "one map", *use])
+    assert "originals/5: no network E found" in absent.one_line()
+    assert "one map: holds one label map, and FID" in few.one_line() and not (place / "x").exists()
 
 
 def test_a_checkpoint_that_diverged(place, labels):
@@ -150,8 +155,8 @@ def test_statistics_that_tell_no_mode(place, labels, command):
     np.savez(place / "foreign.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     source = ["select", place / "run", "--epochs", "6"] if command == "select" else [
         "generate", "--weights", place / "run"]
-    done = run([*source, "--labels", labels, "--reference", place / "foreign.npz", "--out", place / f"foreign {command}",
-                *FID, "--backend", "torch"])[0]
+    done = run([*source, "--labels", labels, "--reference", place / "foreign.npz", *FID, "--backend", "torch",
+                "--out", place / f"foreign {command}"])[0]
     assert "foreign.npz: does not tell its mode and weights" in done.ok().err
 
 

@@ -12,10 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from jittwin.errors import UserError
 from parity import check, terminal
 from parity.attest import attested
@@ -278,20 +274,8 @@ def told(total: int) -> Callable[[Mutant], None]:
 
 
 def show(report: Report) -> None:
-    """What each level is worth, the faults that nobody noticed, and what is wrong with the result."""
+    """What the faults showed, and the verdict."""
     screen, extras = terminal.console(), report.extras
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("level", "faults shown", "killed", "kill rate", "killed by no other level"):
-        table.add_column(name, justify="left" if name == "level" else "right")
-    for level, found in extras["by_level"].items():
-        table.add_row(f"{level} {LEVELS[level]}", str(found["mutants"]), str(found["killed"]),
-                      f"{found['kill_rate']:.0%}", str(found["alone"]))
-    terminal.put(screen, table)
-    for mutant in extras["mutants"]:
-        if mutant["verdict"] != "killed":
-            screen.print(f"{mutant['verdict']}: {mutant['name']}, {mutant['why']}: "
-                         f"{mutant['explanation'] or 'unexplained'}", soft_wrap=True, markup=False)
-    for objection in extras["objections"]:
-        screen.print(f"[bold red]{escape(objection)}[/]", soft_wrap=True)
+    terminal.put_faults(screen, extras)
     screen.print(f"[{terminal.COLOURS[report.verdict]}]{report.verdict}[/]: kill rate {extras['kill_rate']:.1%} "
                  f"of {len(extras['mutants'])} faults", soft_wrap=True)

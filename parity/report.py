@@ -14,7 +14,7 @@ from parity.result import LEVELS, Row, finite
 
 NUMBERS = ("error", "noise", "ratio")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like
-EXTRAS = ("kill_rate", "by_level", "mutants", "objections", "explanations")     # of `mutate` and of `explain`
+EXTRAS = ("kill_rate", "by_level", "mutants", "objections", "explanations")     # of `mutate` and of `check --explain`
 
 (NOISES, OWNS), (GRADIENT_NOISES, GRADIENT_OWNS) = FACTORS[False], FACTORS[True]
 READING = (
@@ -228,7 +228,7 @@ def _identity(r: Row) -> tuple[str, ...]:
 
 def add_arguments(parser) -> None:
     parser.add_argument("reports", nargs="+", metavar="REPORT",
-                        help="a JSON file that check wrote; those of mutate and explain after it are added")
+                        help="a JSON file that check or mutate wrote; of several, what only later ones have is added")
     output_arguments(parser)
 
 

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from parity.report import Report, explained, outcome, short, summary, title
-from parity.result import Row
+from parity.result import LEVELS, Row
 
 COLOURS = {"pass": "green", "fail": "bold red"}
 COLUMNS, WORST = ("model", "level", "mode", "error", "noise", "ratio", "verdict"), "worst tensor"
@@ -36,10 +36,29 @@ def show(report: Report) -> None:
         screen.print(f"[bold red]{escape(title(r))}[/]: {escape(explained(r))}", soft_wrap=True)
     for found in report.extras.get("explanations", ()):
         screen.print(escape(found["text"]), soft_wrap=True)
+    if "mutants" in report.extras:
+        put_faults(screen, report.extras)
     reason = report.attestation.get("reason")
     if reason and not any(r.level == "L0" for r in report.failed):
         screen.print(f"[bold red]environment[/]: {escape(reason)}", soft_wrap=True)
     screen.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: {summary(report)}", soft_wrap=True)
+
+
+def put_faults(screen: Console, extras: dict) -> None:
+    """What each level is worth, the faults that nobody noticed, and what is wrong with the result (parity.mutate)."""
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("level", "faults shown", "killed", "kill rate", "killed by no other level"):
+        found.add_column(name, justify="left" if name == "level" else "right")
+    for level, seen in extras["by_level"].items():
+        found.add_row(f"{level} {LEVELS[level]}", str(seen["mutants"]), str(seen["killed"]),
+                      f"{seen['kill_rate']:.0%}", str(seen["alone"]))
+    put(screen, found)
+    for mutant in extras["mutants"]:
+        if mutant["verdict"] != "killed":
+            screen.print(f"{mutant['verdict']}: {mutant['name']}, {mutant['why']}: "
+                         f"{mutant['explanation'] or 'unexplained'}", soft_wrap=True, markup=False)
+    for objection in extras["objections"]:
+        screen.print(f"[bold red]{escape(objection)}[/]", soft_wrap=True)
 
 
 def table(rows: list[Row], width: int) -> Table:

@@ -225,7 +225,7 @@ def test_heat_is_deepest_where_the_error_is_largest():
     assert shades == {"M1 0h2v1h-2z": "0.10", "M0 1h1v1h-1z": "0.50", "M1 1h1v1h-1z": "1.00"}
 
 
-def test_seeded_faults_are_shown_and_objections_fail():
+def test_seeded_faults_are_shown_and_objections_fail(capsys):
     found = made()
     found.extras = MUTATION
     assert not found.passed
@@ -233,6 +233,10 @@ def test_seeded_faults_are_shown_and_objections_fail():
     assert not Tags(text).open
     for expected in ("50.0%", "too small to see", "kill rate 50.0% is below 95%"):
         assert expected in text and expected in plain
+    terminal.show(found)
+    shown = capsys.readouterr().out
+    for expected in ("50%", "too small to see", "kill rate 50.0% is below 95%"):
+        assert expected in shown
     assert "two channels swapped" in text and "| L3 forward | 2 | 1 | 50% | 1 |" in plain
 
 

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
 class Evaluation:
     """FID of the pictures that some networks make, and their mask accuracy and aesthetic score where asked for.
 
-    segmenter: a SegFormer's weights. real: photographs of the label maps, whose mask accuracy is what to hope for.
+    segmenter: a SegFormer's weights. real: photographs of the label maps, whose mask accuracy is what to hope for
+    (None: those of the data set, if args.labels is one).
     aesthetic: adapters of the aesthetic scorer, whose tower is args.tower. config: sizes of the first networks to come,
     whose label maps are then checked before the reference is measured. UserError, before any picture is made: no
     weights, no reference, label maps that do not fit.
@@ -44,6 +45,8 @@ class Evaluation:
     def __init__(self, args: argparse.Namespace, segmenter: str | None = None, real: str | None = None,
                  aesthetic: str | None = None, config=None):
         self.args, self.real = args, real
+        if segmenter and real is None and (own := Path(args.labels) / "imgs").is_dir():
+            self.real = own
         self.scorer = fid_command.scorer(args)
         self.backend = self.scorer.backend
         self.masks = MaskAccuracy(self.backend, segmenter, workers=args.workers) if segmenter else None

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segmenter", metavar="FILE", help="weights of a SegFormer B0 to B5 with the 150 classes of "
                         "ADE20K or the challenge's 29: adds mask accuracy, and what pictures of other labels reach")
     parser.add_argument("--real", metavar="DIR", help="photographs with the label maps' names: adds the mask accuracy "
-                        "they reach")
+                        "they reach (default: imgs/ of the data set, if --labels is one)")
     parser.add_argument("--aesthetic", metavar="NUMBER|CSV|ADAPTER", help="mean aesthetic score, 1..10: of all "
                         "checkpoints, a file with the columns epoch and aesthetic, or the scorer's adapters, which "
                         "measure it; with --segmenter adds the competition's score, and ranks by it")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
                                        [(name, chosen[name]["fid"]) for name in checkpoints]))
     for name in ranked:
         print(f"{name:>8}{described(chosen[name], evaluation.untrained)}")
-    if args.segmenter and not args.real:
+    if args.segmenter and not evaluation.real:
         print("mask accuracy of photographs: not known (give --real DIR)")
     print(f"best: {checkpoints[ranked[0]]}")
 

@@ -127,7 +127,7 @@ def reading(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise WeightsError(f"{where}: cannot be read: {error.strerror}") from error
+            raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that is there") from error
         reason = " ".join(str(error).split())
         raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason}); "
                            "fetch or write the file again") from error

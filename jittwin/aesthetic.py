@@ -122,15 +122,15 @@ def _random_tower(name: str) -> Tower:
 class Predictor:
     """Scores from whatever gives logits (N, 10) for pixels float32 (N, 3, S, S): subclasses define `logits`.
 
-    image_size: S. batch: pictures in one forward pass. Subclasses also tell `random`, whether weights are untrained,
-    and `provenance`, names and hashes of the weights.
+    image_size: S. batch: pictures in one forward pass. resample: of SiglipVisionConfig. Subclasses also tell `random`,
+    whether weights are untrained, and `provenance`, names and hashes of the weights.
     """
 
-    def __init__(self, image_size: int, batch: int = BATCH):
+    def __init__(self, image_size: int, batch: int = BATCH, resample: str = "bilinear"):
         if batch < 1:
             raise UserError(f"batch {batch}: must be at least 1")
         self.batch = batch
-        self._square = SiglipVisionConfig(patch_size=image_size, image_size=image_size)
+        self._square = SiglipVisionConfig(patch_size=image_size, image_size=image_size, resample=resample)
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) to the network's float32 (3, S, S)."""
@@ -171,7 +171,7 @@ class ScorerPredictor(Predictor):
     """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights."""
 
     def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32"):
-        super().__init__(scorer.config.tower.image_size, batch)
+        super().__init__(scorer.config.tower.image_size, batch, scorer.config.tower.resample)
         self.backend, self.scorer, self.dtype = backend, scorer, dtype
         self.network = backend.build("aesthetic", scorer.config)
         backend.load_numpy(self.network, scorer.state())

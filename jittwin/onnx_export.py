@@ -112,8 +112,8 @@ class Graph:
         graph = helper.make_graph(self.nodes, "jittwin", [given], [made], list(self.constants.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                                   producer_name="jittwin")
-        helper.set_model_props(model, {"preprocessing": json.dumps(
-            {"size": [size, size], "resample": "bilinear", "aspect": "squashed", "mean": 0.5, "std": 0.5}), **metadata})
+        prepared = {"size": [size, size], "resample": config.resample, "aspect": "squashed", "mean": 0.5, "std": 0.5}
+        helper.set_model_props(model, {"preprocessing": json.dumps(prepared), **metadata})
         return model
 
 
@@ -263,8 +263,9 @@ class OnnxPredictor(Predictor):
         self.logits = OnnxNetwork(path, num_threads)
         if self.logits.result != "logits":
             raise UserError(f"{os.fspath(path)}: gives {self.logits.result!r}, not the aesthetic scorer's logits")
-        super().__init__(self.logits.size, batch)
         told = self.logits.metadata
+        prepared = json.loads(told.get("preprocessing", "{}"))      # which the original's files do not tell
+        super().__init__(self.logits.size, batch, prepared.get("resample", "bilinear"))
         self.random = told.get("random_weights") == "True"
         self.provenance = {key: told[key] for key in (*PROVENANCE, "dtype") if key in told} | {
             "random_weights": self.random, "backend": "onnxruntime", "device": "cpu"}

@@ -19,13 +19,15 @@ from jittwin.weights.lazy import LazyArrays
 
 PREFIX = "vision_model."        # of the tower's keys in a checkpoint
 ACTIVATION = "gelu_pytorch_tanh"
+RESAMPLES = {2: "bilinear", 3: "bicubic"}       # of preprocessor_config.json: SigLIP 2's and SigLIP's
 
 
 @dataclass(frozen=True)
 class SiglipVisionConfig:
     """Sizes as in config.json; image_size is the side of the square input in pixels.
 
-    head: with the attention pooling of SigLIP's own image embedding. ValueError: sizes that do not go together.
+    head: with the attention pooling of SigLIP's own image embedding. resample: how pictures are resized, bilinear or
+    bicubic. ValueError: sizes that do not go together.
     """
 
     hidden_size: int = 1152
@@ -36,6 +38,7 @@ class SiglipVisionConfig:
     image_size: int = 512
     layer_norm_eps: float = 1e-6
     head: bool = False
+    resample: str = "bilinear"
 
     def __post_init__(self):
         if self.hidden_size % self.num_attention_heads:
@@ -101,19 +104,18 @@ def expected_keys(config: SiglipVisionConfig) -> dict[str, tuple[int, ...]]:
 
 
 def read_config(folder) -> SiglipVisionConfig:
-    """From the config.json of a hub folder. UserError: missing, damaged, or that of another kind of model."""
-    return _config(Path(folder) / "config.json")[0]
+    """From config.json and preprocessor_config.json of a hub folder; without the latter, pictures are prepared as for
+    SigLIP 2. UserError: missing, damaged, or that of another kind of model."""
+    return _config(Path(folder))[0]
 
 
-def _config(path: Path) -> tuple[SiglipVisionConfig, dict]:
-    """The vision tower's configuration, and the whole file."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+def _config(folder: Path) -> tuple[SiglipVisionConfig, dict]:
+    """The vision tower's configuration, and the whole config.json."""
+    path = folder / "config.json"
+    if not path.exists():
         raise UserError(f"{path}: not found; give a folder as the hub has it, with config.json and model.safetensors "
-                        "(or pytorch_model.bin)") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
+                        "(or pytorch_model.bin)")
+    content = _json(path)
     kind = content.get("model_type") if isinstance(content, dict) else None
     vision = content.get("vision_config", {}) if kind == "siglip" else content
     if kind not in ("siglip", "siglip_vision_model") or not isinstance(vision, dict):
@@ -129,9 +131,27 @@ def _config(path: Path) -> tuple[SiglipVisionConfig, dict]:
     if wrong:
         raise UserError(f"{path}: {wrong[0]} is {sizes[wrong[0]]!r}; legal: a positive number")
     try:
-        return SiglipVisionConfig(**sizes), content
+        return SiglipVisionConfig(**sizes, resample=_resample(folder / "preprocessor_config.json")), content
     except ValueError as error:
         raise UserError(f"{path}: {error}; fetch the file again") from error
+
+
+def _resample(path: Path) -> str:
+    """How pictures are resized. UserError: they are prepared in another way than every published SigLIP's."""
+    content = _json(path) if path.exists() else {}
+    given = {"resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3} | (
+        content if isinstance(content, dict) else {})
+    for key, legal in (("resample", [*RESAMPLES]), ("image_mean", [[0.5] * 3]), ("image_std", [[0.5] * 3])):
+        if given[key] not in legal:
+            raise UserError(f"{path}: {key} is {given[key]!r}; legal: {' or '.join(map(str, legal))}")
+    return RESAMPLES[given["resample"]]
+
+
+def _json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
 
 
 @dataclass(frozen=True)
@@ -158,7 +178,7 @@ def read_tower(where, head: bool = False) -> Tower:
     of config.json.
     """
     folder = Path(where)
-    config, content = _config(folder / "config.json")
+    config, content = _config(folder)
     config = replace(config, head=head)
     names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     path = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -197,7 +217,7 @@ def random_tower(config: SiglipVisionConfig, seed: int = 0) -> LazyArrays:
 
 
 def preprocess(image: np.ndarray, config: SiglipVisionConfig) -> np.ndarray:
-    """uint8 (H, W, 3) to float32 (3, S, S) in [-1, 1]: squashed to a square, as SigLIP 2's processor does."""
+    """uint8 (H, W, 3) to float32 (3, S, S) in [-1, 1]: squashed to a square, as SigLIP's processor does."""
     side = config.image_size
-    resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(image).resize((side, side), Image.Resampling[config.resample.upper()])
     return ((np.asarray(resized, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1).copy()

@@ -98,8 +98,8 @@ def embeds(pixels):
     return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
 
-def aesthetic(dtype="float32", **metadata):
-    return aesthetic_model(CONFIG, TOWER, TRAINED, dtype, metadata)
+def aesthetic(dtype="float32", config=CONFIG, **metadata):
+    return aesthetic_model(config, TOWER, TRAINED, dtype, metadata)
 
 
 # ---- numbers ----------------------------------------------------------------------------
@@ -177,14 +177,17 @@ def pictures(tmp_path):
     return paths
 
 
-def test_predictor(pictures, tmp_path):
-    write_checked(tmp_path / "m.onnx", aesthetic(random_weights="True", tower="t"), logits)
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_predictor(pictures, resample, tmp_path):
+    config = replace(CONFIG, tower=replace(CONFIG.tower, resample=resample))
+    write_checked(tmp_path / "m.onnx", aesthetic(config=config, random_weights="True", tower="t"), logits)
     predictor = OnnxPredictor(tmp_path / "m.onnx", num_threads=1, batch=2)
     assert predictor.random and predictor.provenance["tower"] == "t"
     scores, distributions = predictor.predict_batch(pictures)
     assert distributions.dtype == np.float32 and distributions.shape == (3, 10) and type(scores[0]) is float
     for path, score, shares in zip(pictures, scores, distributions):
-        pixels = np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR), np.float64) / 127.5 - 1
+        small = Image.open(path).resize((32, 32), Image.Resampling[resample.upper()])
+        pixels = np.asarray(small, np.float64) / 127.5 - 1
         expected = distribution(logits(pixels.transpose(2, 0, 1)[None]))[0]
         np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-6)
         assert score == pytest.approx(mean_score(expected), abs=1e-5)

@@ -64,6 +64,19 @@ def test_config_files(tmp_path):
     assert read_config(tmp_path) == replace(PRESETS["base-patch16-224"])
 
 
+def test_how_pictures_are_prepared_is_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": VISION}))
+    processor = tmp_path / "preprocessor_config.json"
+    for number, name in ((2, "bilinear"), (3, "bicubic")):
+        processor.write_text(json.dumps({"resample": number, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
+        assert read_config(tmp_path) == replace(TINY, resample=name)
+    for wrong, line in (({"resample": 1}, "resample is 1; legal: 2 or 3"),
+                        ({"image_mean": [0.48, 0.46, 0.41]}, "image_mean is")):
+        processor.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=line):
+            read_config(tmp_path)
+
+
 @pytest.mark.parametrize("content, message", [
     (None, "config.json: not found"), ("{", "cannot be read as JSON"), ("[]", "model_type None"),
     ('{"model_type": "siglip2"}', "model_type 'siglip2' .a NaFlex"), ('{"model_type": "clip"}', "model_type 'clip'; legal"),

@@ -10,7 +10,8 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tower import PIXELS, TINY, TowerFacts, tower  # noqa: E402  (assertions are rewritten on import)
 
-from jittwin.models.siglip import PRESETS, expected_keys, preprocess, random_tower, read_tower  # noqa: E402
+from jittwin.models.siglip import (  # noqa: E402
+    PRESETS, RESAMPLES, expected_keys, preprocess, random_tower, read_tower)
 from torch_models.backbones.siglip import SiglipVisionModel  # noqa: E402
 
 
@@ -73,9 +74,10 @@ def test_the_published_size(head, parameters):
     assert sum(int(np.prod(shape)) for shape in expected_keys(config).values()) == parameters
 
 
-def test_pictures_are_prepared_as_the_hubs_processor_does():
+@pytest.mark.parametrize("number, name", RESAMPLES.items())
+def test_pictures_are_prepared_as_the_hubs_processor_does(number, name):
     image = np.random.default_rng(1).integers(0, 256, (60, 90, 3)).astype(np.uint8)
     processor = transformers.models.siglip.image_processing_pil_siglip.SiglipImageProcessorPil(
-        size={"height": 32, "width": 32}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        size={"height": 32, "width": 32}, resample=number, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     expected = processor(image, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(preprocess(image, TINY), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(preprocess(image, replace(TINY, resample=name)), expected, rtol=0, atol=2e-6)

@@ -54,7 +54,7 @@ def mutation(report: Report) -> list[str]:
     missed = [[m[key] for key in ("name", "id", "why", "verdict", "explanation")] for m in mutants
               if m["verdict"] != "killed"]
     if missed:
-        lines += ["", *rows_of(["not noticed", "catalogue", "fault", "", "because"], missed)]
+        lines += ["", *rows_of(["not noticed", "catalogue", "fault", "verdict", "because"], missed)]
     return lines + [f"- {cell(objection)}" for objection in extras.get("objections", [])]
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,11 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """SHA-256 of names and contents: what a cache of results is keyed by. What cannot be read counts as empty."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Once: all of a set, which may be gigabytes, is read for it, and more than one record is keyed by it.
         digest = hashlib.sha256()
         for index, name in enumerate(self.names):
             try:

@@ -57,6 +57,12 @@ def test_the_fingerprint_follows_contents_and_names(folder):
     assert len({before, renamed, ImageSet(folder).fingerprint()}) == 3
 
 
+def test_the_fingerprint_reads_each_picture_once(folder, monkeypatch):
+    images, read = ImageSet(folder), []
+    monkeypatch.setattr(ImageSet, "read", lambda self, index: read.append(index) or b"picture")
+    assert images.fingerprint() == images.fingerprint() and read == [0, 1, 2]
+
+
 def test_pictures_in_the_way(folder):
     assert other_pictures(folder, ["10.png", "1.PNG"]) == [folder / "2.png", folder / "deep/er/1.PNG"]
     assert not other_pictures(folder / "absent", [])

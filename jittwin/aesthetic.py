@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 
 from jittwin import imaging
-from jittwin.adapters import check_adapter, read_adapter
 from jittwin.backend import Backend, ready_backend
+from jittwin.checkpoints.adapters import check_adapter, read_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.models.aesthetic import (

@@ -3,7 +3,7 @@ import re
 import sys
 from pathlib import Path
 
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.weights import FORMATS
 
@@ -20,7 +20,7 @@ def epochs(text: str) -> list[str]:
 
 
 def find_checkpoints(where: str, text: str | None) -> dict[str, str]:
-    """What jittwin.networks takes, by the epoch's name, in order.
+    """What jittwin.checkpoints.find takes, by the epoch's name, in order.
 
     where: a run folder or a folder of files EPOCH_net_G.pkl. text: see `epochs`; None: all there are. Epochs of a range
     that were not kept are left out, with a line on stderr. UserError: none is there, or one named by itself is not.

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from jittwin import best_of, imaging
 from jittwin.backend import DEVICES, PACKAGES, load_backend
+from jittwin.checkpoints.find import read_network
 from jittwin.classes import CLASSES
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pure import PureDictionary
@@ -24,7 +25,6 @@ from jittwin.errors import UserError
 from jittwin.metrics.images import other_pictures
 from jittwin.models.apf_gan import ModelConfig, Semantics
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
-from jittwin.networks import read_network
 from jittwin.state import differences
 from jittwin.weights import read_metadata, read_weights
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.atomic import temporary_folder
-from jittwin.averaging import average, check_same, ema_factors, greedy_soup, mean_factors
 from jittwin.checkpoint_range import find_checkpoints
+from jittwin.checkpoints.average import average, check_same, ema_factors, greedy_soup, mean_factors
+from jittwin.checkpoints.find import find_network, read_network
 from jittwin.errors import UserError
 from jittwin.evaluation import Evaluation
 from jittwin.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.generate import NETWORKS, read_generator
-from jittwin.networks import find_network, read_network
 from jittwin.weights import FORMATS, read_metadata, write_weights
 
 METHODS = ("mean", "ema", "soup")

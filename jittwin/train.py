@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jittwin import config as settings
 from jittwin.backend import DEVICES, PACKAGES, load_backend, usable_device
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Foreign, Trainer, config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import TASKS, load_task

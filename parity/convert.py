@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jittwin.adapters import read_adapter, state_dict, write_adapter
+from jittwin.checkpoints.adapters import read_adapter, state_dict, write_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models import apf_gan_keys as apf_gan
 from jittwin.state import differences

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from jittwin.backend import DEVICES, PACKAGES
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.cli import Parser
-from jittwin.engine.checkpoint import Checkpoints
 from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"

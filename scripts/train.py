@@ -15,7 +15,7 @@ import apf_gan_flags as flags
 
 from jittwin import cli, train
 from jittwin.backend import load_backend
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.metrics.scorer import FidScorer
 from jittwin.metrics.statistics import write_pair

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli, train
 from jittwin.backend import DEVICES, PACKAGES
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
 

@@ -14,10 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli
+from jittwin import cli, train
 from jittwin import config as settings
-from jittwin import train
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from jittwin.adapters import Adapter, write_adapter
+from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.aesthetic import AestheticPredictor
 from jittwin.models.aesthetic import (
     FROZEN, TRAINED, AestheticConfig, initial_trainables, tower_state, trainable_keys)

@@ -18,8 +18,8 @@ import jittwin
 from jittwin import config as settings
 from jittwin.atomic import write_file
 from jittwin.backend import Backend
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.draws import Draws
-from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.ema import Ema
 from jittwin.engine.logbook import Logbook
 from jittwin.engine.task import Clock, Loader, Phase, RunConfig, Task

@@ -13,18 +13,27 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jittwin import imaging
-from jittwin.adapters import Adapter, describe, write_adapter
+from jittwin.checkpoints.adapters import Adapter, describe, write_adapter
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.data.ava import BAD_IDS, AvaDataset, AvaIndex, bad_ids
 from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic_ava import SyntheticAva
-from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.schedule import Schedule, cosine, warmup
 from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.correlation import quality_metrics
 from jittwin.models.aesthetic import (
-    FROZEN, TRAINED, AestheticConfig, distribution, emd, initial_trainables, mean_score, tower_state, trainable_keys)
+    FROZEN,
+    TRAINED,
+    AestheticConfig,
+    distribution,
+    emd,
+    initial_trainables,
+    mean_score,
+    tower_state,
+    trainable_keys,
+)
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
 from jittwin.models.siglip import Tower, random_tower, read_tower

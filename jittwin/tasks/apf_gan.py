@@ -12,19 +12,18 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from jittwin import imaging
+from jittwin.checkpoints.find import read_network
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.loader import Loader
 from jittwin.data.pure import PureDictionary
 from jittwin.data.synthetic import SyntheticLandscapes
 from jittwin.draws import Draws
-from jittwin.engine.checkpoint import Checkpoints
 from jittwin.engine.schedule import linear
 from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError
-from jittwin.models.apf_gan import (
-    AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage)
+from jittwin.models.apf_gan import AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
-from jittwin.networks import read_network
 from jittwin.perceptual import load_perceptual
 
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 from jittwin import config as settings
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.train import train
 from parity.case import load
 from parity.compare import Verdict, equal

@@ -8,7 +8,7 @@ import pytest
 from commands import BACKENDS, Command, run
 from PIL import Image
 
-from jittwin.adapters import Adapter, write_adapter
+from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.draws import Draws
 from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
 from jittwin.models.lora import LoraConfig

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from jittwin.adapters import Adapter, read_adapter, write_adapter
+from jittwin.checkpoints.adapters import Adapter, read_adapter, write_adapter
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import (
     FROZEN, TOWER_PREFIX, TRAINED, emd, initial_trainables, tower_state, trainable_keys)

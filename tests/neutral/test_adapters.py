@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jittwin.adapters import Adapter, check_adapter, describe, read_adapter, state_dict, write_adapter
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.adapters import Adapter, check_adapter, describe, read_adapter, state_dict, write_adapter
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
 from jittwin.models.lora import LoraConfig

@@ -17,7 +17,7 @@ from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic_ava import write_mini_ava
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
 from jittwin.metrics.correlation import quality_metrics

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from jittwin.averaging import average, ema_factors, greedy_soup, mean_factors
+from jittwin.checkpoints.average import average, ema_factors, greedy_soup, mean_factors
 from jittwin.charts import line_chart
 from jittwin.checkpoint_range import epochs, find_checkpoints
 from jittwin.errors import UserError

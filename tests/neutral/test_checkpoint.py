@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 import toy
 
 from jittwin import cli, tasks, train
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jittwin import onnx_export
 from jittwin.aesthetic import AestheticPredictor, read_scorer
-from jittwin.adapters import Adapter, write_adapter
+from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import AestheticConfig, distribution, initial_trainables, mean_score, trainable_keys

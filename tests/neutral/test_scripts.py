@@ -10,7 +10,7 @@ import pytest
 
 from jittwin import config as settings
 from jittwin import generate, train
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toy
 
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Foreign
 from jittwin.errors import UserError
 

@@ -13,7 +13,7 @@ import numpy as np
 from jittwin import config as settings
 from jittwin.draws import Draws
 from jittwin.engine import schedule
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.task import Phase, Plain, RunConfig
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError

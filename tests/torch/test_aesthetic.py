@@ -6,7 +6,7 @@ import torch
 import transformers
 from torch import nn
 
-from jittwin.adapters import Adapter, read_adapter, write_adapter
+from jittwin.checkpoints.adapters import Adapter, read_adapter, write_adapter
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, emd, tower_state, trainable_keys
 from jittwin.models.lora import ENCODER, LAYER_NAMES, LoraConfig

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.weights import FORMATS, read_weights
 

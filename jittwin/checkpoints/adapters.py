@@ -16,10 +16,16 @@ import numpy as np
 
 from jittwin.atomic import whole_folder, write_file
 from jittwin.backend import PRECISIONS
-from jittwin.engine.checkpoint import Checkpoints
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import (
-    CLASSES, HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, initial_trainables, trainable_keys)
+    CLASSES,
+    HEAD_PREFIX,
+    TOWER_PREFIX,
+    AestheticConfig,
+    initial_trainables,
+    trainable_keys,
+)
 from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
 from jittwin.models.siglip import SiglipVisionConfig, expected_keys
 from jittwin.state import differences

@@ -119,14 +119,14 @@ def one_line(error: Exception) -> str:
 
 
 JITTWIN = Program("jittwin", "jittwin", jittwin.__doc__, {
-    "train": ("jittwin.train:run", "train a model"),
+    "train": ("jittwin.commands.train:run", "train a model"),
     "generate": ("jittwin.generate:run", "images from label maps"),
     "assess": ("jittwin.assess:run", "how good single pictures are"),
-    "fid": ("jittwin.fid:run", "distance between two sets of pictures"),
-    "select": ("jittwin.select:run", "the best checkpoint of a run by FID"),
-    "merge": ("jittwin.merge:run", "average checkpoints"),
-    "convert": ("parity.convert:run", "weights between files, frameworks and upstream formats"),
-    "prepare": ("jittwin.prepare:run", "check a data set, or write a procedural one"),
-    "list": ("jittwin.listing:run", "models and metrics: backends, weights needed, licence"),
+    "fid": ("jittwin.commands.fid:run", "distance between two sets of pictures"),
+    "select": ("jittwin.commands.select:run", "the best checkpoint of a run by FID"),
+    "merge": ("jittwin.commands.merge:run", "average checkpoints"),
+    "convert": ("jittwin.commands.convert:run", "weights between files, frameworks and upstream formats"),
+    "prepare": ("jittwin.commands.prepare:run", "check a data set, or write a procedural one"),
+    "list": ("jittwin.commands.listing:run", "models and metrics: backends, weights needed, licence"),
 })
 main, dispatch = JITTWIN.main, JITTWIN.dispatch

@@ -9,9 +9,9 @@ import tempfile
 from functools import cached_property
 from pathlib import Path
 
-from jittwin import fid as fid_command
 from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
 from jittwin.assess import MARK, assess
+from jittwin.commands import fid as fid_command
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.generate import Renderer, Sampler, check_measurable
 from jittwin.metrics.images import ImageSet

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli, fid
+from jittwin import cli
 from jittwin.checkpoint_range import epochs
+from jittwin.commands import fid
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.errors import UserError
 from jittwin.metrics.images import ImageSet, other_pictures

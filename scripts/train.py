@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli, train
+from jittwin import cli
 from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands import train
 from jittwin.errors import UserError
 from jittwin.metrics.scorer import FidScorer
 from jittwin.metrics.statistics import write_pair

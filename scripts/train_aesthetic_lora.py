@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jittwin import cli, train
+from jittwin import cli
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands import train
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
 

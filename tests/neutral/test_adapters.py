@@ -15,7 +15,7 @@ from jittwin.models.aesthetic import AestheticConfig, initial_trainables, traina
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig
 from jittwin.weights import read_content, read_weights, write_content, write_weights
-from parity.convert import add_arguments, convert, run
+from jittwin.commands.convert import add_arguments, convert, run
 
 TINY = PRESETS["tiny"]
 LORA = LoraConfig(4, 8)

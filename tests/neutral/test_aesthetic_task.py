@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jittwin import config as settings
-from jittwin import train
+from jittwin.commands import train
 from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader

@@ -8,7 +8,7 @@ from jittwin.checkpoints.average import average, ema_factors, greedy_soup, mean_
 from jittwin.charts import line_chart
 from jittwin.checkpoint_range import epochs, find_checkpoints
 from jittwin.errors import UserError
-from jittwin.select import known_rows, read_aesthetic, table
+from jittwin.commands.select import known_rows, read_aesthetic, table
 
 
 def source(value, dtype=np.float32, extra=()):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from jittwin import cli, tasks, train
+from jittwin import cli, tasks
+from jittwin.commands import train
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 
@@ -105,7 +106,7 @@ def test_help_imports_no_framework(argv):
 
 
 def test_the_tables_shorten_no_name(capsys, monkeypatch):
-    monkeypatch.setattr("jittwin.listing.WIDTH", 80)
+    monkeypatch.setattr("jittwin.commands.listing.WIDTH", 80)
     assert cli.main(["list"]) == 0
     printed = capsys.readouterr().out
     assert "…" not in printed.replace("b0 …", "") and "backends installed here: " in printed

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jittwin import config as settings
-from jittwin import generate, train
+from jittwin import generate
+from jittwin.commands import train
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config

@@ -234,6 +234,6 @@ def test_atomic_write_cleans_up_after_any_error(tmp_path):
 
 
 def test_imports_no_framework():
-    code = ("import sys, jittwin.weights, parity.convert\n"
+    code = ("import sys, jittwin.weights, jittwin.commands.convert\n"
             "assert not {'torch', 'jittor', 'safetensors'} & set(sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

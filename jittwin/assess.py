@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from jittwin.atomic import atomic_write, write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
+from jittwin.data.pictures import SUFFIXES as PICTURES
+from jittwin.data.pictures import ImageSet, default_workers, prepared
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED, Metric
-from jittwin.metrics.images import SUFFIXES as PICTURES
-from jittwin.metrics.images import ImageSet, default_workers, prepared
 from jittwin.report import page
 
 SUFFIXES = (*PICTURES, ".gif")

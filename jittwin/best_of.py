@@ -10,9 +10,9 @@ from pathlib import Path
 
 from jittwin.assess import MARK
 from jittwin.atomic import remove_leftovers, temporary_folder, write_file
+from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
 from jittwin.metrics import statistics
-from jittwin.metrics.images import ImageSet, other_pictures
 from jittwin.metrics.preparation import MODES
 from jittwin.metrics.scorer import FidScorer
 

@@ -13,8 +13,8 @@ from jittwin.aesthetic import AestheticMetric, ScorerPredictor, read_scorer
 from jittwin.assess import MARK, assess
 from jittwin.commands import fid as fid_command
 from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.pictures import ImageSet
 from jittwin.generate import Renderer, Sampler, check_measurable
-from jittwin.metrics.images import ImageSet
 from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.preparation import MODES
 from jittwin.metrics.statistics import fid

@@ -19,10 +19,10 @@ from jittwin.backend import DEVICES, PACKAGES, load_backend
 from jittwin.checkpoints.find import read_network
 from jittwin.classes import CLASSES
 from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.pictures import other_pictures
 from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.metrics.images import other_pictures
 from jittwin.models.apf_gan import ModelConfig, Semantics
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
 from jittwin.state import differences

@@ -32,10 +32,10 @@ sys.path.insert(0, str(ROOT))
 
 from jittwin import imaging  # noqa: E402
 from jittwin.backend import PACKAGES, load_backend  # noqa: E402
-from jittwin.data.synthetic import SyntheticLandscapes, render  # noqa: E402
+from jittwin.data.pictures import ImageSet  # noqa: E402
+from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render  # noqa: E402
 from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
-from jittwin.metrics.images import ImageSet  # noqa: E402
 from jittwin.metrics.scorer import FidScorer  # noqa: E402
 from jittwin.models import aesthetic, siglip  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402

@@ -20,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import imaging  # noqa: E402
 from jittwin.data.landscape import natural_key  # noqa: E402
-from jittwin.data.synthetic import SyntheticLandscapes, write_folder  # noqa: E402
+from jittwin.data.synthetic.landscapes import SyntheticLandscapes, write_folder  # noqa: E402
 from jittwin.errors import UserError  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 

@@ -18,8 +18,8 @@ from jittwin import cli
 from jittwin.checkpoint_range import epochs
 from jittwin.commands import fid
 from jittwin.data.landscape import label_folder, list_pictures
+from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
-from jittwin.metrics.images import ImageSet, other_pictures
 from jittwin.metrics.statistics import fid as distance
 
 RESULTS, VALUES = Path("results"), Path("temp_jittor.txt")

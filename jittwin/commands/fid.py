@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
+from jittwin.data.pictures import default_workers
 from jittwin.errors import UserError, choose_from
-from jittwin.metrics.images import default_workers
 from jittwin.metrics.inception_score import SPLITS, inception_score
 from jittwin.metrics.kernel import kernel_distance
 from jittwin.metrics.manifold import precision_recall

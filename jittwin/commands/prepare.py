@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _landscape(args):
     from jittwin.data.landscape import LandscapeDataset
-    from jittwin.data.synthetic import write_folder
+    from jittwin.data.synthetic.landscapes import write_folder
 
     if args.synthetic is not None:
         if any(Path(args.folder).glob("imgs/*")):
@@ -50,7 +50,7 @@ def _landscape(args):
 def _ava(args):
     """Decodes every picture, and writes DIR/bad_ids.txt, which training then reads instead of decoding them again."""
     from jittwin.data.ava import BAD_IDS, AvaIndex, check_share, scan, write_bad_ids
-    from jittwin.data.synthetic_ava import write_mini_ava
+    from jittwin.data.synthetic.rated import write_mini_ava
 
     if args.synthetic is not None:
         write_mini_ava(args.folder, args.synthetic, *args.size, args.seed, args.photographs or ())

@@ -15,9 +15,9 @@ from jittwin import imaging
 from jittwin.backend import Backend
 from jittwin.classes import CLASSES
 from jittwin.data.landscape import label_folder, list_pictures
+from jittwin.data.pictures import ImageSet, prepared
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.metrics.images import ImageSet, prepared
 from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
 from jittwin.weights import fingerprint, read_weights
 

@@ -6,10 +6,10 @@ import numpy as np
 from tqdm import tqdm
 
 from jittwin.backend import Backend
+from jittwin.data.pictures import ImageSet, batches, prepared
 from jittwin.errors import UserError
 from jittwin.inception import WIDTH, load_inception
 from jittwin.metrics.cache import cached
-from jittwin.metrics.images import ImageSet, batches, prepared
 from jittwin.metrics.moments import Moments
 from jittwin.metrics.preparation import find_mode
 from jittwin.metrics.statistics import Statistics, is_statistics, read_statistics

@@ -18,7 +18,7 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.data.ava import BAD_IDS, AvaDataset, AvaIndex, bad_ids
 from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
-from jittwin.data.synthetic_ava import SyntheticAva
+from jittwin.data.synthetic.rated import SyntheticAva
 from jittwin.engine.schedule import Schedule, cosine, warmup
 from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError, choose_from

@@ -17,7 +17,7 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.loader import Loader
 from jittwin.data.pure import PureDictionary
-from jittwin.data.synthetic import SyntheticLandscapes
+from jittwin.data.synthetic.landscapes import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.engine.schedule import linear
 from jittwin.engine.task import Clock, Phase, Plain, RunConfig

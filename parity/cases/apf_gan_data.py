@@ -11,7 +11,7 @@ from jittwin import imaging
 from jittwin.classes import PALETTE
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.loader import SHUFFLES, Loader
-from jittwin.data.synthetic import SyntheticLandscapes, render
+from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render
 from jittwin.draws import Draws
 from jittwin.generate import Sampler
 from parity.case import Case

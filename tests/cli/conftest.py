@@ -7,7 +7,7 @@ import pytest
 from commands import run, train
 
 from jittwin import imaging
-from jittwin.data.synthetic import render
+from jittwin.data.synthetic.landscapes import render
 
 SKY, TREE = 1, 5
 

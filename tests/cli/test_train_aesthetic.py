@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from commands import BACKENDS, ENVIRONMENT, ROOT, Command, run
 
-from jittwin.data.synthetic_ava import write_mini_ava
+from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.models.aesthetic import AestheticConfig, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS

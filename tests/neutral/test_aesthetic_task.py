@@ -16,7 +16,7 @@ from jittwin.commands import train
 from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
-from jittwin.data.synthetic_ava import write_mini_ava
+from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError

@@ -18,7 +18,7 @@ from jittwin.assess import assess as measure
 from jittwin.charts import histogram
 from jittwin.errors import UserError
 from jittwin.metrics.catalog import ASSESSED, METRICS, Metric
-from jittwin.metrics.images import ImageSet
+from jittwin.data.pictures import ImageSet
 
 
 class Brightness:

@@ -13,7 +13,7 @@ from jittwin.data import ava
 from jittwin.data.ava import AvaDataset, AvaIndex, bad_ids, mean_and_deviation, read_scores
 from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
-from jittwin.data.synthetic_ava import BEST, WORST, Damage, SyntheticAva, draw_votes, write_mini_ava
+from jittwin.data.synthetic.rated import BEST, WORST, Damage, SyntheticAva, draw_votes, write_mini_ava
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.siglip import SiglipVisionConfig

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jittwin.errors import UserError
-from jittwin.metrics.images import OPEN, ImageSet, batches, other_pictures, prepared
+from jittwin.data.pictures import OPEN, ImageSet, batches, other_pictures, prepared
 from jittwin.metrics.preparation import MODES, find_mode
 
 

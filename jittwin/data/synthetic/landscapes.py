@@ -11,9 +11,26 @@ import numpy as np
 from jittwin import imaging
 from jittwin.classes import CLASS_NUMBER
 from jittwin.data.landscape import Transform
-from jittwin.data.scenery import (
-    Canvas, balloon, boat, boulder, bridge, broadleaf, building, bush, conifer, fence, forest, house,
-    person, pier, railing, road, ship, wall)
+from jittwin.data.synthetic.scenery import (
+    Canvas,
+    balloon,
+    boat,
+    boulder,
+    bridge,
+    broadleaf,
+    building,
+    bush,
+    conifer,
+    fence,
+    forest,
+    house,
+    person,
+    pier,
+    railing,
+    road,
+    ship,
+    wall,
+)
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jittwin.classes import CLASS_NUMBER
-from jittwin.data import textures
-from jittwin.data.textures import Fields, mix, step, value_noise
+from jittwin.data.synthetic.landscapes import textures
+from jittwin.data.synthetic.textures import Fields, mix, step, value_noise
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jittwin.atomic import whole_folder, write_file
 from jittwin.data.ava import BINS, shares
 from jittwin.data.ava_split import LISTS, TEST_LIST, TRAIN_LIST
 from jittwin.data.landscape import each, list_pictures
-from jittwin.data.synthetic import render
+from jittwin.data.synthetic.landscapes import render
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.siglip import preprocess

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import aesthetic_output as output
 
 from jittwin import cli
-from jittwin.onnx_export import OnnxPredictor
+from jittwin.export.onnx import OnnxPredictor
 
 
 def build_parser() -> cli.Parser:

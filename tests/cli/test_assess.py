@@ -13,7 +13,7 @@ from jittwin.draws import Draws
 from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, random_tower
-from jittwin.onnx_export import OnnxNetwork
+from jittwin.export.onnx import OnnxNetwork
 from jittwin.weights import write_weights
 
 TINY = PRESETS["tiny"]

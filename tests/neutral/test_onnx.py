@@ -8,7 +8,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from jittwin import onnx_export
+from jittwin.export import onnx as onnx_export
 from jittwin.aesthetic import AestheticPredictor, read_scorer
 from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.draws import Draws
@@ -16,7 +16,7 @@ from jittwin.errors import UserError
 from jittwin.models.aesthetic import AestheticConfig, distribution, initial_trainables, mean_score, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, random_tower, read_tower
-from jittwin.onnx_export import OnnxNetwork, OnnxPredictor, aesthetic_model, vision_model, write_checked
+from jittwin.export.onnx import OnnxNetwork, OnnxPredictor, aesthetic_model, vision_model, write_checked
 from jittwin.weights import write_weights
 
 TINY = PRESETS["tiny"]

@@ -12,9 +12,9 @@ from jittwin.assess import MARK
 from jittwin.atomic import remove_leftovers, temporary_folder, write_file
 from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
-from jittwin.metrics import statistics
-from jittwin.metrics.preparation import MODES
-from jittwin.metrics.scorer import FidScorer
+from jittwin.metrics.fid import statistics
+from jittwin.metrics.fid.features import FidScorer
+from jittwin.metrics.fid.preparation import MODES
 
 TABLE = "seeds.csv"
 
@@ -65,7 +65,7 @@ class Judge:
 
 
 def table(found: dict[int, float], best: int, weights: str) -> str:
-    """CSV with one line per seed, in the order tried. weights: of Inception, see jittwin.inception."""
+    """CSV with one line per seed, in the order tried. weights: of Inception, see jittwin.metrics.fid.inception."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["seed", "fid", "chosen", "weights"])

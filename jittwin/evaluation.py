@@ -15,9 +15,9 @@ from jittwin.commands import fid as fid_command
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pictures import ImageSet
 from jittwin.generate import Renderer, Sampler, check_measurable
+from jittwin.metrics.fid.preparation import MODES
+from jittwin.metrics.fid.statistics import fid
 from jittwin.metrics.mask_accuracy import MaskAccuracy
-from jittwin.metrics.preparation import MODES
-from jittwin.metrics.statistics import fid
 from jittwin.weights import fingerprint
 
 

@@ -36,7 +36,7 @@ from jittwin.data.pictures import ImageSet  # noqa: E402
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render  # noqa: E402
 from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
-from jittwin.metrics.scorer import FidScorer  # noqa: E402
+from jittwin.metrics.fid.features import FidScorer  # noqa: E402
 from jittwin.models import aesthetic, siglip  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402

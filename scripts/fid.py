@@ -20,7 +20,7 @@ from jittwin.commands import fid
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
-from jittwin.metrics.statistics import fid as distance
+from jittwin.metrics.fid.statistics import fid as distance
 
 RESULTS, VALUES = Path("results"), Path("temp_jittor.txt")
 MODE = "apf-gan"

@@ -18,8 +18,8 @@ from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands import train
 from jittwin.errors import UserError
-from jittwin.metrics.scorer import FidScorer
-from jittwin.metrics.statistics import write_pair
+from jittwin.metrics.fid.features import FidScorer
+from jittwin.metrics.fid.statistics import write_pair
 
 FID = {"--fid_weights": flags.FID_HELP}
 

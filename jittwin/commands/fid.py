@@ -8,12 +8,12 @@ from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
 from jittwin.data.pictures import default_workers
 from jittwin.errors import UserError, choose_from
-from jittwin.metrics.inception_score import SPLITS, inception_score
-from jittwin.metrics.kernel import kernel_distance
-from jittwin.metrics.manifold import precision_recall
-from jittwin.metrics.preparation import MODES
-from jittwin.metrics.scorer import BATCH, FidScorer, checked
-from jittwin.metrics.statistics import Statistics, fid, is_statistics, read_statistics, write_statistics
+from jittwin.metrics.fid.features import BATCH, FidScorer, checked
+from jittwin.metrics.fid.inception_score import SPLITS, inception_score
+from jittwin.metrics.fid.kernel import kernel_distance
+from jittwin.metrics.fid.manifold import precision_recall
+from jittwin.metrics.fid.preparation import MODES
+from jittwin.metrics.fid.statistics import Statistics, fid, is_statistics, read_statistics, write_statistics
 
 METRICS = ("fid", "kid", "pr", "is")
 

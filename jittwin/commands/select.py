@@ -146,7 +146,7 @@ def known_rows(path: Path, settings: dict) -> dict[str, dict]:
 
 
 def table(ranked: list[str], rows: dict[str, dict], weights: str) -> str:
-    """CSV, best first. weights: of Inception, see jittwin.inception."""
+    """CSV, best first. weights: of Inception, see jittwin.metrics.fid.inception."""
     columns = [key for key in next(iter(rows.values())) if key != "networks"]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -22,7 +22,7 @@ from jittwin.data.synthetic.rated import SyntheticAva
 from jittwin.engine.schedule import Schedule, cosine, warmup
 from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError, choose_from
-from jittwin.metrics.correlation import quality_metrics
+from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import (
     FROZEN,
     TRAINED,

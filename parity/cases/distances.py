@@ -2,9 +2,9 @@
 import numpy as np
 
 from jittwin.draws import Draws
-from jittwin.metrics.kernel import kernel_distance
-from jittwin.metrics.moments import Moments
-from jittwin.metrics.statistics import Statistics, fid
+from jittwin.metrics.fid.kernel import kernel_distance
+from jittwin.metrics.fid.moments import Moments
+from jittwin.metrics.fid.statistics import Statistics, fid
 from parity.case import Case, prepared
 from parity.cases.backbones import FidInception
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from commands import BACKENDS, run
 from jittwin.draws import Draws
-from jittwin.metrics.statistics import read_statistics
+from jittwin.metrics.fid.statistics import read_statistics
 
 SIZE, OTHER = (80, 96), (96, 80)
 OPTIONS = ["--random-weights", "--batch", "4", "--no-cache"]

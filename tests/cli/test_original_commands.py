@@ -9,8 +9,8 @@ from commands import BACKENDS, run
 from PIL import Image
 
 from jittwin.backend import load_backend
-from jittwin.inception import CLASSES, WIDTH, random_weights
-from jittwin.metrics.statistics import read_statistics
+from jittwin.metrics.fid.inception import CLASSES, WIDTH, random_weights
+from jittwin.metrics.fid.statistics import read_statistics
 from jittwin.weights import read_weights, write_weights
 
 # The published command lines, at a size that takes seconds.

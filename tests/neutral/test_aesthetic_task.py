@@ -20,7 +20,7 @@ from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
-from jittwin.metrics.correlation import quality_metrics
+from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import AestheticConfig, distribution, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, random_tower

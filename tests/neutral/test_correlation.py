@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jittwin.metrics.correlation import METRICS, quality_metrics
+from jittwin.metrics.ratings import METRICS, quality_metrics
 
 RATINGS = np.arange(1, 11)
 FIRST_ROW = np.array([0, 1, 5, 17, 38, 36, 15, 6, 5, 1]) / 124  # of AVA.txt

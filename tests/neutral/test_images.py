@@ -8,7 +8,7 @@ from PIL import Image
 
 from jittwin.errors import UserError
 from jittwin.data.pictures import OPEN, ImageSet, batches, other_pictures, prepared
-from jittwin.metrics.preparation import MODES, find_mode
+from jittwin.metrics.fid.preparation import MODES, find_mode
 
 
 def picture(height, width, seed=0):

@@ -4,13 +4,13 @@ import pytest
 from scipy import linalg
 from scipy.spatial.distance import cdist
 
-from jittwin.metrics import kernel
+from jittwin.metrics.fid import kernel
 from jittwin.metrics.competition import a_board, b_board
-from jittwin.metrics.frechet import frechet_distance, frechet_distance_from_features
-from jittwin.metrics.inception_score import inception_score
-from jittwin.metrics.kernel import kernel_distance
-from jittwin.metrics.manifold import precision_recall
-from jittwin.metrics.moments import Moments
+from jittwin.metrics.fid.frechet import frechet_distance, frechet_distance_from_features
+from jittwin.metrics.fid.inception_score import inception_score
+from jittwin.metrics.fid.kernel import kernel_distance
+from jittwin.metrics.fid.manifold import precision_recall
+from jittwin.metrics.fid.moments import Moments
 
 RNG = np.random.default_rng(0)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jittwin import imaging
-from jittwin.inception import WIDTH, Inception
-from jittwin.metrics import scorer
-from jittwin.metrics.scorer import FidScorer
+from jittwin.metrics.fid.inception import WIDTH, Inception
+from jittwin.metrics.fid import features as scorer
+from jittwin.metrics.fid.features import FidScorer
 
 
 class Backend:

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from jittwin.metrics import cache
-from jittwin.metrics.moments import Moments
-from jittwin.metrics.statistics import Statistics, fid, read_statistics, write_statistics
+from jittwin.metrics.fid import cache
+from jittwin.metrics.fid.moments import Moments
+from jittwin.metrics.fid.statistics import Statistics, fid, read_statistics, write_statistics
 
 
 def statistics(n, d=12, seed=0, keep=True, **provenance):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from jittwin.errors import UserError
-from jittwin.inception import load_inception
+from jittwin.metrics.fid.inception import load_inception
 from jittwin.models.apf_gan import Semantics
 from jittwin.perceptual import load_perceptual
 from jittwin.weights import write_weights

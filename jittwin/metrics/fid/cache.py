@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jittwin.errors import UserError
-from jittwin.metrics.statistics import Statistics, read_statistics, write_statistics
+from jittwin.metrics.fid.statistics import Statistics, read_statistics, write_statistics
 
 VARIABLE = "JITTWIN_STATISTICS"    # folder to use instead of the default
 

@@ -8,7 +8,7 @@ import numpy as np
 from jittwin.backend import Backend
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.metrics.preparation import find_mode
+from jittwin.metrics.fid.preparation import find_mode
 from jittwin.weights import fingerprint, read_weights
 
 CLASSES, WIDTH = 1008, 2048

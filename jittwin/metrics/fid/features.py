@@ -8,11 +8,11 @@ from tqdm import tqdm
 from jittwin.backend import Backend
 from jittwin.data.pictures import ImageSet, batches, prepared
 from jittwin.errors import UserError
-from jittwin.inception import WIDTH, load_inception
-from jittwin.metrics.cache import cached
-from jittwin.metrics.moments import Moments
-from jittwin.metrics.preparation import find_mode
-from jittwin.metrics.statistics import Statistics, is_statistics, read_statistics
+from jittwin.metrics.fid.cache import cached
+from jittwin.metrics.fid.inception import WIDTH, load_inception
+from jittwin.metrics.fid.moments import Moments
+from jittwin.metrics.fid.preparation import find_mode
+from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
 
 KEPT = 10_000      # features kept per set, for what moments cannot tell; more pictures take no more memory
 PREPARATION = 2    # raised when a mode changes what the network sees, or `kept` which features: the cache is then old
@@ -22,7 +22,7 @@ BATCH = 16
 class FidScorer:
     """Inception features of pictures. UserError: see load_inception.
 
-    mode: "pytorch-fid", "clean" or "apf-gan" (jittwin.metrics.preparation). skip_bad: pictures that cannot
+    mode: "pytorch-fid", "clean" or "apf-gan" (jittwin.metrics.fid.preparation). skip_bad: pictures that cannot
     be read are counted and left out, where otherwise the first one is an error.
     """
 

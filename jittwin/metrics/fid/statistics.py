@@ -15,7 +15,7 @@ import numpy as np
 
 from jittwin.atomic import atomic_write
 from jittwin.errors import UserError
-from jittwin.metrics.frechet import frechet_distance, frechet_distance_from_features
+from jittwin.metrics.fid.frechet import frechet_distance, frechet_distance_from_features
 
 SUFFIXES = (".npz", ".npy")
 

@@ -24,7 +24,7 @@ from jittwin.engine.task import Clock, Phase, Plain, RunConfig
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
-from jittwin.perceptual import load_perceptual
+from jittwin.models.perceptual import load_perceptual
 
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
 BATCH_SIZES = {"pretrain": "batch_size", "finetune": "finetune_batch_size"}   # setting by phase

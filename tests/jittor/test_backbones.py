@@ -6,7 +6,7 @@ import pytest
 
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import Semantics
-from jittwin.perceptual import NETWORKS, load_perceptual
+from jittwin.models.perceptual import NETWORKS, load_perceptual
 from jittwin.weights import write_weights
 from jt_models.boot import jt
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jittwin.errors import UserError
 from jittwin.metrics.fid.inception import load_inception
 from jittwin.models.apf_gan import Semantics
-from jittwin.perceptual import load_perceptual
+from jittwin.models.perceptual import load_perceptual
 from jittwin.weights import write_weights
 from torch_models.backbones.inception_v3 import BasicConv2d, FidInception, InceptionV3
 from torch_models.backbones.vgg import VGG19

@@ -28,7 +28,7 @@ from jittwin.data.pictures import SUFFIXES as PICTURES
 from jittwin.data.pictures import ImageSet, default_workers, prepared
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.catalog import ASSESSED, Metric
-from jittwin.report import page
+from jittwin.report.page import page
 
 SUFFIXES = (*PICTURES, ".gif")
 BATCH = 8

@@ -15,7 +15,6 @@ from pathlib import Path
 from jittwin.aesthetic import add_tower_argument
 from jittwin.assess import MARK
 from jittwin.atomic import write_file
-from jittwin.charts import line_chart
 from jittwin.checkpoint_range import find_checkpoints
 from jittwin.checkpoints.find import find_network
 from jittwin.errors import UserError
@@ -23,6 +22,7 @@ from jittwin.evaluation import Evaluation
 from jittwin.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.competition import a_board
+from jittwin.report.charts import line_chart
 from jittwin.weights import fingerprint
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jittwin import assess, cli
 from jittwin.assess import assess as measure
-from jittwin.charts import histogram
+from jittwin.report.charts import histogram
 from jittwin.errors import UserError
 from jittwin.metrics.catalog import ASSESSED, METRICS, Metric
 from jittwin.data.pictures import ImageSet

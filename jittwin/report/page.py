@@ -3,7 +3,7 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
-from jittwin.charts import histogram
+from jittwin.report.charts import histogram
 
 CSS = """body{font:14px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:24px;color:#222}
 h1{font-size:22px;margin:0}h2{font-size:16px;margin:32px 0 8px}p,.soft{color:#666}svg{max-width:720px;width:100%}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jittwin import best_of, imaging
+from jittwin import imaging
 from jittwin.backend import DEVICES, PACKAGES, load_backend
 from jittwin.checkpoints.find import read_network
 from jittwin.classes import CLASSES
@@ -25,6 +25,7 @@ from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig, Semantics
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
+from jittwin.selection import best_of
 from jittwin.state import differences
 from jittwin.weights import read_metadata, read_weights
 

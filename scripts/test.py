@@ -17,7 +17,7 @@ import apf_gan_flags as flags
 from jittwin import cli
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES
-from jittwin.best_of import TABLE
+from jittwin.selection.best_of import TABLE
 
 RESULTS, VALUES, CHECKPOINTS = Path("results"), Path("temp_jittor.txt"), Path("checkpoints/label2img")
 

@@ -15,9 +15,9 @@ from jittwin.checkpoint_range import find_checkpoints
 from jittwin.checkpoints.average import average, check_same, ema_factors, greedy_soup, mean_factors
 from jittwin.checkpoints.find import find_network, read_network
 from jittwin.errors import UserError
-from jittwin.evaluation import Evaluation
-from jittwin.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.generate import NETWORKS, read_generator
+from jittwin.selection.evaluation import Evaluation
+from jittwin.selection.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.weights import FORMATS, read_metadata, write_weights
 
 METHODS = ("mean", "ema", "soup")

@@ -18,11 +18,11 @@ from jittwin.atomic import write_file
 from jittwin.checkpoint_range import find_checkpoints
 from jittwin.checkpoints.find import find_network
 from jittwin.errors import UserError
-from jittwin.evaluation import Evaluation
-from jittwin.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.competition import a_board
 from jittwin.report.charts import line_chart
+from jittwin.selection.evaluation import Evaluation
+from jittwin.selection.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.weights import fingerprint
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"

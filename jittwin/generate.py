@@ -26,8 +26,8 @@ from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig, Semantics
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
 from jittwin.selection import best_of
-from jittwin.state import differences
 from jittwin.weights import read_metadata, read_weights
+from jittwin.weights.state import differences
 
 NETWORKS = ("E", "G")          # that generation needs
 SHEET_ROWS = 16

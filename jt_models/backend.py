@@ -8,7 +8,7 @@ import numpy as np
 from jittwin.backend import PRECISIONS
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
-from jittwin.state import check_state, matches
+from jittwin.weights.state import check_state, matches
 from jt_models.boot import jt
 from jt_models.nn import ops, optim
 

@@ -6,7 +6,7 @@ is aligned by shape, and no weight is transposed because its sides happen to fit
 from collections.abc import Iterable, Mapping
 
 from jittwin.errors import did_you_mean
-from jittwin.state import Shapes, differences
+from jittwin.weights.state import Shapes, differences
 
 GAP, SWAP = 1, 5            # costs: an entry without counterpart, a pair of different shapes
 EQUAL: Mapping[str, str] = {}           # the map of twins with equal names

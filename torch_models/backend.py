@@ -10,7 +10,7 @@ import torch.distributed as dist
 from jittwin.backend import PRECISIONS
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
-from jittwin.state import check_state, matches
+from jittwin.weights.state import check_state, matches
 from torch_models.nn import ops, optim
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}

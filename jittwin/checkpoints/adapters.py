@@ -28,8 +28,8 @@ from jittwin.models.aesthetic import (
 )
 from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
 from jittwin.models.siglip import SiglipVisionConfig, expected_keys
-from jittwin.state import differences
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
+from jittwin.weights.state import differences
 
 FORMATS = ("original", "peft")
 MODULE = "model"            # stem of the weights file in a checkpoint

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from jittwin.errors import UserError
-from jittwin.state import differences
+from jittwin.weights.state import differences
 
 Arrays = dict[str, np.ndarray]
 

@@ -10,8 +10,8 @@ import numpy as np
 from jittwin.checkpoints.adapters import read_adapter, state_dict, write_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models import apf_gan_keys as apf_gan
-from jittwin.state import differences
 from jittwin.weights import FLOATS, FORMATS, fingerprint, read_metadata, read_weights, write_weights
+from jittwin.weights.state import differences
 
 ANY = "any"
 AESTHETIC = "aesthetic"

@@ -13,9 +13,9 @@ from PIL import Image
 
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.state import differences
 from jittwin.weights import fingerprint, open_weights
 from jittwin.weights.lazy import LazyArrays
+from jittwin.weights.state import differences
 
 PREFIX = "vision_model."        # of the tower's keys in a checkpoint
 ACTIVATION = "gelu_pytorch_tanh"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.state import changes
 from jittwin.weights import fingerprint, read_weights, write_weights
+from jittwin.weights.state import changes
 from parity.align import explain_differences
 from parity.case import Case, load
 from parity.compare import Verdict

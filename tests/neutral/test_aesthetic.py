@@ -10,7 +10,7 @@ from jittwin.models.aesthetic import (
     trainable_keys)
 from jittwin.models.lora import ENCODER, REFERENCE, LoraConfig, adapter_keys
 from jittwin.models.siglip import PRESETS, expected_keys, random_tower
-from jittwin.state import matches
+from jittwin.weights.state import matches
 from jittwin.weights.lazy import shapes_of
 
 FULL = PRESETS["so400m-patch16-512"]

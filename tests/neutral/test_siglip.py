@@ -9,7 +9,7 @@ import pytest
 from jittwin.errors import UserError
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, expected_keys, preprocess, random_tower, read_config, \
     read_tower
-from jittwin.state import check_state
+from jittwin.weights.state import check_state
 from jittwin.weights import fingerprint, open_weights, read_weights, write_weights
 from jittwin.weights.lazy import LazyArrays
 

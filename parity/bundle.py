@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from jittwin.errors import UserError, did_you_mean
 from parity.case import Case, arrays_for, is_training, load, prepared
+from parity.levels.trace import ROOT, Tape, host
 from parity.side import Arrays, Side, group, grouped
-from parity.trace import ROOT, Tape, host
 
 SCRIPT = '''"""{title}, in both twins.
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jittwin.errors import UserError, choose_from
-from parity.attest import attested
 from parity.case import Case
+from parity.levels.environment import attested
 from parity.oracle import Twins
 from parity.pair import resolved
 from parity.report import of_rows, output_arguments, outputs, write
@@ -24,7 +24,7 @@ from parity.worker import WorkerError, resolve
 # A check is called with (case, size, mode, twins) and returns rows. A level whose module says ONCE = True
 # does not depend on the mode and runs in the first one. L0 belongs to no case: it is called with (twins).
 CHECKS = {
-    "L0": "parity.attest:check",
+    "L0": "parity.levels.environment:check",
     "L1": "parity.levels.structure:check",
     "L2": "parity.levels.operators:check",
     "L3": "parity.levels.forward:check",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jittwin.errors import UserError
 from parity import check, terminal
-from parity.attest import attested
 from parity.faults import FAULTS, Fault, broken_copy, find
+from parity.levels.environment import attested
 from parity.oracle import Twins
 from parity.report import Report, of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row

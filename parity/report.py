@@ -30,7 +30,7 @@ READING = (
 
 @dataclass
 class Report:
-    """rows: what was compared. attestation: see parity.attest, with "command" and "seconds" of the run.
+    """rows: what was compared. attestation: see parity.levels.environment, with "command" and "seconds" of the run.
 
     extras: what EXTRAS names, each may be absent; see parity.mutate.run and parity.explain.
     """

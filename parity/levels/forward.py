@@ -7,10 +7,10 @@ import numpy as np
 
 from parity.case import Case, arrays_for
 from parity.compare import Comparison, Verdict, is_discrete, rms
+from parity.levels.trace import ROOT
 from parity.oracle import Twins
 from parity.result import Row, row, severity
 from parity.side import grouped
-from parity.trace import ROOT
 
 FULL_DRAWS = 2        # perturbations at the published size
 MAP_SIDE = 64         # points of an error map along either side, at most
@@ -21,11 +21,11 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode)
     limits = {"draws": FULL_DRAWS, "depth": case.full_depth} if size == "full" else {}
-    free = twins.compare("parity.trace:record", arrays, inputs=False, **limits, **arguments)
+    free = twins.compare("parity.levels.trace:record", arrays, inputs=False, **limits, **arguments)
     passes, verdicts, culprits = {"": free}, {"": judged(free)}, []
     if size != "full":
-        known, _ = twins.torch.call("parity.trace:record", arrays, **arguments)
-        passes["alone"] = twins.compare("parity.trace:forced", {**arrays, **grouped("record", known)}, **arguments)
+        known, _ = twins.torch.call("parity.levels.trace:record", arrays, **arguments)
+        passes["alone"] = twins.compare("parity.levels.trace:forced", {**arrays, **grouped("record", known)}, **arguments)
         verdicts["alone"] = judged(passes["alone"])
         culprits = at_fault(passes["alone"].values, verdicts["alone"])
     places = {label(name, kind): (kind, name) for kind, found in verdicts.items() for name in found}

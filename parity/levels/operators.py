@@ -1,16 +1,16 @@
 """L2: every operator and leaf layer that a model calls, on inputs where implementations part.
 
-One call of each kind (parity.calls) is run on every probe (parity.probes) in both twins, forward and backward,
+One call of each kind (parity.levels.calls) is run on every probe (parity.levels.probes) in both twins, forward and backward,
 against PyTorch in float64. No element may be far off, so gradients are held to the rule of results.
 """
 import numpy as np
 
-from parity.calls import distinct, is_within, operator, title
 from parity.case import Case, arrays_for
 from parity.compare import VACUOUS, Comparison, Verdict, equal
-from parity.ops import OPS
+from parity.levels.calls import distinct, is_within, operator, title
+from parity.levels.ops import OPS
+from parity.levels.probes import inputs
 from parity.oracle import Twins
-from parity.probes import inputs
 from parity.result import Row, failure, row
 from parity.side import Arrays
 
@@ -23,14 +23,14 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     unknown = sorted({call["name"] for call in calls if call["path"] is None and call["name"] not in OPS})
     if unknown:
         return [failure(case.name, "L2", mode, f"no probe knows how to drive nn.ops.{', nn.ops.'.join(unknown)}: "
-                        "add a row to OPS in parity/ops.py", case.dtype, size=size)]
+                        "add a row to OPS in parity/levels/ops.py", case.dtype, size=size)]
     arrays = dict(weights)
     for index, call in enumerate(calls):
         call["probes"] = []
         for probe, given in inputs(call, values[index], title(call)):
             call["probes"].append(probe)
             arrays |= {f"{index}|{probe}/{name}": a for name, a in given.items()}
-    found = twins.compare("parity.probes:run", arrays, case=case.reference(), size=size, calls=calls)
+    found = twins.compare("parity.levels.probes:run", arrays, case=case.reference(), size=size, calls=calls)
     titles = [f"{index} {title(call)}" for index, call in enumerate(calls)]
     judged = verdicts(found, calls, titles)
     undecided = [name for name, verdict in judged.items() if "[random]" not in name and not decided(verdict)]
@@ -50,7 +50,7 @@ def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], lis
     seen, weights, recorded = [], {}, 0
     for mode in case.modes:
         arrays = arrays_for(case, twins, size, mode)
-        values, found = twins.torch.call("parity.calls:record", arrays, case=case.reference(), size=size, mode=mode)
+        values, found = twins.torch.call("parity.levels.calls:record", arrays, case=case.reference(), size=size, mode=mode)
         recorded += found["recorded"]
         seen += [(call, {name.split("/")[1]: a for name, a in values.items() if name.split("/")[0] == str(index)})
                  for index, call in enumerate(found["calls"])]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from parity import attest
+from parity.levels import environment as attest
 from parity.oracle import Twins
 from parity.worker import ROOT
 

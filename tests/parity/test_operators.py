@@ -4,13 +4,13 @@ import re
 import numpy as np
 import pytest
 
-from parity import ops
-from parity.calls import decode, distinct, encode, title
+from parity.levels import ops
+from parity.levels.calls import decode, distinct, encode, title
 from parity.compare import Comparison, Verdict
 from parity.levels.operators import check, decided, verdicts
-from parity.ops import OPS, Functions
+from parity.levels.ops import OPS, Functions
 from parity.pair import Pair
-from parity.probes import inputs
+from parity.levels.probes import inputs
 
 NETWORK = Pair("tests.parity.operator_modules:torch_network", "tests.parity.operator_modules:jittor_network",
                inputs={"x": (2, 3, 6, 8)}, modes=("train",))
@@ -21,7 +21,7 @@ UNDECIDED = {"tanh [large mean] slope", "gelu [inf] output", "attention [extreme
 
 def functions(side, arrays):
     """In a worker: the names of nn.ops."""
-    from parity.calls import public
+    from parity.levels.calls import public
     return {}, {"names": public(side.ops)}
 
 
@@ -62,7 +62,7 @@ def test_a_function_without_a_probe_fails(twins, monkeypatch):
     monkeypatch.delitem(ops.OPS, "relu")
     row = found(twins, NETWORK)
     assert not row.passed
-    assert row.detail["reason"] == "no probe knows how to drive nn.ops.relu: add a row to OPS in parity/ops.py"
+    assert row.detail["reason"] == "no probe knows how to drive nn.ops.relu: add a row to OPS in parity/levels/ops.py"
 
 
 FAULTS = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from parity.case import load, prepared
-from parity.ops import OPS, Op
+from parity.levels.ops import OPS, Op
 from parity.side import Arrays, Side
 from parity.sites import is_site
 

@@ -159,7 +159,7 @@ class Functions(Case):
     levels = ("L2",)
 
     def reference(self):
-        return {"factory": "parity.ops:Functions", "arguments": {}}
+        return {"factory": "parity.levels.ops:Functions", "arguments": {}}
 
     def build(self, side, size, mode):
         return side.layers.ReLU()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from jittwin.draws import Draws
-from parity.calls import decode, is_within, operator, tensors_in
 from parity.case import is_training, load
 from parity.levels.backward import projected
+from parity.levels.calls import decode, is_within, operator, tensors_in
 from parity.pair import named
 from parity.side import Arrays, Side, group
 from parity.sites import injected

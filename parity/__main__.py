@@ -12,7 +12,7 @@ PARITY = Program("parity", "python -m parity", "The proofs that the twins agree.
     "attest": ("parity.levels.environment:command", "what both sides compute with, and whether it can be trusted"),
     "explain": ("parity.explain:command", "which known difference between the frameworks explains a failure"),
     "mutate": ("parity.mutate:command", "put faults into the Jittor twin and see which of them are noticed"),
-    "report": ("parity.report:command", "render a JSON report as HTML, Markdown or JUnit"),
+    "report": ("parity.report.report:command", "render a JSON report as HTML, Markdown or JUnit"),
 })
 main = PARITY.main
 

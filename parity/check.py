@@ -17,7 +17,7 @@ from parity.case import Case
 from parity.levels.environment import attested
 from parity.oracle import Twins
 from parity.pair import resolved
-from parity.report import of_rows, output_arguments, outputs, write
+from parity.report.report import of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row, failure
 from parity.worker import WorkerError, resolve
 
@@ -194,7 +194,7 @@ def model_arguments(parser) -> None:
 
 def command(args) -> int:
     """Check, show and write the report. 0: the twins agree, 1: they do not."""
-    from parity.terminal import Live, show
+    from parity.report.terminal import Live, show
     begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
     if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")

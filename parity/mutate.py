@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jittwin.errors import UserError
-from parity import check, terminal
+from parity import check
 from parity.faults import FAULTS, Fault, broken_copy, find
 from parity.levels.environment import attested
 from parity.oracle import Twins
-from parity.report import Report, of_rows, output_arguments, outputs, write
+from parity.report.report import Report, of_rows, output_arguments, outputs, terminal, write
 from parity.result import LEVELS, Row
 from parity.worker import Worker
 

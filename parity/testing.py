@@ -17,7 +17,7 @@ from parity.explain import Finding, Recorder
 from parity.fingerprints import FINGERPRINTS
 from parity.oracle import Twins
 from parity.pair import Pair
-from parity.report import explained, short, title
+from parity.report.report import explained, short, title
 from parity.result import Row
 from parity.suspects import search
 from parity.worker import WorkerError

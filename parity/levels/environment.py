@@ -23,7 +23,7 @@ from jittwin.atomic import write_file
 from jittwin.errors import UserError
 from parity.compare import Verdict, equal
 from parity.oracle import Twins
-from parity.report import output_arguments, outputs
+from parity.report.report import output_arguments, outputs
 from parity.result import Row, finite, row
 from parity.side import Arrays, Side, global_generators
 from parity.worker import WorkerError
@@ -237,8 +237,8 @@ def add_arguments(parser) -> None:
 
 def command(args) -> int:
     """Show the attestation. 0: everything owed holds, 1: not."""
-    from parity import terminal
     from parity.check import twin_folder
+    from parity.report.report import terminal
     files = outputs(args)
     with Twins(twin_folder(args.twin)) as twins:
         found = attested(twins)

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from parity.report import Report, explained, outcome, short, summary, title
+from parity.report.report import Report, explained, outcome, short, summary, title
 from parity.result import LEVELS, Row
 
 COLOURS = {"pass": "green", "fail": "bold red"}

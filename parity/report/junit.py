@@ -2,7 +2,7 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
-from parity.report import Report, explained, short, title
+from parity.report.report import Report, explained, short, title
 from parity.result import Row
 
 ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")     # in XML 1.0

@@ -1,5 +1,5 @@
 """A report as Markdown tables: the matrix of models and levels, every comparison, the environment."""
-from parity.report import READING, Report, explained, outcome, short, summary
+from parity.report.report import READING, Report, explained, outcome, short, summary
 from parity.result import LEVELS, Row
 
 

@@ -2,10 +2,9 @@
 import json
 from html import escape
 
-from parity import charts
-from parity.report import READING, Report, explained, outcome, short, summary
+from parity.report.report import READING, Report, charts, explained, outcome, short, summary
+from parity.report.style import CSS, SCRIPT
 from parity.result import LEVELS, Row
-from parity.style import CSS, SCRIPT
 
 KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when
 everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order they run.

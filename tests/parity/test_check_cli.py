@@ -13,7 +13,7 @@ from parity import check
 from parity.case import Case
 from parity.cases import find as find_case
 from parity.compare import Verdict
-from parity.explain import Explanation, Finding
+from parity.explain.finding import Explanation, Finding
 from parity.faults import broken_copy, find
 from parity.result import LEVELS, failure, row
 from parity.worker import ROOT
@@ -198,7 +198,7 @@ def test_only_what_failed_is_explained(cases, monkeypatch):
         asked.append([(step.level, step.size, step.mode) for step in steps])
         return Explanation([Finding(step.model, step.level, step.mode, "out is off") for step in steps], len(steps))
 
-    monkeypatch.setattr("parity.explain.explained", explained)
+    monkeypatch.setattr("parity.explain.finding.explained", explained)
     [net] = check.select(["family.one"])
     steps = [check.Step(level, net, size, "eval") for level in ("L2", "L3", "L4", "L9") for size in ("tiny", "full")]
     good = row(net.name, "L4", "eval", {"a": Verdict(0.0, 0.0, 0.0, 0.0)}, size="tiny")

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from parity import explain, faults
-from parity.explain import Recorder
+from parity import faults
+from parity.explain.finding import finding as explain
+from parity.explain.finding import Recorder
 from parity.fingerprints import FINGERPRINTS
 from parity.specimens import SPECIMENS
-from parity.suspects import search
+from parity.explain.search import search
 
 PROBES = "tests.parity.explain_probes"
 X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float32)}

@@ -134,7 +134,7 @@ def quality(suspect: Suspect) -> tuple:
 def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
     c = failure.comparison
     arrays = {**grouped("arrays", failure.arrays), **grouped("candidate", c.candidate), **grouped("unsure", c.unsure)}
-    _, found = twins.torch.call("parity.suspects:residuals", arrays, function=failure.function,
+    _, found = twins.torch.call("parity.explain.search:residuals", arrays, function=failure.function,
                                 arguments=failure.arguments, comparison={"own": c.own, "noise": c.noise},
                                 with_ids=list(held))
     return found

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from jittwin.errors import UserError, choose_from
 from parity import check
+from parity.explain.search import Failure, Suspect, search
 from parity.oracle import DRAWS, Twins
-from parity.suspects import Failure, Suspect, search
 from parity.worker import WorkerError
 
 LEVELS = ("L2", "L3", "L4", "L5")   # where the numbers of a model are compared; from L6 on whole programs are

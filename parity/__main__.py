@@ -11,7 +11,7 @@ PARITY = Program("parity", "python -m parity", "The proofs that the twins agree.
     "check": ("parity.check:command", "compare the twins, model by model and level by level"),
     "attest": ("parity.levels.environment:command", "what both sides compute with, and whether it can be trusted"),
     "explain": ("parity.explain.finding:command", "which known difference between the frameworks explains a failure"),
-    "mutate": ("parity.mutate:command", "put faults into the Jittor twin and see which of them are noticed"),
+    "mutate": ("parity.faults.mutate:command", "put faults into the Jittor twin and see which of them are noticed"),
     "report": ("parity.report.report:command", "render a JSON report as HTML, Markdown or JUnit"),
 })
 main = PARITY.main

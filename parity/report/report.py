@@ -32,7 +32,7 @@ READING = (
 class Report:
     """rows: what was compared. attestation: see parity.levels.environment, with "command" and "seconds" of the run.
 
-    extras: what EXTRAS names, each may be absent; see parity.mutate.run and parity.explain.finding.
+    extras: what EXTRAS names, each may be absent; see parity.faults.mutate.run and parity.explain.finding.
     """
     rows: list[Row]
     attestation: dict

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from parity import check, mutate
+from parity import check
+from parity.faults import mutate
 from parity.cases import find
 from parity.faults import FAULTS, Fault
 from parity.result import Row, failure

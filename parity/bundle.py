@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from jittwin.errors import UserError, did_you_mean
 from parity.case import Case, arrays_for, is_training, load, prepared
 from parity.levels.trace import ROOT, Tape, host
-from parity.side import Arrays, Side, group, grouped
+from parity.workers.side import Arrays, Side, group, grouped
 
 SCRIPT = '''"""{title}, in both twins.
 
@@ -24,8 +24,8 @@ Exits with 1 while the twins disagree. The layer and its case are in case.json.
 import argparse, json, sys
 from pathlib import Path
 from safetensors.numpy import load_file
-from parity.oracle import Twins
-from parity.side import grouped
+from parity.workers.oracle import Twins
+from parity.workers.side import grouped
 
 parser, here = argparse.ArgumentParser(), Path(__file__).parent
 parser.add_argument("--twin")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from jittwin.draws import Draws
-from parity.side import Arrays, Side, group, grouped
-from parity.worker import resolve
+from parity.workers.side import Arrays, Side, group, grouped
+from parity.workers.worker import resolve
 
 Shapes = Mapping[str, tuple[int, ...]]
 

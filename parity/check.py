@@ -15,11 +15,11 @@ from pathlib import Path
 from jittwin.errors import UserError, choose_from
 from parity.case import Case
 from parity.levels.environment import attested
-from parity.oracle import Twins
 from parity.pair import resolved
 from parity.report.report import of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row, failure
-from parity.worker import WorkerError, resolve
+from parity.workers.oracle import Twins
+from parity.workers.worker import WorkerError, resolve
 
 # A check is called with (case, size, mode, twins) and returns rows. A level whose module says ONCE = True
 # does not depend on the mode and runs in the first one. L0 belongs to no case: it is called with (twins).

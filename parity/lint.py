@@ -2,7 +2,7 @@
 catalogue of Jittor's differences, looked for in a module as it stands."""
 from collections.abc import Iterator
 
-from parity.side import Side
+from parity.workers.side import Side
 
 
 def lint(side: Side, module) -> list[str]:

@@ -8,9 +8,9 @@ from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
 from parity.align import explain_differences, renamed, translated
 from parity.case import Case
-from parity.oracle import Twins
 from parity.sites import injected
-from parity.worker import resolve
+from parity.workers.oracle import Twins
+from parity.workers.worker import resolve
 
 LEVELS = ("L1", "L3", "L4")
 

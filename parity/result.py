@@ -3,7 +3,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from parity.compare import Verdict
+from parity.workers.compare import Verdict
 
 LEVELS = {
     "L0": "environment", "L1": "structure and conversion", "L2": "operators", "L3": "forward",

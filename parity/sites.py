@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jittwin.draws import Draws
-from parity.side import Side
+from parity.workers.side import Side
 
 SEED = 17
 ELEMENTS, CHANNELS = ("Dropout",), ("Dropout1d", "Dropout2d", "Dropout3d")

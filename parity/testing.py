@@ -16,11 +16,11 @@ from parity.check import CHECKS, Step, perform
 from parity.explain.finding import Finding, Recorder
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
-from parity.oracle import Twins
 from parity.pair import Pair
 from parity.report.report import explained, short, title
 from parity.result import Row
-from parity.worker import WorkerError
+from parity.workers.oracle import Twins
+from parity.workers.worker import WorkerError
 
 SHOWN = 5      # tensors in a message
 

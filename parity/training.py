@@ -16,7 +16,8 @@ import numpy as np
 from jittwin.engine.trainer import Trainer
 from jittwin.tasks import load_task
 from parity.case import Case, load
-from parity.side import Arrays, Side, group, grouped
+from parity.workers.side import Arrays, Side, group, grouped
+
 
 class Training(Case):
     """One task with a schedule so short that every kind of epoch comes up within a few steps.

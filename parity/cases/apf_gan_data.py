@@ -16,7 +16,7 @@ from jittwin.draws import Draws
 from jittwin.generate import Sampler
 from parity.case import Case
 from parity.cases.apf_gan import ApfGan, label_maps
-from parity.side import group
+from parity.workers.side import group
 
 WIDTH, HEIGHT, SIDE = 88, 72, 64      # of the scenes and of the square crop, pixels
 SCENES = 6

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from jittwin.errors import UserError, choose_from
 from parity import check
 from parity.explain.search import Failure, Suspect, search
-from parity.oracle import DRAWS, Twins
-from parity.worker import WorkerError
+from parity.workers.oracle import DRAWS, Twins
+from parity.workers.worker import WorkerError
 
 LEVELS = ("L2", "L3", "L4", "L5")   # where the numbers of a model are compared; from L6 on whole programs are
 SHOWN = 3                           # suspects per failure

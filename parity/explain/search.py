@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
-from parity.compare import DRAWS, Comparison, Verdict
 from parity.fingerprints import FINGERPRINTS, applied
 from parity.fingerprints.patch import concerns, listening
-from parity.oracle import compute, widened
 from parity.result import severity
-from parity.side import Arrays, Side, group, grouped
-from parity.worker import WorkerError
+from parity.workers.compare import DRAWS, Comparison, Verdict
+from parity.workers.oracle import compute, widened
+from parity.workers.side import Arrays, Side, group, grouped
+from parity.workers.worker import WorkerError
 
 CONFIRMED = 3           # how many of the cheap search's best are measured with noise of their own
 TOGETHER = 3            # how many differences one failure may be explained by
@@ -143,7 +143,7 @@ def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
 def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -> Suspect:
     """Measured as everything is: truth, own error and noise of PyTorch under the fingerprints."""
     try:
-        arrays, measured = twins.torch.call("parity.oracle:measure", failure.arrays, function=failure.function,
+        arrays, measured = twins.torch.call("parity.workers.oracle:measure", failure.arrays, function=failure.function,
                                             arguments=failure.arguments, draws=DRAWS, variant="+".join(ids))
     except WorkerError:         # it computes in float64 only
         return estimated(failure, ids, remaining)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jittwin.backend import PACKAGES
-from parity.worker import ROOT
+from parity.workers.worker import ROOT
 
 PACKAGE = ROOT / PACKAGES["jittor"]
 

@@ -16,10 +16,10 @@ from jittwin.errors import UserError
 from parity import check
 from parity.faults import FAULTS, Fault, broken_copy, find
 from parity.levels.environment import attested
-from parity.oracle import Twins
 from parity.report.report import Report, of_rows, output_arguments, outputs, terminal, write
 from parity.result import LEVELS, Row
-from parity.worker import Worker
+from parity.workers.oracle import Twins
+from parity.workers.worker import Worker
 
 ENOUGH = 0.95                  # kill rate
 REASON = 300                   # characters kept of why a row failed

@@ -3,10 +3,10 @@ import numpy as np
 
 from jittwin.draws import Draws
 from parity.case import Case, arrays_for, load, prepared
-from parity.compare import Verdict
-from parity.oracle import Twins
 from parity.result import Row, row
-from parity.side import Arrays, Side, group
+from parity.workers.compare import Verdict
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays, Side, group
 
 DIRECTIONS = 2
 SETS = 3      # of weights: a fault shows with any, a flipped ReLU sign with these weights only

@@ -16,8 +16,8 @@ import numpy as np
 from jittwin.errors import UserError
 from parity.case import load, prepared
 from parity.levels.ops import OPS, Op
-from parity.side import Arrays, Side
 from parity.sites import is_site
+from parity.workers.side import Arrays, Side
 
 # Attributes of layers that only say how large they are or where they stand, or change while they run.
 SIZES = {"in_features", "out_features", "in_channels", "out_channels", "num_features", "num_embeddings",

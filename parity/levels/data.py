@@ -3,10 +3,10 @@ number of threads and the position a run is resumed at; the same draws augment t
 import numpy as np
 
 from parity.case import Case, arrays_for, load, prepared
-from parity.compare import Verdict, equal, near
-from parity.oracle import Twins
 from parity.result import Row, failure, row
-from parity.side import Arrays, Side, group
+from parity.workers.compare import Verdict, equal, near
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays, Side, group
 
 ULPS = 1       # what scaling a picture to [-1, 1] may cost
 

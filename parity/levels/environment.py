@@ -21,12 +21,12 @@ import numpy as np
 
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
-from parity.compare import Verdict, equal
-from parity.oracle import Twins
 from parity.report.report import output_arguments, outputs
 from parity.result import Row, finite, row
-from parity.side import Arrays, Side, global_generators
-from parity.worker import WorkerError
+from parity.workers.compare import Verdict, equal
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays, Side, global_generators
+from parity.workers.worker import WorkerError
 
 FOREIGN = {"jittor": ("torch", "transformers"), "torch": ("jittor",)}
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",

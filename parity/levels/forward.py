@@ -6,11 +6,11 @@ The free pass shows how error grows through the depth and where it first leaves 
 import numpy as np
 
 from parity.case import Case, arrays_for
-from parity.compare import Comparison, Verdict, is_discrete, rms
 from parity.levels.trace import ROOT
-from parity.oracle import Twins
 from parity.result import Row, row, severity
-from parity.side import grouped
+from parity.workers.compare import Comparison, Verdict, is_discrete, rms
+from parity.workers.oracle import Twins
+from parity.workers.side import grouped
 
 FULL_DRAWS = 2        # perturbations at the published size
 MAP_SIDE = 64         # points of an error map along either side, at most

@@ -6,10 +6,10 @@ to it decides: such a flip is excused, counted and reported. The float64 oracle 
 import numpy as np
 
 from parity.case import Case, arrays_for, load
-from parity.compare import Verdict, equal, near, rms
-from parity.oracle import Comparison, Twins
 from parity.result import Row, row
-from parity.side import Arrays, Side
+from parity.workers.compare import Verdict, equal, near, rms
+from parity.workers.oracle import Comparison, Twins
+from parity.workers.side import Arrays, Side
 
 ULPS = 2
 EXACT = "exact "      # "exact <name>": real numbers with a network's error; <name>, if there, is their whole part

@@ -6,13 +6,13 @@ against PyTorch in float64. No element may be far off, so gradients are held to 
 import numpy as np
 
 from parity.case import Case, arrays_for
-from parity.compare import VACUOUS, Comparison, Verdict, equal
 from parity.levels.calls import distinct, is_within, operator, title
 from parity.levels.ops import OPS
 from parity.levels.probes import inputs
-from parity.oracle import Twins
 from parity.result import Row, failure, row
-from parity.side import Arrays
+from parity.workers.compare import VACUOUS, Comparison, Verdict, equal
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays
 
 ONCE = True     # a call is probed once, whichever modes it occurs in
 

@@ -11,8 +11,8 @@ from parity.case import is_training, load
 from parity.levels.backward import projected
 from parity.levels.calls import decode, is_within, operator, tensors_in
 from parity.pair import named
-from parity.side import Arrays, Side, group
 from parity.sites import injected
+from parity.workers.side import Arrays, Side, group
 
 # Probes whose values come from a palette: moving a palette by one unit in the last place keeps ties ties.
 PALETTES = {"ties": (-1.0, 0.0, 1.0), "zeros": (0.0,), "extremes": (-100.0, -30.0, 0.5, 30.0, 100.0)}

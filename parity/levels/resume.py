@@ -14,13 +14,13 @@ from jittwin import config as settings
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands.train import train
 from parity.case import load
-from parity.compare import Verdict, equal
 from parity.levels.trajectory import changes, judged
 from parity.levels.update import missing
-from parity.oracle import Comparison, Twins
 from parity.result import Row, row
-from parity.side import Arrays, Side, group, grouped
 from parity.training import Outcome, Training, trainer
+from parity.workers.compare import Verdict, equal
+from parity.workers.oracle import Comparison, Twins
+from parity.workers.side import Arrays, Side, group, grouped
 
 DIRECTIONS = (("torch", "jittor"), ("jittor", "torch"))
 UNSAVED = ("rates", "still", "update frozen weights")     # beginnings of what a checkpoint and a log do not tell
@@ -77,7 +77,7 @@ class Truth:
         added, found = twins.torch.call("parity.levels.trajectory:still", before.arrays, **arguments)
         self.before, self.still, self.parameters = {**added, **before.arrays}, found["names"], found["parameters"]
         truth, self.measured = twins.torch.call(
-            "parity.oracle:measure", before.arrays, function="parity.levels.trajectory:step",
+            "parity.workers.oracle:measure", before.arrays, function="parity.levels.trajectory:step",
             arguments={**arguments, "still": self.still})
         self.truth = group(truth, "truth")
 

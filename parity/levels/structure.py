@@ -15,11 +15,11 @@ from jittwin.weights import fingerprint, read_weights, write_weights
 from jittwin.weights.state import changes
 from parity.align import explain_differences
 from parity.case import Case, load
-from parity.compare import Verdict
 from parity.lint import lint
-from parity.oracle import Twins
 from parity.result import Row, failure, row
-from parity.side import Arrays, Side
+from parity.workers.compare import Verdict
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays, Side
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
 HOPS = ("torch", "jittor", "torch", "jittor")     # torch -> jittor -> torch, and jittor -> torch -> jittor

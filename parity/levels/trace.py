@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.case import is_training, load, prepared
-from parity.side import Arrays, Side, group, grouped
+from parity.workers.side import Arrays, Side, group, grouped
 
 ROOT = "(model)"      # how the model itself, whose path is empty, is called in reports
 

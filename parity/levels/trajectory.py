@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from jittwin.draws import Draws
-from parity import compare
-from parity.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_update, rms
-from parity.oracle import Comparison, Twins, widened
 from parity.result import Row, row
-from parity.side import Arrays, Side
 from parity.training import Outcome, Training, train
+from parity.workers import compare
+from parity.workers.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_update, rms
+from parity.workers.oracle import Comparison, Twins, widened
+from parity.workers.side import Arrays, Side
 
 NEAR = 1e-3          # float32 PyTorch's distance from the truth, of the update's norm, up to which a free run counts
 FREE_STEPS = 6

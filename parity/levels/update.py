@@ -10,11 +10,11 @@ import numpy as np
 
 from jittwin.draws import Draws
 from parity.case import Case, arrays_for, load
-from parity.compare import FACTORS, Verdict, equal, masks_differ
-from parity.oracle import Twins
 from parity.result import Row, row
-from parity.side import Arrays, Side, group, grouped
 from parity.training import Optimizers
+from parity.workers.compare import FACTORS, Verdict, equal, masks_differ
+from parity.workers.oracle import Twins
+from parity.workers.side import Arrays, Side, group, grouped
 
 ONCE = True          # an optimizer does not know the model's mode
 STEPS = 4

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
-from parity.compare import DRAWS, FACTORS
 from parity.result import LEVELS, Row, finite
+from parity.workers.compare import DRAWS, FACTORS
 
 NUMBERS = ("error", "noise", "ratio")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like

@@ -5,9 +5,9 @@ as its fingerprint changes it.
 """
 import numpy as np
 
-from parity.side import Arrays, Side
 from parity.specimens import layers, losses, numeric, ports, ties, training
 from parity.specimens.record import SPECIMENS, Specimen
+from parity.workers.side import Arrays, Side
 
 __all__ = ["SPECIMENS", "Specimen", "layers", "losses", "numeric", "ports", "run", "ties", "training"]
 

@@ -18,7 +18,7 @@ from parity.report.report import markdown
 from parity.report.report import page
 from parity.report.report import report
 from parity.report.report import terminal
-from parity.compare import Verdict
+from parity.workers.compare import Verdict
 from parity.result import Row, failure, row
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 import pytest
 
 from parity.faults.fault import Fault, broken_copy
-from parity.oracle import Twins
+from parity.workers.oracle import Twins
 
 collect_ignore = ["example"]        # test_example runs it elsewhere
 

@@ -7,7 +7,7 @@ from jittwin.tasks.aesthetic import rate_factor
 from parity import check
 from parity.cases import find
 from parity.cases.aesthetic import CONFIG, AestheticTraining
-from parity.compare import Comparison
+from parity.workers.compare import Comparison
 from parity.levels import forward, resume, trajectory
 from parity.training import Outcome
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from parity.levels import environment as attest
-from parity.oracle import Twins
-from parity.worker import ROOT
+from parity.workers.oracle import Twins
+from parity.workers.worker import ROOT
 
 # What a careless port of the boot module would do, all at once: seed the generators, import the other
 # framework, and let Jittor narrow 64-bit arrays.

@@ -7,7 +7,7 @@ import pytest
 from jittwin.models.apf_gan import stage
 from parity.cases import find
 from parity.cases.apf_gan import GROWN, epoch_of
-from parity.compare import NOTHING, Verdict, rms
+from parity.workers.compare import NOTHING, Verdict, rms
 from parity.levels import backward
 
 OBJECTIVE = find("apf_gan.objective")

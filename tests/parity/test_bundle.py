@@ -11,7 +11,7 @@ from jittwin.errors import UserError
 from parity import Pair
 from parity.bundle import write
 from parity.cases import find
-from parity.worker import ROOT
+from parity.workers.worker import ROOT
 from tests.parity.test_forward import broken
 from tests.parity.test_pair import HARD
 from tests.parity.traced import Small

@@ -12,11 +12,11 @@ from jittwin.errors import UserError
 from parity import check
 from parity.case import Case
 from parity.cases import find as find_case
-from parity.compare import Verdict
+from parity.workers.compare import Verdict
 from parity.explain.finding import Explanation, Finding
 from parity.faults import broken_copy, find
 from parity.result import LEVELS, failure, row
-from parity.worker import ROOT
+from parity.workers.worker import ROOT
 
 MODEL = "apf_gan.encoder"
 LEVEL = ("--level", "L4")

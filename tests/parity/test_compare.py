@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.compare import VACUOUS, Comparison, equal, error, judge, near, perturb
+from parity.workers.compare import VACUOUS, Comparison, equal, error, judge, near, perturb
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.standard_normal(1000)

@@ -8,7 +8,7 @@ from PIL import Image
 from parity.cases import find
 from parity.cases.apf_gan_data import encoded
 from parity.levels import data, metrics
-from parity.oracle import Comparison
+from parity.workers.oracle import Comparison
 
 DATA = find("apf_gan.data")
 

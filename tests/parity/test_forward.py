@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from parity.cases import find
-from parity.compare import judge_discrete
+from parity.workers.compare import judge_discrete
 from parity.faults.fault import Fault, broken_copy
 from parity.levels.forward import check, error_map
-from parity.oracle import Twins
+from parity.workers.oracle import Twins
 from tests.parity.traced import Small
 
 pytestmark = pytest.mark.parity

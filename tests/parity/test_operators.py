@@ -6,7 +6,7 @@ import pytest
 
 from parity.levels import ops
 from parity.levels.calls import decode, distinct, encode, title
-from parity.compare import Comparison, Verdict
+from parity.workers.compare import Comparison, Verdict
 from parity.levels.operators import check, decided, verdicts
 from parity.levels.ops import OPS, Functions
 from parity.pair import Pair

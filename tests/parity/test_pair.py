@@ -9,7 +9,7 @@ from parity import Pair, parity_case
 from parity.case import load
 from parity.check import Step, explain_failures, perform, select
 from parity.testing import import_paths, misfit, prove
-from parity.worker import Worker
+from parity.workers.worker import Worker
 
 HERE = "tests.parity.pair_modules"
 HARD = {"torch": f"{HERE}:torch_module", "jittor": f"{HERE}:jittor_module",

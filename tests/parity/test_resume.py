@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from parity.compare import equal
+from parity.workers.compare import equal
 from parity.levels import resume
 from parity.training import ApfGanTraining
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from parity.case import arrays_for
-from parity.side import group, grouped
+from parity.workers.side import group, grouped
 from tests.parity.traced import Small
 
 pytestmark = pytest.mark.parity

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from parity.oracle import Twins
-from parity.worker import Worker, WorkerError
+from parity.workers.oracle import Twins
+from parity.workers.worker import Worker, WorkerError
 
 PROBES = "tests.parity.worker_probes"
 

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from jittwin.errors import UserError
-from parity.side import Arrays, Side
+from parity.workers.side import Arrays, Side
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 60         # of which the trace of a crash may take half
@@ -48,7 +48,7 @@ class Worker:
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
         # -P: or the current folder would come before all of these, and its own twin before the other copy.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from parity.worker import serve; serve()", name], env=environment,
+            [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 import numpy as np
 
 from jittwin.weights import fingerprint
-from parity.compare import DRAWS, Comparison, is_discrete, named_error, perturb
-from parity.side import Arrays, Side, group, grouped
-from parity.worker import Worker, resolve
+from parity.workers.compare import DRAWS, Comparison, is_discrete, named_error, perturb
+from parity.workers.side import Arrays, Side, group, grouped
+from parity.workers.worker import Worker, resolve
 
 
 def widened(arrays: Arrays) -> Arrays:
@@ -102,7 +102,7 @@ class Twins:
         jittor.start(function, arrays, **arguments)
         if key not in self.known:
             torch = self.torch
-            torch.start("parity.oracle:measure", arrays, function=function, arguments=arguments,
+            torch.start("parity.workers.oracle:measure", arrays, function=function, arguments=arguments,
                         draws=draws, variant=variant)
             self.known[key] = torch.finish()
         truth, measured = self.known[key] if keep else self.known.pop(key)

@@ -12,13 +12,13 @@ import pytest
 
 from jittwin.errors import UserError, choose_from
 from parity.case import Case
-from parity.check import CHECKS, Step, perform
 from parity.explain.finding import Finding, Recorder
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
 from parity.pair import Pair
 from parity.report.report import explained, short, title
 from parity.result import Row
+from parity.runner import CHECKS, Step, perform
 from parity.workers.oracle import Twins
 from parity.workers.worker import WorkerError
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from jittwin.errors import UserError, choose_from
-from parity import check
+from parity import runner as check
 from parity.explain.search import Failure, Suspect, search
 from parity.workers.oracle import DRAWS, Twins
 from parity.workers.worker import WorkerError
@@ -115,7 +115,7 @@ def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = Non
         progress: Callable[[Finding], None] | None = None) -> Explanation:
     """Check models and explain what fails.
 
-    names, twin, twins: as in parity.check.run. levels: LEVELS by default. progress: called with every finding.
+    names, twin, twins: as in parity.runner.run. levels: LEVELS by default. progress: called with every finding.
     """
     if twins is None:
         with Twins(twin) as twins:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jittwin.errors import UserError
-from parity import check
+from parity import runner as check
 from parity.faults import FAULTS, Fault, broken_copy, find
 from parity.levels.environment import attested
 from parity.report.report import Report, of_rows, output_arguments, outputs, terminal, write

@@ -106,7 +106,7 @@ def told(r: Row) -> str:
 class Live:
     """Tells of every finished step: a bar on a terminal, a line per row on anything else.
 
-    Call it as `progress` of parity.check.run, inside a `with` block.
+    Call it as `progress` of parity.runner.run, inside a `with` block.
     """
 
     def __init__(self, steps: list):

@@ -4,7 +4,7 @@ import pytest
 
 from jittwin.tasks import load_task
 from jittwin.tasks.aesthetic import rate_factor
-from parity import check
+from parity import runner as check
 from parity.cases import find
 from parity.cases.aesthetic import CONFIG, AestheticTraining
 from parity.workers.compare import Comparison

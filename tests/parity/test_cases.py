@@ -9,7 +9,7 @@ from jittwin.models.catalog import MODELS, Record
 from parity.case import load
 from parity.cases import CASES, find
 from parity.cases.apf_gan import GROWN, epoch_of
-from parity.check import CHECKS, plan
+from parity.runner import CHECKS, plan
 
 
 def without_case(models) -> list[str]:

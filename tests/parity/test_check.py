@@ -1,7 +1,7 @@
 """The proof itself: every case of this project passes every level of the CI tier, step by step."""
 import pytest
 
-from parity.check import perform, plan
+from parity.runner import perform, plan
 
 
 @pytest.mark.parametrize("step", plan(tier="ci"), ids=lambda step: f"{step.model} {step.level} {step.mode}".strip())

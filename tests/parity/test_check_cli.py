@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from jittwin.errors import UserError
-from parity import check
+from parity import runner as check
 from parity.case import Case
 from parity.cases import find as find_case
 from parity.workers.compare import Verdict

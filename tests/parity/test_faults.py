@@ -6,7 +6,7 @@ import pytest
 
 from jittwin.errors import UserError
 from parity.cases import CASES
-from parity.check import ENVIRONMENT
+from parity.runner import ENVIRONMENT
 from parity.faults import FAULTS, Fault, broken_copy, find, source
 from parity.faults.fault import PACKAGE
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from parity import check
+from parity import runner as check
 from parity.faults import mutate
 from parity.cases import find
 from parity.faults import FAULTS, Fault

@@ -7,7 +7,7 @@ import pytest
 from jittwin.errors import UserError
 from parity import Pair, parity_case
 from parity.case import load
-from parity.check import Step, explain_failures, perform, select
+from parity.runner import Step, explain_failures, perform, select
 from parity.testing import import_paths, misfit, prove
 from parity.workers.worker import Worker
 

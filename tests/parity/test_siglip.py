@@ -1,7 +1,7 @@
 """The SigLIP tower: its case passes, and slips of a port are found, and named where they are."""
 import pytest
 
-from parity import check
+from parity import runner as check
 from parity.cases import find
 from parity.cases.siglip import FULL, tower_weights
 from parity.levels import forward

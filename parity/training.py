@@ -169,10 +169,10 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
             return {f"{stem}/{name}": a for stem, network in self.modules.items()
                     for name, a in self.backend.state_numpy(network).items()}
 
-        def train_step(self, batch, clock):
+        def train_step(self, batch, context):
             if self.begun is None:
                 self.begun = self.weights()
-            return super().train_step(batch, clock)
+            return super().train_step(batch, context)
 
         def epoch_saved(self, name, state):
             """Its files are made from those of a checkpoint, which there is none of."""

@@ -5,11 +5,11 @@ from pathlib import Path
 from jittwin import config as settings
 from jittwin.backend import DEVICES, PACKAGES, load_backend, usable_device
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.engine.trainer import Foreign, Trainer, config_hash
+from jittwin.engine.trainer import OtherCheckpoint, Trainer, config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import TASKS, load_task
 
-FOREIGN = ".pth"    # the suffix of other programs' checkpoints
+OTHER_SUFFIX = ".pth"    # of a checkpoint of another program
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +45,9 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     checkpoints = Checkpoints(folder)
     checkpoints.clean()
-    foreign = None
-    if continue_from and continue_from.endswith(FOREIGN):
-        continue_from, foreign = read_foreign(module, continue_from, checkpoints)
+    other = None
+    if continue_from and continue_from.endswith(OTHER_SUFFIX):
+        continue_from, other = read_other(module, continue_from, checkpoints)
     start = starting_point(checkpoints, resume, continue_from)
     remembered = checkpoints.state(start) if start else {}
     if remembered and remembered["task"] != task_name:
@@ -68,14 +68,14 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     task = module.Task(config, backend, data, folder)
     info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
     trainer = Trainer(task, backend, config, folder, info)
-    return trainer.train(trainer.adopt(foreign) if foreign else start)
+    return trainer.train(trainer.adopt(other) if other else start)
 
 
-def read_foreign(module, path: str, checkpoints: Checkpoints) -> tuple[str | None, Foreign | None]:
+def read_other(module, path: str, checkpoints: Checkpoints) -> tuple[str | None, OtherCheckpoint | None]:
     """(epoch to continue from, None) for a file that the run itself wrote beside that checkpoint, else (None, file)."""
-    if not hasattr(module, "read_foreign"):
+    if not hasattr(module, "read_other"):
         raise UserError(f"--continue {path}: this task reads no checkpoints of other programs: name an epoch")
-    found = module.read_foreign(path)
+    found = module.read_other(path)
     if Path(path).resolve().parent == checkpoints.run.resolve() and str(found.epoch) in checkpoints.names():
         return str(found.epoch), None
     return None, found

@@ -58,7 +58,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Clock:
+class StepContext:
     """Where training stands when a batch is handed to the task."""
 
     epoch: int                       # from 1, over the whole run
@@ -103,10 +103,10 @@ class Task(Protocol):
         checkpoint before the weights are loaded, so that the modules have the checkpoint's keys.
         """
 
-    def train_step(self, batch: dict, clock: Clock) -> dict[str, Any]:
+    def train_step(self, batch: dict, context: StepContext) -> dict[str, Any]:
         """Train on one batch; returns the loss terms as scalar tensors, read back only when logged."""
 
-    def sample(self, clock: Clock) -> np.ndarray | None:
+    def sample(self, context: StepContext) -> np.ndarray | None:
         """A uint8 (H, W, 3) picture grid, or None. Must leave weights and statistics as they were."""
 
     def checkpoint_metadata(self) -> dict:
@@ -118,7 +118,7 @@ class Task(Protocol):
     best: dict[str, str]             # measures that a best checkpoint is kept by, "lower" or "higher" is better
     notes: tuple[str, ...]           # lines about the data and settings, shown when training starts
 
-    def evaluate(self, clock: Clock) -> dict[str, float]:
+    def evaluate(self, context: StepContext) -> dict[str, float]:
         """Measures of a finished epoch, taken before its checkpoint is written; nan where undefined.
 
         Must leave weights and statistics as they were.
@@ -142,7 +142,7 @@ class Plain:
     best: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
-    def evaluate(self, clock: Clock) -> dict[str, float]:
+    def evaluate(self, context: StepContext) -> dict[str, float]:
         return {}
 
     def inputs(self) -> dict[str, str]:

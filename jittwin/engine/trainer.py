@@ -22,14 +22,14 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.draws import Draws
 from jittwin.engine.ema import Ema
 from jittwin.engine.logbook import Logbook
-from jittwin.engine.task import Clock, Loader, Phase, RunConfig, Task
+from jittwin.engine.task import Loader, Phase, RunConfig, StepContext, Task
 from jittwin.errors import UserError
 
 INTERRUPTED = 128 + signal.SIGINT
 
 
 @dataclass(frozen=True)
-class Foreign:
+class OtherCheckpoint:
     """A finished epoch of another program's run."""
 
     source: Path
@@ -136,8 +136,8 @@ class Trainer:
         for part in range(count):
             draws = Draws(self.config.seed, at.epoch, at.step * whole + part)
             self.backend.seed(draws.device_seed())
-            clock = Clock(at.epoch, at.step, at.global_step, draws, part + 1 < count, 1 / whole)
-            terms.append(self.task.train_step(next(batches), clock))
+            context = StepContext(at.epoch, at.step, at.global_step, draws, part + 1 < count, 1 / whole)
+            terms.append(self.task.train_step(next(batches), context))
         at.step += 1
         at.global_step += 1
         if self.config.ema:
@@ -160,7 +160,7 @@ class Trainer:
             log.losses(self.phase.name, at.epoch, at.global_step - 1, values)
         name = str(at.epoch) if epoch_done else f"{at.epoch}.{at.step}"
         if due(at.global_step, config.sample_every) or (not config.sample_every and save_epoch):
-            picture = self.task.sample(self.clock())
+            picture = self.task.sample(self.context())
             if picture is not None:
                 log.picture(name, picture, at.global_step)
         if save:
@@ -183,7 +183,7 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float | None]:
         """The task's measures of the epoch just finished; None where one is undefined."""
-        measures = self.task.evaluate(self.clock())
+        measures = self.task.evaluate(self.context())
         return {key: float(value) if math.isfinite(value) else None for key, value in measures.items()}
 
     def save(self, name: str, epoch_done: bool, log_position: int, measures: dict | None = None) -> None:
@@ -235,7 +235,7 @@ class Trainer:
         self.best = {key: best for key, best in state.get("best", {}).items() if best["checkpoint"] in kept}
         return {**state, "best": self.best}
 
-    def adopt(self, found: Foreign) -> str:
+    def adopt(self, found: OtherCheckpoint) -> str:
         """Make a checkpoint of this run from one of another program; returns its name. UserError: does not fit."""
         at = self.at
         for key, value in found.settings.items():
@@ -288,11 +288,11 @@ class Trainer:
             self.task.enter_phase(phase)
             self.phase = phase
 
-    def clock(self) -> Clock:
+    def context(self) -> StepContext:
         """For samples and scores, whose draws are the same throughout the run, so that pictures compare."""
         draws = Draws(self.config.seed)
         self.backend.seed(draws.device_seed())
-        return Clock(self.at.epoch, self.at.step, self.at.global_step, draws)
+        return StepContext(self.at.epoch, self.at.step, self.at.global_step, draws)
 
     def steps_per_epoch(self, loader: Loader) -> int:
         steps, left_over = divmod(len(loader), self.config.accumulation)

@@ -20,7 +20,7 @@ from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic.rated import SyntheticAva
 from jittwin.engine.schedule import Schedule, cosine, warmup
-from jittwin.engine.task import Clock, Phase, Plain, RunConfig
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import (
@@ -37,7 +37,7 @@ from jittwin.models.aesthetic import (
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
 from jittwin.models.siglip import Tower, random_tower, read_tower
-from jittwin.tasks.aesthetic_files import read_foreign, write_checkpoint  # noqa: F401 (the command reads through it)
+from jittwin.tasks.aesthetic_files import read_other, write_checkpoint  # noqa: F401 (the command reads through it)
 
 BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
         "srcc": "higher", "plcc": "higher", "accuracy": "higher"}
@@ -221,13 +221,13 @@ class Task(Plain):
     def begin_epoch(self, epoch: int) -> None:
         """Rates change by the step."""
 
-    def train_step(self, batch: dict, clock: Clock) -> dict:
-        backend, config, factor = self.backend, self.config, self.rate(clock.global_step)
+    def train_step(self, batch: dict, context: StepContext) -> dict:
+        backend, config, factor = self.backend, self.config, self.rate(context.global_step)
         optimizer = self.optimizers[STEM]
         backend.set_lr(optimizer, [config.lr * factor, config.head_lr * factor])
         terms = self.modules[STEM].loss(backend.asarray(batch["pixels"]), backend.asarray(batch["target"]),
                                         config.emd_r)
-        backend.step(optimizer, sum(terms.values()) * clock.share, config.clip, clock.accumulate)
+        backend.step(optimizer, sum(terms.values()) * context.share, config.clip, context.accumulate)
         return terms
 
     def predict(self, batches) -> tuple[np.ndarray, np.ndarray]:
@@ -242,7 +242,7 @@ class Task(Plain):
         backend.train_mode(module, True)
         return np.concatenate(predicted), np.concatenate(voted)
 
-    def evaluate(self, clock: Clock) -> dict[str, float]:
+    def evaluate(self, context: StepContext) -> dict[str, float]:
         """Of the held-out pictures, of the test set where there is a separate one, and the floor.
 
         floor_emd: what the mean distribution of the training pictures, predicted for every one, gets.
@@ -261,7 +261,7 @@ class Task(Plain):
         """Mean distribution of the training pictures, float64 (10,)."""
         return np.mean([self.training.target(index) for index in range(len(self.training))], 0, np.float64)
 
-    def sample(self, clock: Clock) -> np.ndarray:
+    def sample(self, context: StepContext) -> np.ndarray:
         """Held-out pictures with the mean of their votes and of the predicted distribution."""
         count = min(SAMPLES, len(self.held_out))
         fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]

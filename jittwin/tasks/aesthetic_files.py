@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.engine.trainer import Foreign
+from jittwin.engine.trainer import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, initial_trainables, trainable_keys
 from jittwin.models.lora import LAYER_NAMES, REFERENCE
@@ -93,7 +93,7 @@ def same_file(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_foreign(path) -> Foreign:
+def read_other(path) -> OtherCheckpoint:
     """A checkpoint_epoch_n.pth or checkpoint_latest.pth. UserError: missing, damaged, or another kind of file."""
     content = read_content(path)
     try:
@@ -107,7 +107,7 @@ def read_foreign(path) -> Foreign:
             for key, index in zip(keys, group["params"], strict=True):
                 moments |= read_moments(key, optimizer["state"].get(index))
         best = {"emd": content["best_emd"], "srcc": content.get("best_srcc")}
-        return Foreign(
+        return OtherCheckpoint(
             Path(path), epoch + 1, step,
             {"model": {key: np.asarray(array, np.float32) for key, array in weights.items()
                        if not key.startswith(DEAD)}}, {"model": moments},

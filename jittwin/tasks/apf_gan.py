@@ -20,7 +20,7 @@ from jittwin.data.pure import PureDictionary
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.engine.schedule import linear
-from jittwin.engine.task import Clock, Phase, Plain, RunConfig
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
@@ -266,20 +266,20 @@ class Task(Plain):
             return lambda index, shape: self.backend.randn(shape)
         return lambda index, shape: self.backend.asarray(draws.normal(f"seg_noise.{index}", shape))
 
-    def train_step(self, batch: dict, clock: Clock) -> dict:
+    def train_step(self, batch: dict, context: StepContext) -> dict:
         """One step of E and G, then one of D on a fresh fake."""
         backend, config, objective = self.backend, self.config, self.objective
         label, real = backend.asarray(batch["label"]), backend.asarray(batch["image"])
-        at = self.stage(clock.epoch)
+        at = self.stage(context.epoch)
         losses = {}
         for name, compute in (("G", objective.generator_losses), ("D", objective.discriminator_losses)):
-            draws = clock.draws.within(name)
+            draws = context.draws.within(name)
             terms = compute(label, real, at, draws, self.noise(draws))
-            backend.step(self.optimizers[name], sum(terms.values()) * clock.share, config.clip, clock.accumulate)
+            backend.step(self.optimizers[name], sum(terms.values()) * context.share, config.clip, context.accumulate)
             losses.update(terms)
         return losses
 
-    def sample(self, clock: Clock) -> np.ndarray:
+    def sample(self, context: StepContext) -> np.ndarray:
         """Rows of label | photograph | generated, at the size that training has grown to."""
         backend = self.backend
         fixed = [self.dataset.get(index, Draws(self.config.seed)) for index in self.sample_indices()]
@@ -287,13 +287,13 @@ class Task(Plain):
         for name in "EG":
             backend.train_mode(self.modules[name], False)
         with backend.no_grad():
-            fake = backend.numpy(self.objective.generate(label, self.stage(clock.epoch), self.noise(clock.draws)))
+            fake = backend.numpy(self.objective.generate(label, self.stage(context.epoch), self.noise(context.draws)))
         for name in "EG":
             backend.train_mode(self.modules[name], True)
         rows = [[imaging.colour_label(one["label"]), imaging.to_uint8(one["image"]),
                  imaging.resize_image(imaging.to_uint8(picture), one["label"].shape)]
                 for one, picture in zip(fixed, fake)]
-        return imaging.grid(rows, captions=["label map", "photograph", f"generated, epoch {clock.epoch}"])
+        return imaging.grid(rows, captions=["label map", "photograph", f"generated, epoch {context.epoch}"])
 
     def sample_indices(self) -> list[int]:
         """A few samples spread over the data set."""

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from jittwin import config as settings
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands import train
 from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic.rated import write_mini_ava
-from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
 from jittwin.metrics.ratings import quality_metrics
@@ -243,7 +243,7 @@ def test_the_whole_tower_has_the_indices_of_the_original():
 
 
 def test_a_checkpoint_comes_back(written):
-    found = files.read_foreign(written.path)
+    found = files.read_other(written.path)
     assert (found.epoch, found.global_step, found.settings) == (2, 14, {"lora_r": 4, "lora_alpha": 8.0})
     assert found.measures == {"emd": 0.25, "mse": 1.5, "mae": 1.0, "srcc": None, "plcc": 0.5}
     assert found.best == {"emd": 0.125} and found.inputs == {"tower": "0123abc"}
@@ -257,7 +257,7 @@ def test_a_parameter_without_moments_starts_anew(written):
     del content["optimizer_state_dict"]["state"][0]
     write_content(written.path, content)
     first = list(written.arrays)[0]
-    moments = files.read_foreign(written.path).optimizers["model"]
+    moments = files.read_other(written.path).optimizers["model"]
     assert moments[f"{first}/step"] == 0 and f"{first}/exp_avg" not in moments
 
 
@@ -281,7 +281,7 @@ def test_another_kind_of_file_is_refused_in_one_line(written, change):
     change(content)
     write_content(written.path, content)
     with pytest.raises(UserError, match="no checkpoint of the aesthetic training script") as error:
-        files.read_foreign(written.path)
+        files.read_other(written.path)
     assert "\n" not in str(error.value)
 
 
@@ -355,11 +355,11 @@ def test_resuming_is_automatic(trained):
 
 def test_a_file_of_the_run_itself_is_its_checkpoint(written):
     """`--continue RUN/checkpoint_epoch_2.pth` goes back to checkpoint 2; elsewhere the file is read."""
-    module = SimpleNamespace(read_foreign=files.read_foreign)
+    module = SimpleNamespace(read_other=files.read_other)
     checkpoints = Checkpoints(written.path.parent)
-    assert train.read_foreign(module, str(written.path), checkpoints)[0] is None
+    assert train.read_other(module, str(written.path), checkpoints)[0] is None
     checkpoints.save("2", [], json.loads("{}"), {})
-    assert train.read_foreign(module, str(written.path), checkpoints) == ("2", None)
-    assert train.read_foreign(module, str(written.path), Checkpoints(written.path.parent / "run"))[1].epoch == 2
+    assert train.read_other(module, str(written.path), checkpoints) == ("2", None)
+    assert train.read_other(module, str(written.path), Checkpoints(written.path.parent / "run"))[1].epoch == 2
     with pytest.raises(UserError, match="this task reads no checkpoints of other programs"):
-        train.read_foreign(SimpleNamespace(), "x.pth", checkpoints)
+        train.read_other(SimpleNamespace(), "x.pth", checkpoints)

@@ -14,7 +14,7 @@ import pytest
 import toy
 
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.engine.trainer import Foreign
+from jittwin.engine.trainer import OtherCheckpoint
 from jittwin.errors import UserError
 
 
@@ -142,8 +142,8 @@ def test_left_over_batches_make_a_weaker_step_where_the_task_wants_it(tmp_path):
 
     shares, whole = [], run(tmp_path / "a")
     original = whole.task.train_step
-    whole.task.train_step = lambda batch, clock: (shares.append((clock.accumulate, clock.share)),
-                                                  original(batch, clock))[1]
+    whole.task.train_step = lambda batch, context: (shares.append((context.accumulate, context.share)),
+                                                    original(batch, context))[1]
     whole.train()
     assert shares[:5] == [(True, 0.5), (False, 0.5), (True, 0.5), (False, 0.5), (False, 0.5)]
     assert Checkpoints(tmp_path / "a").state("6")["global_step"] == 18
@@ -220,8 +220,8 @@ def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
     checkpoints = Checkpoints(whole)
     optimizer = {key.removeprefix("W/"): value for key, value in checkpoints.weights("2", "optimizer").items()}
     state = checkpoints.state("2")
-    found = Foreign(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
-                    state["measures"], {"error": state["measures"]["error"], "size": 99.0}, {"lr": 0.05}, {})
+    found = OtherCheckpoint(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
+                            state["measures"], {"error": state["measures"]["error"], "size": 99.0}, {"lr": 0.05}, {})
     name = toy.trainer(tmp_path, "ema=0").adopt(found)
     assert name == "2" and Checkpoints(tmp_path).records() == {
         "error": {"checkpoint": "2", "score": state["measures"]["error"]}, "size": {"checkpoint": None, "score": 99.0}}
@@ -264,10 +264,10 @@ def test_sigint_saves_and_ends_with_130(whole, tmp_path):
     trainer = toy.trainer(tmp_path)
     original, count = trainer.task.train_step, itertools.count(1)
 
-    def interrupted_at_eight(batch, clock):
+    def interrupted_at_eight(batch, context):
         if next(count) == 8:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(batch, clock)
+        return original(batch, context)
 
     trainer.task.train_step = interrupted_at_eight
     before = signal.getsignal(signal.SIGINT)

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 
 from jittwin import config as settings
+from jittwin.checkpoints.store import Checkpoints
 from jittwin.draws import Draws
 from jittwin.engine import schedule
-from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.task import Phase, Plain, RunConfig
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
@@ -129,22 +129,22 @@ class Task(Plain):
         for optimizer in self.optimizers.values():
             self.backend.set_lr(optimizer, self.config.lr * self.decay(epoch))
 
-    def train_step(self, batch, clock):
+    def train_step(self, batch, context):
         x, y = batch["x"], batch["y"]
-        noise = self.backend.rng.standard_normal(len(x), np.float32) + clock.draws.normal("y", len(x))
+        noise = self.backend.rng.standard_normal(len(x), np.float32) + context.draws.normal("y", len(x))
         bias = self.modules["B"]["b"] if "B" in self.modules else 0
         error = x @ self.modules["W"]["w"] + bias - y + 0.01 * noise
         gradients = {"W": {"w": 2 * x.T @ error / len(x)}, "B": {"b": 2 * error.mean(keepdims=True)}}
         for name, optimizer in self.optimizers.items():
-            loss = {key: clock.share * gradient for key, gradient in gradients[name].items()}
-            self.backend.step(optimizer, loss, accumulate=clock.accumulate)
-        poisoned = 0 <= self.config.poison_step <= clock.global_step
+            loss = {key: context.share * gradient for key, gradient in gradients[name].items()}
+            self.backend.step(optimizer, loss, accumulate=context.accumulate)
+        poisoned = 0 <= self.config.poison_step <= context.global_step
         return {"mse": np.float32(np.nan) if poisoned else (error ** 2).mean()}
 
-    def sample(self, clock):
+    def sample(self, context):
         return np.full((4, 6, 3), min(255, int(np.abs(self.modules["W"]["w"]).sum() * 20)), np.uint8)
 
-    def evaluate(self, clock):
+    def evaluate(self, context):
         w = self.modules["W"]["w"]
         return {"error": np.abs(w - [1, -2, 3]).max(), "size": np.abs(w).sum(), "nothing": np.nan}
 

@@ -100,7 +100,7 @@ def test_we_go_on_from_the_original_checkpoint(ours, tmp_path, dtype):
     torch.save({"epoch": 0, "global_step": 3, "model_state_dict": state, "optimizer_state_dict": moments,
                 "scheduler_state_dict": schedule.state_dict(), "best_emd": np.float64(0.5), "metrics": {"emd": np.float32(0.5)},
                 "train_config": {"lora_r": 4, "lora_alpha": 8}}, tmp_path / "checkpoint_epoch_1.pth")
-    found = files.read_foreign(Path(tmp_path / "checkpoint_epoch_1.pth"))
+    found = files.read_other(Path(tmp_path / "checkpoint_epoch_1.pth"))
     assert (found.epoch, found.global_step, found.best) == (1, 3, {"emd": 0.5})
     backend.load_optimizer_state(optimizer, found.optimizers["model"])
     with torch.no_grad():

@@ -4,7 +4,8 @@ For a port of your own: `from parity import Pair, parity_case`.
 """
 import importlib
 
-EXPORTS = {"Case": "parity.case", "Pair": "parity.pair", "Twins": "parity.workers.oracle", "parity_case": "parity.testing"}
+EXPORTS = {"Case": "parity.case", "Pair": "parity.pair", "Twins": "parity.workers.oracle",
+           "parity_case": "parity.testing"}
 __all__ = list(EXPORTS)
 
 

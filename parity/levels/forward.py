@@ -25,7 +25,8 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     passes, verdicts, culprits = {"": free}, {"": judged(free)}, []
     if size != "full":
         known, _ = twins.torch.call("parity.levels.trace:record", arrays, **arguments)
-        passes["alone"] = twins.compare("parity.levels.trace:forced", {**arrays, **grouped("record", known)}, **arguments)
+        given = {**arrays, **grouped("record", known)}
+        passes["alone"] = twins.compare("parity.levels.trace:forced", given, **arguments)
         verdicts["alone"] = judged(passes["alone"])
         culprits = at_fault(passes["alone"].values, verdicts["alone"])
     places = {label(name, kind): (kind, name) for kind, found in verdicts.items() for name in found}

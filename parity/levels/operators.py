@@ -1,6 +1,6 @@
 """L2: every operator and leaf layer that a model calls, on inputs where implementations part.
 
-One call of each kind (parity.levels.calls) is run on every probe (parity.levels.probes) in both twins, forward and backward,
+One call of each kind (calls.py) is run on every probe (probes.py) in both twins, forward and backward,
 against PyTorch in float64. No element may be far off, so gradients are held to the rule of results.
 """
 import numpy as np
@@ -50,7 +50,8 @@ def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], lis
     seen, weights, recorded = [], {}, 0
     for mode in case.modes:
         arrays = arrays_for(case, twins, size, mode)
-        values, found = twins.torch.call("parity.levels.calls:record", arrays, case=case.reference(), size=size, mode=mode)
+        values, found = twins.torch.call("parity.levels.calls:record", arrays,
+                                         case=case.reference(), size=size, mode=mode)
         recorded += found["recorded"]
         seen += [(call, {name.split("/")[1]: a for name, a in values.items() if name.split("/")[0] == str(index)})
                  for index, call in enumerate(found["calls"])]

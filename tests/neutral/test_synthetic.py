@@ -5,9 +5,9 @@ import pytest
 
 from jittwin import imaging
 from jittwin.classes import CLASS_NAMES
-from jittwin.data.synthetic.landscapes import landscapes as synthetic
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.pure import PureDictionary
+from jittwin.data.synthetic import landscapes as synthetic
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.errors import UserError

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jittwin.classes import CLASS_NUMBER
-from jittwin.data.synthetic.landscapes import textures
+from jittwin.data.synthetic import textures
 from jittwin.data.synthetic.textures import Fields, mix, step, value_noise
 
 

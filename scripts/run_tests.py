@@ -1,10 +1,12 @@
-"""Runs the test groups one after another, each in its own pytest process, and adds up the counts.
+"""Runs the test groups, each in its own pytest process, two at a time, and adds up the counts.
 
     python scripts/run_tests.py [GROUP ...]
 
 A group has its own process because a fault in Jittor ends the process it happens in, and because
-importing Jittor and PyTorch together would hide a forbidden import. The last line of the output is
-`N passed, N failed, N skipped` over all groups; the exit status is 1 if anything failed.
+importing Jittor and PyTorch together would hide a forbidden import. Two groups run side by side, because
+Jittor compiles one kernel at a time, on one core, and small networks gain little from a second one. What a
+group prints appears when it has ended. The last line of the output is `N passed, N failed, N skipped` over
+all groups; the exit status is 1 if anything failed.
 """
 import argparse
 import os
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {
     "neutral": ["tests/neutral", "tests/mirror"],
     "torch": ["tests/torch"],
-    "jittor": ["tests/jittor"],
     "parity": ["tests/parity"],
+    "jittor": ["tests/jittor"],
     "cli": ["tests/cli"],
 }
 USES_JITTOR = {"jittor", "parity", "cli"}
-GROUP_LIMIT = 2400      # seconds; a group that hangs must not take the others' results with it
+SIDE_BY_SIDE = 2
+GROUP_LIMIT = 3600      # seconds; a group that hangs must not take the others' results with it
 
 
 class Counts(NamedTuple):
@@ -55,46 +59,57 @@ def test_folders(group: str, root: Path = ROOT) -> list[str]:
     return [folder for folder in GROUPS[group] if any((root / folder).rglob("test_*.py"))]
 
 
-def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP_LIMIT) -> Counts:
-    """Run one group and return its counts; a process that died or ran nothing counts as one failure."""
+def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP_LIMIT) -> tuple[Counts, str]:
+    """Run one group: its counts and what it printed. A process that died or ran nothing counts as one failure."""
     command = [sys.executable, "-m", "pytest", *folders, "-q", "--durations=5", f"--junitxml={report}"]
     # Threads that spin while they wait cost many times their work where others want the cores too.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    try:
-        status = subprocess.run(command, cwd=ROOT, timeout=limit, env=environment).returncode
-    except subprocess.TimeoutExpired:
-        print(f"run_tests: group {group} was ended after {limit:.0f} s", flush=True)
-        return Counts(failed=1)
+    with tempfile.TemporaryFile("w+", errors="backslashreplace") as log:
+        try:
+            status = subprocess.run(command, cwd=ROOT, timeout=limit, env=environment, stdin=subprocess.DEVNULL,
+                                    stdout=log, stderr=subprocess.STDOUT).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        log.seek(0)
+        printed = log.read()
+    if status is None:
+        return Counts(failed=1), f"{printed}run_tests: group {group} was ended after {limit:.0f} s\n"
     counts = read_counts(report) if report.exists() else Counts()
     if status != 0 and not counts.failed:
         reason = {5: "ran no test"}.get(status, f"ended with status {status}")
-        print(f"run_tests: group {group} {reason}, counted as one failure", flush=True)
+        printed += f"run_tests: group {group} {reason}, counted as one failure\n"
         counts += Counts(failed=1)
-    return counts
+    return counts, printed
 
 
-class Warmup:
-    """Compiles Jittor's core (minutes, once per machine) while the groups that need no Jittor run."""
+def prepare_jittor() -> tuple[Counts, str]:
+    """Compile Jittor's core, which takes minutes once per machine; a failure and what it said if that fails."""
+    done = subprocess.run([sys.executable, "-c", "import jt_models.boot"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        return Counts(failed=1), f"run_tests: Jittor could not be prepared, counted as one failure:\n{done.stdout}"
+    return Counts(), ""
 
-    def __init__(self):
-        self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([sys.executable, "-c", "import jt_models.boot"], cwd=ROOT,
-                                        stdout=self.log, stderr=subprocess.STDOUT,
-                                        preexec_fn=lambda: os.nice(10))
 
-    def finish(self) -> bool:
-        """Wait for the end; print what went wrong and return False if it failed."""
-        status = self.process.wait()
-        if status:
-            self.log.seek(0)
-            print("run_tests: Jittor could not be prepared, counted as one failure:", self.log.read(),
-                  sep="\n", flush=True)
-        self.log.close()
-        return status == 0
+def run_all(planned: dict[str, list[str]], reports: Path) -> Counts:
+    """Run these groups, SIDE_BY_SIDE of them at a time, and print each when it has ended."""
+    def timed(group: str) -> tuple[str, Counts, str, float]:
+        if group in USES_JITTOR:
+            jittor.result()
+        start = time.monotonic()
+        return group, *run_group(group, planned[group], reports / f"{group}.xml"), time.monotonic() - start
 
-    def cancel(self):
-        self.process.terminate()
-        self.process.wait()
+    total = Counts()
+    # The core is compiled beside the groups that need none of it, in a place of its own.
+    with ThreadPoolExecutor(1) as compiler, ThreadPoolExecutor(SIDE_BY_SIDE) as lanes:
+        jittor = compiler.submit(prepare_jittor if USES_JITTOR & set(planned) else lambda: (Counts(), ""))
+        for done in as_completed([lanes.submit(timed, group) for group in planned]):
+            group, counts, printed, seconds = done.result()
+            print(f"== {group} ==\n{printed}== {group}: {counts} in {seconds:.0f} s ==", flush=True)
+            total += counts
+        failure, reason = jittor.result()
+    print(reason, end="")
+    return total + failure
 
 
 def main(arguments=None) -> int:
@@ -104,26 +119,9 @@ def main(arguments=None) -> int:
     groups = parser.parse_args(arguments).groups or list(GROUPS)
     if unknown := set(groups) - set(GROUPS):
         parser.error(f"unknown group {', '.join(sorted(unknown))}; the groups are {', '.join(GROUPS)}")
-    planned = {group: test_folders(group) for group in groups}
-    warmup = Warmup() if any(planned[group] for group in USES_JITTOR & set(groups)) else None
-    total = Counts()
-    try:
-        with tempfile.TemporaryDirectory() as reports:
-            for group, folders in planned.items():
-                if not folders:
-                    print(f"== {group}: no tests yet ==", flush=True)
-                    continue
-                if warmup and group in USES_JITTOR:
-                    total += Counts(failed=0 if warmup.finish() else 1)
-                    warmup = None
-                print(f"== {group} ==", flush=True)
-                start = time.monotonic()
-                counts = run_group(group, folders, Path(reports) / f"{group}.xml")
-                total += counts
-                print(f"== {group}: {counts} in {time.monotonic() - start:.0f} s ==", flush=True)
-    finally:
-        if warmup:
-            warmup.cancel()
+    planned = {group: folders for group in GROUPS if group in groups and (folders := test_folders(group))}
+    with tempfile.TemporaryDirectory() as reports:
+        total = run_all(planned, Path(reports))
     print(total)
     return 1 if total.failed else 0
 

@@ -153,13 +153,14 @@ def run_tests():
 ])
 def test_a_group_is_counted(run_tests, tmp_path, body, counts, capfd):
     (tmp_path / "test_group.py").write_text(body)
-    found = run_tests.run_group("some", [str(tmp_path)], tmp_path / "report.xml")
-    assert found == counts
+    found, printed = run_tests.run_group("some", [str(tmp_path)], tmp_path / "report.xml")
+    assert found == counts and printed
 
 
 def test_a_group_that_hangs_is_one_failure(run_tests, tmp_path, capfd):
     (tmp_path / "test_group.py").write_text("import time\ndef test_a(): time.sleep(60)\n")
-    assert run_tests.run_group("some", [str(tmp_path)], tmp_path / "report.xml", limit=1.5) == (0, 1, 0)
+    found, printed = run_tests.run_group("some", [str(tmp_path)], tmp_path / "report.xml", limit=1.5)
+    assert found == (0, 1, 0) and "was ended after 2 s" in printed
 
 
 def test_counts_add_up_and_read_well(run_tests):
@@ -172,6 +173,18 @@ def test_folders_without_tests_are_left_out(run_tests, tmp_path):
     (tmp_path / "tests/neutral").mkdir()
     assert run_tests.test_folders("neutral", tmp_path) == ["tests/mirror"]
     assert run_tests.test_folders("torch", tmp_path) == []
+
+
+def test_groups_run_side_by_side_and_every_failure_counts(run_tests, tmp_path, monkeypatch, capsys):
+    planned = {}
+    for name, body in (("torch", "def test_a(): pass"), ("jittor", "def test_a(): assert 0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"test_{name}.py").write_text(body)
+        planned[name] = [str(tmp_path / name)]
+    monkeypatch.setattr(run_tests, "prepare_jittor", lambda: (run_tests.Counts(failed=1), "no compiler"))
+    assert run_tests.run_all(planned, tmp_path) == (1, 2, 0)
+    shown = capsys.readouterr().out
+    assert "== torch: 1 passed, 0 failed" in shown and shown.endswith("no compiler")
 
 
 def test_an_unknown_group_is_refused():

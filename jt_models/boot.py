@@ -30,6 +30,7 @@ from importlib.metadata import version
 import numpy as np
 
 from jittwin.errors import UserError
+from jt_models.compile_progress import WRAPPER, count_kernels, counting_core
 
 
 class JittorSetupError(UserError):
@@ -207,12 +208,12 @@ def _fast_kernel_compile(jt) -> None:
     if not key.exists() or key.read_text() != flags:
         _write(header, "#define JIT 1\n#define JIT_cpu 1\n#include <cmath>\n#include <algorithm>\n"
                        '#include <cassert>\n#include "var.h"\n#include "op.h"\n')
-        _write(wrapper, '#!/bin/sh\ncc="${2#--cc_path=}"; shift 2; exec "$cc" "$@"\n', 0o755)
         compiled, temporary = f"{header}.gch", f"{header}.gch.{os.getpid()}"
         subprocess.check_call(f'"{jt.flags.cc_path}" {flags} -x c++-header "{header}" -o "{temporary}"',
                               shell=True)
         os.replace(temporary, compiled)
         _write(key, flags)
+    _write(wrapper, WRAPPER, 0o755)
     jt.flags.python_path = str(wrapper)
     jt.flags.cc_flags += f' -include "{header}" '
 
@@ -254,13 +255,15 @@ def _import_jittor(root: pathlib.Path):
     platform.platform, platform.node = lambda *args, **kwargs: "jittwin", lambda: ""
     import jittor_utils
     cache = pathlib.Path(jittor_utils.cache_path)
-    if not any(cache.glob("jittor_core*.so.key")):
+    cold = not any(cache.glob("jittor_core*.so.key"))
+    if cold:
         print(f"jittwin: compiling Jittor's core, once for this machine and virtual environment, "
               f"in 2 to 5 minutes ({cache})", file=sys.stderr, flush=True)
     with jittor_utils.lock.lock_scope():
         _drop_damaged_core(cache)
     try:
-        import jittor
+        with counting_core(cache) if cold else contextlib.nullcontext():
+            import jittor
         # Its compile threads put oneDNN's operators into one graph without a lock: now and then the process dies.
         jittor.flags.use_parallel_op_compiler = 0
         if not jittor.flags.nvcc_path:
@@ -283,10 +286,12 @@ def _load():
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _process_state_kept():
-            return _import_jittor(root)
+            jittor = _import_jittor(root)
     except OSError as error:
         raise JittorSetupError(f"the folder for compiled Jittor code, {root}, cannot be written "
                                f"({error.strerror}): set JITTWIN_CACHE to one that can") from error
+    count_kernels()
+    return jittor
 
 
 jt = _load()

@@ -61,12 +61,12 @@ def train_both(out: Path, settings: list[str], tiny: Config) -> None:
     """Both runs at once, each on half of the cores: kernels this small gain nothing from a second thread."""
     threads = max(1, (os.cpu_count() or 2) // 2)
     chosen = [word for setting in ["preset=tiny", *settings] for word in ("--set", setting)]
-    runs, bars = {}, {}
+    runs, bars, compiled = {}, {}, out / "compiled.txt"
     for position, name in enumerate(BACKENDS):
         log = open(out / f"{name}.txt", "w")
         runs[name] = subprocess.Popen(
             command("train", "--backend", name, "--out", out / name, "--threads", threads, *chosen),
-            stdout=log, stderr=subprocess.STDOUT)
+            stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "JITTWIN_COMPILE_LOG": str(compiled.absolute())})
         total = tiny.epochs * (tiny.synthetic_images // tiny.batch_size)
         bars[name] = tqdm(total=total, desc=f"training, {name:6}", position=position, unit="step")
     try:
@@ -75,6 +75,7 @@ def train_both(out: Path, settings: list[str], tiny: Config) -> None:
             for name, bar in bars.items():
                 lines = read_log(out / name)
                 bar.update((lines[-1]["step"] + 1 if lines else 0) - bar.n)
+            bars["jittor"].set_postfix_str(compile_state(compiled))
     finally:
         for run in runs.values():
             run.terminate()
@@ -86,6 +87,14 @@ def train_both(out: Path, settings: list[str], tiny: Config) -> None:
             tail = (out / f"{name}.txt").read_text().strip().splitlines()[-1:]
             raise UserError(f"training on {name} ended with status {run.returncode}: {' '.join(tail)} "
                             f"(see {out / name}.txt)")
+
+
+def compile_state(log: Path) -> str:
+    """What the Jittor run has compiled so far: nothing, some files of Jittor's core, or a number of kernels."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    if kernels := lines.count("kernel"):
+        return f"{kernels} kernels compiled"
+    return f"{lines[-1]} files compiled" if lines else ""
 
 
 def read_log(run: Path) -> list[dict]:

@@ -17,6 +17,7 @@ TWINS = ("jt_models", "torch_models")
 WRAPPED = "the PyTorch twin wraps transformers' network, whose parts are not written out in its file"
 ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
+    "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     "nn/kernels.py": "kernels written for Jittor where PyTorch ships a native one",
     "nn/transformer_kernels.py": "kernels written for Jittor where PyTorch ships a native one",
     "nn/training_kernels.py": "kernels written for Jittor where PyTorch ships a native one",

@@ -216,7 +216,7 @@ def command(args) -> int:
 
 def explain_failures(rows: list[Row], steps: list[Step], twins: Twins) -> list[dict]:
     """{"model", "level", "mode", "named": ids of the catalogue, "text"} of what failed and can be explained."""
-    from parity.explain.finding import finding as explain
+    from parity.explain import finding as explain
     failed = {(r.model, r.level, r.mode, r.detail.get("size")) for r in rows if not r.passed}
     # At full size each known difference would take as long as the check did.
     found = explain.explained([s for s in steps if (s.model, s.level, s.mode, s.size) in failed

@@ -16,7 +16,8 @@ from jittwin.errors import UserError
 from parity import runner as check
 from parity.faults import FAULTS, Fault, broken_copy, find
 from parity.levels.environment import attested
-from parity.report.report import Report, of_rows, output_arguments, outputs, terminal, write
+from parity.report import terminal
+from parity.report.report import Report, of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row
 from parity.workers.oracle import Twins
 from parity.workers.worker import Worker

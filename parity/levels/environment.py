@@ -237,7 +237,7 @@ def add_arguments(parser) -> None:
 
 def command(args) -> int:
     """Show the attestation. 0: everything owed holds, 1: not."""
-    from parity.report.report import terminal
+    from parity.report import terminal
     from parity.runner import twin_folder
     files = outputs(args)
     with Twins(twin_folder(args.twin)) as twins:

@@ -2,7 +2,8 @@
 import json
 from html import escape
 
-from parity.report.report import READING, Report, charts, explained, outcome, short, summary
+from parity.report import charts
+from parity.report.report import READING, Report, explained, outcome, short, summary
 from parity.report.style import CSS, SCRIPT
 from parity.result import LEVELS, Row
 

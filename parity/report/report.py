@@ -172,7 +172,7 @@ def to_json(report: Report) -> str:
 
 def renderers() -> dict:
     """What a report can be written as: option -> function of the report that returns the text."""
-    from parity.report.report import junit, markdown, page
+    from parity.report import junit, markdown, page
     return {"json": to_json, "html": page.render, "junit": junit.render, "markdown": markdown.render}
 
 
@@ -234,7 +234,7 @@ def add_arguments(parser) -> None:
 
 def command(args) -> int:
     """Render a report again; without an output file, show it. 0 if it says pass, 1 if fail."""
-    from parity.report.report import terminal
+    from parity.report import terminal
     files, report = outputs(args), merged([read(path) for path in args.reports])
     write(report, files)
     if not files:

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from jittwin.errors import UserError
-from parity.report.report import charts
-from parity.report.report import junit
-from parity.report.report import markdown
-from parity.report.report import page
-from parity.report.report import report
-from parity.report.report import terminal
+from parity.report import charts
+from parity.report import junit
+from parity.report import markdown
+from parity.report import page
+from parity.report import report
+from parity.report import terminal
 from parity.workers.compare import Verdict
 from parity.result import Row, failure, row
 

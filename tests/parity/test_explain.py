@@ -6,7 +6,7 @@ import pytest
 
 from jittwin.errors import UserError
 from parity import faults
-from parity.explain.finding import finding as explain
+from parity.explain import finding as explain
 from parity.explain.finding import Recorder
 from parity.fingerprints import FINGERPRINTS
 from parity.specimens import SPECIMENS

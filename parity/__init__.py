@@ -10,7 +10,7 @@ __all__ = list(EXPORTS)
 
 
 def __getattr__(name: str):
-    """Imported when asked for: `jittwin convert` needs this package too, and nothing of these."""
+    """Imported when asked for: commands and workers need one or two of these, never all."""
     if name not in EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(EXPORTS[name]), name)

@@ -1,11 +1,7 @@
-"""Runs the levels over the cases: every step is one level of one case at one size in one mode.
-
-`python -m parity check` is at the end.
-"""
+"""Runs the levels over the cases: every step is one level of one case at one size in one mode."""
 import importlib
 import os
 import re
-import shlex
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +10,7 @@ from pathlib import Path
 
 from jittwin.errors import UserError, choose_from
 from parity.case import Case
-from parity.levels.environment import attested
 from parity.pair import resolved
-from parity.report.report import of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row, failure
 from parity.workers.oracle import Twins
 from parity.workers.worker import WorkerError, resolve
@@ -156,12 +150,15 @@ def run(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | Non
     steps = plan(names, tier, levels)
     if twins is None:
         with Twins(twin) as twins:
-            return list(_rows(steps, twins, progress, bundle))
-    return list(_rows(steps, twins, progress, bundle, keep=True))
+            return list(performed(steps, twins, progress, bundle))
+    return list(performed(steps, twins, progress, bundle, keep=True))
 
 
-def _rows(steps: list[Step], twins: Twins, progress, bundle, keep: bool = False) -> Iterator[Row]:
-    """keep: what is known of PyTorch, which may be several GB, for another run of the same steps."""
+def performed(steps: Iterable[Step], twins: Twins, progress=None, bundle=None, keep: bool = False) -> Iterator[Row]:
+    """The rows of all steps as they come; progress and bundle as in `run`.
+
+    keep: what is known of PyTorch, which may be several GB, for another run of the same steps.
+    """
     for step in steps:
         rows = perform(step, twins, bundle)
         if progress:
@@ -169,81 +166,3 @@ def _rows(steps: list[Step], twins: Twins, progress, bundle, keep: bool = False)
         if not keep:
             twins.known.clear()
         yield from rows
-
-
-# ---- python -m parity check ------------------------------------------------------------
-
-def add_arguments(parser) -> None:
-    model_arguments(parser)
-    parser.add_argument("--tier", choices=tuple(TIERS), default="ci",
-                        help="ci: small models, every level; full: the published sizes too, where they are owed")
-    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
-    parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
-    parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
-    parser.add_argument("--explain", action="store_true",
-                        help="name the known difference between the frameworks behind each failure")
-    output_arguments(parser)
-
-
-def model_arguments(parser) -> None:
-    """What every command takes that runs cases."""
-    parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model")
-    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models, to check instead")
-
-
-def command(args) -> int:
-    """Check, show and write the report. 0: the twins agree, 1: they do not."""
-    from parity.report.terminal import Live, show
-    begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
-    if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
-        raise UserError(f"--bundle {args.bundle} is a file: name a folder")
-    check_offered(args.models, levels)
-    steps = plan(args.models, args.tier, levels)
-    with Twins(twin) as twins:
-        with Live(steps) as live:
-            rows = list(_rows(steps, twins, live, args.bundle))
-        attestation = None if steps[0].level == "L0" else attested(twins)
-        explanations = explain_failures(rows, steps, twins) if args.explain else []
-    report = of_rows(rows, attestation, command=asked(args),
-                     seconds=round(time.monotonic() - begun, 1))
-    if explanations:
-        report.extras["explanations"] = explanations
-    write(report, files)
-    show(report)
-    return 0 if report.passed else 1
-
-
-def explain_failures(rows: list[Row], steps: list[Step], twins: Twins) -> list[dict]:
-    """{"model", "level", "mode", "named": ids of the catalogue, "text"} of what failed and can be explained."""
-    from parity.explain import finding as explain
-    failed = {(r.model, r.level, r.mode, r.detail.get("size")) for r in rows if not r.passed}
-    # At full size each known difference would take as long as the check did.
-    found = explain.explained([s for s in steps if (s.model, s.level, s.mode, s.size) in failed
-                               and s.level in explain.LEVELS and s.size != "full"], twins)
-    return [{"model": f.model, "level": f.level, "mode": f.mode, "named": f.named, "text": "\n".join(f.lines())}
-            for f in found.findings]
-
-
-def asked(args) -> str:
-    """The command without where its output goes."""
-    levels = [word for level in args.level or () for word in ("--level", level)]
-    options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
-               for word in (f"--{name.replace('_', '-')}", value)]
-    options += ["--explain"] if args.explain else []
-    return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])
-
-
-def levels_of(args) -> list[str] | None:
-    """The levels asked for, None for all."""
-    if args.level and args.up_to:
-        raise UserError("--level and --up-to exclude each other: --level names levels, --up-to the last one")
-    check_levels([*(args.level or ()), *filter(None, [args.up_to])])
-    return list(LEVELS)[:list(LEVELS).index(args.up_to) + 1] if args.up_to else args.level
-
-
-def twin_folder(folder: str | None) -> str | None:
-    """UserError where the folder holds no copy of the Jittor twin."""
-    if folder and not Path(folder, "jt_models", "__init__.py").is_file():
-        raise UserError(f"--twin {folder}: there is no jt_models package in it: name the folder that contains one")
-    return folder

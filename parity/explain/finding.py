@@ -3,9 +3,10 @@ what then agrees with the Jittor twin explains it."""
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from jittwin.errors import UserError, choose_from
-from parity import runner as check
+from jittwin.errors import UserError
+from parity import runner
 from parity.explain.search import Failure, Suspect, search
+from parity.result import Row
 from parity.workers.oracle import DRAWS, Twins
 from parity.workers.worker import WorkerError
 
@@ -54,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All failures found; compared: how many rows or specimens there were."""
+    """All failures found; compared: how many rows there were."""
     findings: list[Finding]
     compared: int
 
@@ -120,16 +121,16 @@ def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = Non
     if twins is None:
         with Twins(twin) as twins:
             return run(names, levels=levels, twins=twins, progress=progress)
-    return explained(check.plan(names, levels=LEVELS if levels is None else levels), twins, progress)
+    return explained(runner.plan(names, levels=LEVELS if levels is None else levels), twins, progress)
 
 
-def explained(steps: Iterable[check.Step], twins: Twins,
+def explained(steps: Iterable[runner.Step], twins: Twins,
               progress: Callable[[Finding], None] | None = None) -> Explanation:
     """Take these steps of a check and explain what fails."""
     findings, rows = [], []
     for step in steps:
         recorder = Recorder(twins)
-        found = check.perform(step, recorder)
+        found = runner.perform(step, recorder)
         failed = [r for r in found if not r.passed]
         rows += found
         if failed:
@@ -142,50 +143,11 @@ def explained(steps: Iterable[check.Step], twins: Twins,
     return Explanation(findings, len(rows))
 
 
-def specimens(ids: Iterable[str] = (), twins: Twins | None = None,
-              progress: Callable[[Finding], None] | None = None) -> Explanation:
-    """Explain the specimens of these ids, or all: each should be named by its own."""
-    from parity.specimens import SPECIMENS
-    ids = list(ids) or list(SPECIMENS)
-    for id in ids:
-        if id not in SPECIMENS:
-            raise UserError(f"no specimen {id!r}{choose_from(id, SPECIMENS)}")
-    if twins is None:
-        with Twins() as twins:
-            return specimens(ids, twins, progress)
-    findings = []
-    for id in ids:
-        recorder = Recorder(twins)
-        verdicts = recorder.compare("parity.specimens:run", SPECIMENS[id].inputs, id=id).verdicts()
-        failure = recorder.take()
-        if failure:
-            reason = "; ".join(f"{name}: {v.reason}" for name, v in verdicts.items() if not v.passed)
-            findings.append(Finding(f"specimen {id}", "", "", reason, search(failure, twins)))
-            if progress:
-                progress(findings[-1])
-    return Explanation(findings, len(ids))
-
-
-def add_arguments(parser) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model. "
-                        "With --specimens: ids")
-    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models to explain")
-    parser.add_argument("--level", action="append", metavar="L", help="a level, repeatable; default "
-                        + ", ".join(LEVELS))
-    parser.add_argument("--specimens", action="store_true",
-                        help="explain the naive ports that come with the catalogue instead")
-
-
-def command(args) -> int:
-    """0: all agrees; 1: something failed, explained or not."""
-    def show(finding: Finding) -> None:
-        print("\n".join(finding.lines()), flush=True)
-
-    if args.specimens:
-        found = specimens(args.models, progress=show)
-    else:
-        check.check_offered(args.models, args.level)
-        found = run(args.models, check.twin_folder(args.twin), args.level, progress=show)
-    print(found.text().splitlines()[-1])
-    return 0 if found.passed else 1
+def explain_failures(rows: Iterable[Row], steps: Iterable[runner.Step], twins: Twins) -> list[dict]:
+    """{"model", "level", "mode", "named": ids of the catalogue, "text"} of what failed and can be explained."""
+    failed = {(r.model, r.level, r.mode, r.detail.get("size")) for r in rows if not r.passed}
+    # At full size each known difference would take as long as the check did.
+    found = explained([s for s in steps if (s.model, s.level, s.mode, s.size) in failed
+                       and s.level in LEVELS and s.size != "full"], twins)
+    return [{"model": f.model, "level": f.level, "mode": f.mode, "named": f.named, "text": "\n".join(f.lines())}
+            for f in found.findings]

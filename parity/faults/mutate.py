@@ -1,11 +1,8 @@
 """Do the checks find faults? Each seeded fault is put into a copy of the Jittor twin, which is then checked.
 
 A fault is killed at a level where a row fails that passes with the unbroken twin. PyTorch computes everything
-once. `python -m parity mutate` is at the end.
+once.
 """
-import itertools
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +12,6 @@ from pathlib import Path
 from jittwin.errors import UserError
 from parity import runner as check
 from parity.faults import FAULTS, Fault, broken_copy, find
-from parity.levels.environment import attested
-from parity.report import terminal
-from parity.report.report import Report, of_rows, output_arguments, outputs, write
 from parity.result import LEVELS, Row
 from parity.workers.oracle import Twins
 from parity.workers.worker import Worker
@@ -224,59 +218,3 @@ def objections(rows: Sequence[Row], mutants: Sequence[Mutant]) -> list[str]:
         if m.verdict == "killed" and m.fault.equivalent:
             found.append(f"{m.fault.name} is said to change nothing, yet {m.first} noticed")
     return found
-
-
-# ---- python -m parity mutate -----------------------------------------------------------
-
-def add_arguments(parser) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, or a family such as apf_gan; without one every model")
-    parser.add_argument("--only", action="append", metavar="FAULT", help="this fault alone; may be repeated")
-    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
-    parser.add_argument("--list", action="store_true", help="list the faults and stop")
-    output_arguments(parser)
-
-
-def command(args) -> int:
-    """Run, show and write. 0: enough faults are killed and every survivor is explained, 1: not so."""
-    files, faults, begun = outputs(args), chosen(args.models, args.only), time.monotonic()
-    check.check_offered(args.models, args.level)
-    if args.list:
-        for fault in faults:
-            print(f"{fault.name:32} {fault.id:4} {fault.file:28} {fault.why}")
-        return 0
-    with Remembering() as twins:
-        found = run(args.models, args.only, args.level, told(len(faults)), twins)
-        attestation = attested(twins)
-    report = of_rows(found.pop("rows"), attestation, seconds=round(time.monotonic() - begun, 1), command=asked(args))
-    report.extras.update(found)
-    write(report, files)
-    show(report)
-    return 0 if report.passed else 1
-
-
-def asked(args) -> str:
-    """The command without where its output goes."""
-    options = [word for name in ("only", "level") for value in getattr(args, name) or ()
-               for word in (f"--{name}", value)]
-    return shlex.join(["python", "-m", "parity", "mutate", *args.models, *options])
-
-
-def told(total: int) -> Callable[[Mutant], None]:
-    """A progress that writes a line per fault to stderr."""
-    numbers = itertools.count(1)
-
-    def tell(mutant: Mutant) -> None:
-        levels = f" by {', '.join(mutant.killed)}" if mutant.killed else ""
-        print(f"[{next(numbers)}/{total}] {mutant.fault.name}: {mutant.verdict}{levels}, {mutant.seconds:.1f} s",
-              file=sys.stderr, flush=True)
-
-    return tell
-
-
-def show(report: Report) -> None:
-    """What the faults showed, and the verdict."""
-    screen, extras = terminal.console(), report.extras
-    terminal.put_faults(screen, extras)
-    screen.print(f"[{terminal.COLOURS[report.verdict]}]{report.verdict}[/]: kill rate {extras['kill_rate']:.1%} "
-                 f"of {len(extras['mutants'])} faults", soft_wrap=True)

@@ -5,7 +5,6 @@ The names in brackets are entries of the catalogue of Jittor's differences.
 import ctypes
 import hashlib
 import importlib
-import json
 import math
 import os
 import platform
@@ -19,10 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.atomic import write_file
 from jittwin.errors import UserError
-from parity.report.report import output_arguments, outputs
-from parity.result import Row, finite, row
+from parity.result import Row, row
 from parity.workers.compare import Verdict, equal
 from parity.workers.oracle import Twins
 from parity.workers.side import Arrays, Side, global_generators
@@ -226,23 +223,3 @@ def attested(twins: Twins) -> dict:
         return attestation(twins)
     except (WorkerError, UserError) as error:
         return {"verdict": "fail", "reason": str(error)}
-
-
-# ---- python -m parity attest -----------------------------------------------------------
-
-def add_arguments(parser) -> None:
-    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models, to ask instead")
-    output_arguments(parser, ("json",))
-
-
-def command(args) -> int:
-    """Show the attestation. 0: everything owed holds, 1: not."""
-    from parity.report import terminal
-    from parity.runner import twin_folder
-    files = outputs(args)
-    with Twins(twin_folder(args.twin)) as twins:
-        found = attested(twins)
-    for path in files.values():
-        write_file(path, json.dumps(finite(found), indent=1) + "\n")
-    terminal.show_attestation(found)
-    return 0 if found["verdict"] == "pass" else 1

@@ -1,4 +1,4 @@
-"""What a run found, as one object; its JSON form; `python -m parity report`, which renders it again."""
+"""What a run found, as one object, and its JSON form."""
 import json
 import math
 import os
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from jittwin.atomic import write_file
 from jittwin.errors import UserError
 from parity.result import LEVELS, Row, finite
 from parity.workers.compare import DRAWS, FACTORS
@@ -164,47 +163,7 @@ def title(r: Row) -> str:
     return " ".join(filter(None, [r.model, r.level, r.mode, f"({size} size)" if size != "tiny" else ""]))
 
 
-# ---- files -----------------------------------------------------------------------------
-
-def to_json(report: Report) -> str:
-    return json.dumps(report.to_json(), indent=1) + "\n"
-
-
-def renderers() -> dict:
-    """What a report can be written as: option -> function of the report that returns the text."""
-    from parity.report import junit, markdown, page
-    return {"json": to_json, "html": page.render, "junit": junit.render, "markdown": markdown.render}
-
-
-def output_arguments(parser, formats: Sequence[str] = ("json", "html", "junit", "markdown")) -> None:
-    kinds = {"json": "the report as JSON", "html": "as one page to read", "junit": "as JUnit XML",
-             "markdown": "as tables for a README"}
-    for name in formats:
-        parser.add_argument(f"--{name}", metavar="FILE", help=kinds[name])
-
-
-def outputs(args) -> dict[str, Path]:
-    """The files asked for, by format; UserError before any work where one cannot be written."""
-    wanted = {name: Path(value) for name in ("json", "html", "junit", "markdown")
-              if (value := getattr(args, name, None))}
-    seen: dict[Path, str] = {}
-    for name, path in wanted.items():
-        if path.is_dir():
-            raise UserError(f"--{name} {path} is a folder: name a file in it")
-        if not path.parent.is_dir():
-            raise UserError(f"--{name} {path}: the folder {path.parent} does not exist: create it first")
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"--{name} {path}: the folder {path.parent} cannot be written: choose another")
-        if path.resolve() in seen:
-            raise UserError(f"--{seen[path.resolve()]} and --{name} are the same file {path}: give each its own")
-        seen[path.resolve()] = name
-    return wanted
-
-
-def write(report: Report, files: dict[str, Path]) -> None:
-    for name, path in files.items():
-        write_file(path, renderers()[name](report))
-
+# ---- several reports -------------------------------------------------------------------
 
 def merged(reports: Sequence[Report]) -> Report:
     """The first report with what only the others have: rows of other comparisons, and extras."""
@@ -224,19 +183,3 @@ def merged(reports: Sequence[Report]) -> Report:
 
 def _identity(r: Row) -> tuple[str, ...]:
     return r.model, r.level, r.mode, r.detail.get("size", "")
-
-
-def add_arguments(parser) -> None:
-    parser.add_argument("reports", nargs="+", metavar="REPORT",
-                        help="a JSON file that check or mutate wrote; of several, what only later ones have is added")
-    output_arguments(parser)
-
-
-def command(args) -> int:
-    """Render a report again; without an output file, show it. 0 if it says pass, 1 if fail."""
-    from parity.report import terminal
-    files, report = outputs(args), merged([read(path) for path in args.reports])
-    write(report, files)
-    if not files:
-        terminal.show(report)
-    return 0 if report.passed else 1

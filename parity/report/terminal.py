@@ -45,7 +45,8 @@ def show(report: Report) -> None:
 
 
 def put_faults(screen: Console, extras: dict) -> None:
-    """What each level is worth, the faults that nobody noticed, and what is wrong with the result (parity.faults)."""
+    """What each level is worth, the faults that nobody noticed, and what is wrong with the result
+    (parity.faults.mutate)."""
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("level", "faults shown", "killed", "kill rate", "killed by no other level"):
         found.add_column(name, justify="left" if name == "level" else "right")

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from jittwin.errors import UserError
 from parity.workers.side import Arrays, Side
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAST_LINES = 60         # of which the trace of a crash may take half
 TIMEOUT = 1800
 

@@ -12,14 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from jittwin.errors import UserError
-from parity.report import charts
-from parity.report import junit
-from parity.report import markdown
-from parity.report import page
-from parity.report import report
-from parity.report import terminal
-from parity.workers.compare import Verdict
+from parity.commands import options
+from parity.report import charts, junit, markdown, page, report, terminal, write
 from parity.result import Row, failure, row
+from parity.workers.compare import Verdict
 
 ROOT = Path(__file__).parents[2]
 GOOD = Verdict(2e-7, 1e-7, 1.5e-7, 1.2e-6)
@@ -78,14 +74,14 @@ def test_the_environment_row_gives_the_attestation():
 def test_json_has_the_frozen_keys_and_comes_back(tmp_path):
     found = made(failed(), crashed())
     found.extras = {"kill_rate": 0.97}
-    text = report.to_json(found)
+    text = write.to_json(found)
     parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert set(parsed) == {"verdict", "attestation", "cases", "kill_rate"} and parsed["verdict"] == "fail"
     assert all(set(case) == {"model", "level", "mode", "dtype", "verdict", "error", "noise", "ratio", "worst", "detail"}
                for case in parsed["cases"])
     (tmp_path / "r.json").write_text(text)
     again = report.read(tmp_path / "r.json")
-    assert report.to_json(again) == text and again.rows[-1].error == float("inf")
+    assert write.to_json(again) == text and again.rows[-1].error == float("inf")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cases": []}', '{"cases": [{"model": "a"}], "attestation": {}}',
@@ -274,8 +270,8 @@ def test_outputs_are_refused_before_any_work(tmp_path):
     for files, message in (({"html": tmp_path}, "is a folder"), ({"json": tmp_path / "none" / "r"}, "does not exist"),
                            ({"json": tmp_path / "r", "html": tmp_path / "." / "r"}, "--json and --html are the same")):
         with pytest.raises(UserError, match=message):
-            report.outputs(asked(**{name: str(path) for name, path in files.items()}))
-    assert report.outputs(asked(json=str(tmp_path / "r"))) == {"json": tmp_path / "r"}
+            options.outputs(asked(**{name: str(path) for name, path in files.items()}))
+    assert options.outputs(asked(json=str(tmp_path / "r"))) == {"json": tmp_path / "r"}
 
 
 def run(*words, **options):
@@ -285,7 +281,7 @@ def run(*words, **options):
 
 @pytest.mark.parametrize("found, status", [(made(), 0), (made(failed()), 1)])
 def test_report_renders_again_and_keeps_the_status(tmp_path, found, status):
-    report.write(found, {"json": tmp_path / "r.json"})
+    write.write(found, {"json": tmp_path / "r.json"})
     files = {name: tmp_path / name for name in ("html", "markdown", "junit")}
     done = run("report", tmp_path / "r.json", *(word for name, path in files.items() for word in (f"--{name}", path)))
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")

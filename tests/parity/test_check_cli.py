@@ -13,7 +13,7 @@ from parity import runner as check
 from parity.case import Case
 from parity.cases import find as find_case
 from parity.workers.compare import Verdict
-from parity.explain.finding import Explanation, Finding
+from parity.explain.finding import Explanation, Finding, explain_failures
 from parity.faults import broken_copy, find
 from parity.result import LEVELS, failure, row
 from parity.workers.worker import ROOT
@@ -204,8 +204,8 @@ def test_only_what_failed_is_explained(cases, monkeypatch):
     good = row(net.name, "L4", "eval", {"a": Verdict(0.0, 0.0, 0.0, 0.0)}, size="tiny")
     failed = [failure(net.name, level, "eval", "off", size=size)
               for level, size in (("L9", "tiny"), ("L2", "tiny"), ("L3", "tiny"), ("L4", "full"))]
-    assert check.explain_failures([good, failed[0]], steps, Idle()) == [] and asked == [[]]
-    first, second = check.explain_failures([good, *failed], steps, Idle())
+    assert explain_failures([good, failed[0]], steps, Idle()) == [] and asked == [[]]
+    first, second = explain_failures([good, *failed], steps, Idle())
     assert asked[1] == [("L2", "tiny", "eval"), ("L3", "tiny", "eval")]
     assert first["level"] == "L2" and second["named"] == "" and "out is off" in second["text"]
 

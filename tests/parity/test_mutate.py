@@ -7,9 +7,9 @@ import pytest
 
 from jittwin.errors import UserError
 from parity import runner as check
-from parity.faults import mutate
 from parity.cases import find
-from parity.faults import FAULTS, Fault
+from parity.commands import mutate as command_line
+from parity.faults import FAULTS, Fault, mutate
 from parity.result import Row, failure
 
 ENCODER, MODES = "apf_gan.encoder", ("train", "eval")
@@ -188,8 +188,8 @@ def test_the_unbroken_twin_passes_and_the_report_is_plain_json(result):
 
 def command(words):
     parser = argparse.ArgumentParser()
-    mutate.add_arguments(parser)
-    return mutate.command(parser.parse_args(words))
+    command_line.add_arguments(parser)
+    return command_line.command(parser.parse_args(words))
 
 
 def test_the_command_lists_faults_without_a_worker(capsys):
@@ -200,8 +200,8 @@ def test_the_command_lists_faults_without_a_worker(capsys):
 def test_the_command_writes_a_report_and_fails_where_faults_survive(tmp_path, monkeypatch, capsys):
     found = {"kill_rate": 0.5, "by_level": mutate.by_level(MUTANTS), "mutants": [m.to_json() for m in MUTANTS],
              "rows": [passing()], "objections": ["kill rate 50.0% is below 95%"]}
-    monkeypatch.setattr(mutate, "run", lambda *_: dict(found))
-    monkeypatch.setattr(mutate, "attested", lambda _: {"verdict": "pass"})
+    monkeypatch.setattr(command_line, "run", lambda *_: dict(found))
+    monkeypatch.setattr(command_line, "attested", lambda _: {"verdict": "pass"})
     file = tmp_path / "r.json"
     assert command([ENCODER, "--json", str(file)]) == 1
     written = json.loads(file.read_text())

@@ -7,7 +7,8 @@ import pytest
 from jittwin.errors import UserError
 from parity import Pair, parity_case
 from parity.case import load
-from parity.runner import Step, explain_failures, perform, select
+from parity.explain.finding import explain_failures
+from parity.runner import Step, perform, select
 from parity.testing import import_paths, misfit, prove
 from parity.workers.worker import Worker
 

@@ -1,0 +1,65 @@
+"""`python -m parity check`: compare the twins, model by model and level by level."""
+import shlex
+import time
+from pathlib import Path
+
+from jittwin.errors import UserError
+from parity.commands.options import model_arguments, output_arguments, outputs, twin_folder
+from parity.explain.finding import explain_failures
+from parity.levels.environment import attested
+from parity.report.report import of_rows
+from parity.report.terminal import Live, show
+from parity.report.write import write
+from parity.result import LEVELS
+from parity.runner import TIERS, check_levels, check_offered, performed, plan
+from parity.workers.oracle import Twins
+
+
+def add_arguments(parser) -> None:
+    model_arguments(parser)
+    parser.add_argument("--tier", choices=tuple(TIERS), default="ci",
+                        help="ci: small models, every level; full: the published sizes too, where they are owed")
+    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
+    parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
+    parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
+    parser.add_argument("--explain", action="store_true",
+                        help="name the known difference between the frameworks behind each failure")
+    output_arguments(parser)
+
+
+def command(args) -> int:
+    """Check, show and write the report. 0: the twins agree, 1: they do not."""
+    begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
+    if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
+        raise UserError(f"--bundle {args.bundle} is a file: name a folder")
+    check_offered(args.models, levels)
+    steps = plan(args.models, args.tier, levels)
+    with Twins(twin) as twins:
+        with Live(steps) as live:
+            rows = list(performed(steps, twins, live, args.bundle))
+        attestation = None if steps[0].level == "L0" else attested(twins)
+        explanations = explain_failures(rows, steps, twins) if args.explain else []
+    report = of_rows(rows, attestation, command=asked(args),
+                     seconds=round(time.monotonic() - begun, 1))
+    if explanations:
+        report.extras["explanations"] = explanations
+    write(report, files)
+    show(report)
+    return 0 if report.passed else 1
+
+
+def asked(args) -> str:
+    """The command without where its output goes."""
+    levels = [word for level in args.level or () for word in ("--level", level)]
+    options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
+               for word in (f"--{name.replace('_', '-')}", value)]
+    options += ["--explain"] if args.explain else []
+    return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])
+
+
+def levels_of(args) -> list[str] | None:
+    """The levels asked for, None for all."""
+    if args.level and args.up_to:
+        raise UserError("--level and --up-to exclude each other: --level names levels, --up-to the last one")
+    check_levels([*(args.level or ()), *filter(None, [args.up_to])])
+    return list(LEVELS)[:list(LEVELS).index(args.up_to) + 1] if args.up_to else args.level

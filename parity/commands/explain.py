@@ -1,0 +1,23 @@
+"""`python -m parity explain`: which known difference between the frameworks is behind a failure."""
+from parity.commands.options import twin_folder
+from parity.explain.finding import LEVELS, Finding, run
+from parity.runner import check_offered
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("models", nargs="*", metavar="MODEL",
+                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model")
+    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models to explain")
+    parser.add_argument("--level", action="append", metavar="L", help="a level, repeatable; default "
+                        + ", ".join(LEVELS))
+
+
+def command(args) -> int:
+    """0: all agrees; 1: something failed, explained or not."""
+    def show(finding: Finding) -> None:
+        print("\n".join(finding.lines()), flush=True)
+
+    check_offered(args.models, args.level)
+    found = run(args.models, twin_folder(args.twin), args.level, progress=show)
+    print(found.text().splitlines()[-1])
+    return 0 if found.passed else 1

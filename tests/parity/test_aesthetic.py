@@ -7,9 +7,9 @@ from jittwin.tasks.aesthetic import rate_factor
 from parity import runner as check
 from parity.cases import find
 from parity.cases.aesthetic import CONFIG, AestheticTraining
-from parity.workers.compare import Comparison
 from parity.levels import forward, resume, trajectory
 from parity.training import Outcome
+from parity.workers.compare import Comparison
 
 CASE = find("aesthetic")
 LORA = "nn/lora.py"

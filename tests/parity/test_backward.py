@@ -7,8 +7,8 @@ import pytest
 from jittwin.models.apf_gan import stage
 from parity.cases import find
 from parity.cases.apf_gan import GROWN, epoch_of
-from parity.workers.compare import NOTHING, Verdict, rms
 from parity.levels import backward
+from parity.workers.compare import NOTHING, Verdict, rms
 
 OBJECTIVE = find("apf_gan.objective")
 MODES = [mode for mode in (*OBJECTIVE.modes, *OBJECTIVE.more_modes)]

@@ -12,10 +12,10 @@ from jittwin.errors import UserError
 from parity import runner as check
 from parity.case import Case
 from parity.cases import find as find_case
-from parity.workers.compare import Verdict
 from parity.explain.finding import Explanation, Finding, explain_failures
 from parity.faults import broken_copy, find
 from parity.result import LEVELS, failure, row
+from parity.workers.compare import Verdict
 from parity.workers.worker import ROOT
 
 MODEL = "apf_gan.encoder"

@@ -8,9 +8,9 @@ from jittwin.errors import UserError
 from parity import faults
 from parity.explain import finding as explain
 from parity.explain.finding import Recorder
+from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
 from parity.specimens import SPECIMENS
-from parity.explain.search import search
 
 PROBES = "tests.parity.explain_probes"
 X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float32)}

@@ -6,9 +6,9 @@ import pytest
 
 from jittwin.errors import UserError
 from parity.cases import CASES
-from parity.runner import ENVIRONMENT
 from parity.faults import FAULTS, Fault, broken_copy, find, source
 from parity.faults.fault import PACKAGE
+from parity.runner import ENVIRONMENT
 
 ODD = Fault("odd", "", "nn/ops.py", "no such text", "", "", ())
 

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from parity.cases import find
-from parity.workers.compare import judge_discrete
 from parity.faults.fault import Fault, broken_copy
 from parity.levels.forward import check, error_map
+from parity.workers.compare import judge_discrete
 from parity.workers.oracle import Twins
 from tests.parity.traced import Small
 

@@ -6,11 +6,11 @@ import pytest
 
 from parity.levels import ops
 from parity.levels.calls import decode, distinct, encode, title
-from parity.workers.compare import Comparison, Verdict
 from parity.levels.operators import check, decided, verdicts
 from parity.levels.ops import OPS, Functions
-from parity.pair import Pair
 from parity.levels.probes import inputs
+from parity.pair import Pair
+from parity.workers.compare import Comparison, Verdict
 
 NETWORK = Pair("tests.parity.operator_modules:torch_network", "tests.parity.operator_modules:jittor_network",
                inputs={"x": (2, 3, 6, 8)}, modes=("train",))

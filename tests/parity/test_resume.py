@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from parity.workers.compare import equal
 from parity.levels import resume
 from parity.training import ApfGanTraining
+from parity.workers.compare import equal
 
 
 class Short(ApfGanTraining):

@@ -7,10 +7,9 @@ import pytest
 
 import jt_models
 from jittwin.models.apf_gan import stage
-from parity.workers.compare import Comparison, named_error
 from parity.levels import trajectory
-from parity.workers.oracle import Twins
 from parity.training import ApfGanTraining
+from parity.workers.compare import Comparison, named_error
 
 
 class Brief(ApfGanTraining):

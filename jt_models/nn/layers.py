@@ -2,8 +2,8 @@
 from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
-from jt_models.nn.kernels import Normalize
-from jt_models.nn.training_kernels import Checkpoint
+from jt_models.nn.kernels.checkpoint import Checkpoint
+from jt_models.nn.kernels.norm import Normalize
 
 ModuleList, Sequential = nn.ModuleList, nn.Sequential
 

@@ -7,9 +7,14 @@ import numpy as np
 
 from jittwin import draws
 from jt_models.boot import jt, nn
-from jt_models.nn.kernels import MaxPool
-from jt_models.nn.training_kernels import Drop, Rounded, arithmetic, autocast
-from jt_models.nn.transformer_kernels import Attention, DepthwiseConv, Gelu, GeluTanh, LayerNorm, Softmax
+from jt_models.nn.kernels.activation import Gelu, GeluTanh
+from jt_models.nn.kernels.attention import Attention, Softmax
+from jt_models.nn.kernels.depthwise import DepthwiseConv
+from jt_models.nn.kernels.dropout import Drop
+from jt_models.nn.kernels.norm import LayerNorm
+from jt_models.nn.kernels.pool import MaxPool
+from jt_models.nn.kernels.precision import Rounded, arithmetic
+from jt_models.nn.kernels.precision import autocast as autocast  # callers find it here
 
 tanh = jt.tanh
 

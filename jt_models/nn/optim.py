@@ -7,7 +7,7 @@ Jittor's own optimizers differ from PyTorch's in several ways [O1-O6]; none is u
 import numpy as np
 
 from jt_models.boot import jt
-from jt_models.nn import kernels
+from jt_models.nn.kernels.adam import adam
 
 
 class Optimizer:
@@ -146,8 +146,7 @@ class Adam(Optimizer):
                             1 - beta1, beta2, 1 - beta2, group["lr"] / (1 - beta1 ** step), root,
                             self.eps / root if self.form == "jittor" else self.eps], np.float32)
         before = self.moment(name, "exp_avg") if beta1 else gradient
-        updated, first, second = kernels.adam(parameter, gradient, before, self.moment(name, "exp_avg_sq"),
-                                              jt.array(scalars))
+        updated, first, second = adam(parameter, gradient, before, self.moment(name, "exp_avg_sq"), jt.array(scalars))
         self.moments[name] = {"exp_avg": first.stop_grad()} if beta1 else {}
         self.moments[name]["exp_avg_sq"] = second.stop_grad()
         parameter.update(updated)

@@ -3,7 +3,8 @@ from parity.faults.fault import Fault
 from parity.faults.where import AESTHETIC, AESTHETIC_TRAINING, MERGED, SIGLIP
 
 S, OPS, LAYERS = "backbones/siglip.py", "nn/ops.py", "nn/layers.py"
-KERNELS, DROPS = "nn/transformer_kernels.py", "nn/training_kernels.py"
+ATTENTION, ACTIVATION, CHECKPOINT, DROPOUT = (f"nn/kernels/{name}.py" for name in (
+    "attention", "activation", "checkpoint", "dropout"))
 A, LORA, OPTIM = "assess/aesthetic.py", "nn/lora.py", "nn/optim.py"
 
 FAULTS = (
@@ -39,26 +40,26 @@ FAULTS = (
     Fault("siglip_pooled_residual", "", S,
           "return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]", "return self.mlp(self.layernorm(pooled))[:, 0]",
           "the pooling head has no skip", (SIGLIP,)),
-    Fault("siglip_attention_scale", "", KERNELS,
+    Fault("siglip_attention_scale", "", ATTENTION,
           "const float scale = 1 / std::sqrt(float(D));\n    std::vector<float> S(rows * M);\n    for",
           "const float scale = 1 / std::sqrt(float(C));\n    std::vector<float> S(rows * M);\n    for",
           "scores are divided by the root of the whole width", (SIGLIP,)),
-    Fault("attention_gradient_scale", "", KERNELS,
+    Fault("attention_gradient_scale", "", ATTENTION,
           "s[i] *= (t[i] - along) * scale;", "s[i] *= t[i] - along;",
           "the gradient of the scores forgets their scale", (SIGLIP,)),
-    Fault("gelu_tanh_slope", "", KERNELS,
+    Fault("gelu_tanh_slope", "", ACTIVATION,
           "(1 + 0.134145f * x * x)", "(1 + 0.044715f * x * x)",
           "the gradient takes x^3 for x", (SIGLIP,)),
-    Fault("gelu_tanh_coefficient", "", KERNELS,
+    Fault("gelu_tanh_coefficient", "", ACTIVATION,
           "(x + 0.044715f * x * x * x)", "(x + 0.044715f * x * x)",
           "a power of x is missing", (SIGLIP,)),
-    Fault("checkpoint_without_cotangent", "", DROPS,
+    Fault("checkpoint_without_cotangent", "", CHECKPOINT,
           "jt.grad((y * g.detach()).sum(), [*wanted", "jt.grad(y.sum(), [*wanted",
           "layers that are computed again forget the gradient that comes in", (AESTHETIC,)),
-    Fault("dropout_unscaled", "", DROPS,
+    Fault("dropout_unscaled", "", DROPOUT,
           "float({1 / (1 - p) if p < 1 else 0.0!r})", "float({1.0 if p < 1 else 0.0!r})",
           "what stays is not divided by 1 - p", (AESTHETIC,)),
-    Fault("dropout_gradient_undropped", "", DROPS,
+    Fault("dropout_gradient_undropped", "", DROPOUT,
           "[x, jt.array(self.key)], cpu_src=self.source)\n\n    def grad(self, g):\n        return self.execute(g)",
           "[x, jt.array(self.key)], cpu_src=self.source)\n\n    def grad(self, g):\n        return g",
           "the gradient of dropout passes everywhere", (AESTHETIC,)),

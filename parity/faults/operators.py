@@ -2,10 +2,10 @@
 from parity.faults.fault import Fault
 from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, VGG
 
-OPS, KERNELS = "nn/ops.py", "nn/kernels.py"
+OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
 
 FAULTS = (
-    Fault("one_pass_variance", "N3", KERNELS,
+    Fault("one_pass_variance", "N3", NORM,
           "{ double d = double(p[i]) - m; part += d * d; }\n"
           "            square += part;\n        }\n"
           "        const float v = float(square / (B * S)),",
@@ -13,17 +13,17 @@ FAULTS = (
           "            square = float(square) + float(part);\n        }\n"
           "        const float v = std::max(float(square) / (B * S) - m * m, 0.0f),",
           "the variance is E[x^2] - E[x]^2, summed in float32", (ENCODER, GENERATOR)),
-    Fault("unbiased_normalisation", "", KERNELS,
+    Fault("unbiased_normalisation", "", NORM,
           "const float v = float(square / (B * S)),", "const float v = float(square / (B * S - 1)),",
           "activations are normalised by the unbiased variance", (ENCODER,)),
-    Fault("epsilon_outside_root", "", KERNELS,
+    Fault("epsilon_outside_root", "", NORM,
           "float(square / (B * S)), inv = float(1.0 / std::sqrt(double(v) + EPS));",
           "float(square / (B * S)), inv = float(1.0 / (std::sqrt(double(v)) + EPS));",
           "normalisation divides by sigma + eps instead of sqrt(variance + eps)", (ENCODER,)),
-    Fault("norm_gradient_without_projection", "", KERNELS,
+    Fault("norm_gradient_without_projection", "", NORM,
           "inv * (q[i] - t - (p[i] - m) * inv * a)", "inv * (q[i] - t)",
           "the gradient ignores that the variance depends on the input", (ENCODER,)),
-    Fault("norm_gradient_without_mean", "", KERNELS,
+    Fault("norm_gradient_without_mean", "", NORM,
           "inv * (q[i] - t - (p[i] - m) * inv * a)", "inv * (q[i] - (p[i] - m) * inv * a)",
           "the gradient ignores that the mean depends on the input", (ENCODER,)),
     Fault("relu_of_nan", "G5", OPS,
@@ -70,10 +70,10 @@ FAULTS = (
     Fault("mean_pool_for_max", "", OPS,
           "return MaxPool(kernel, stride, padding)(x)", "return avg_pool2d(x, kernel, stride, padding)",
           "maximum pooling averages", (VGG,)),
-    Fault("max_pool_last_of_ties", "G3", KERNELS,
+    Fault("max_pool_last_of_ties", "G3", POOL,
           "if (image[i * W + j] > image[best] ||", "if (image[i * W + j] >= image[best] ||",
           "of equal maxima the last gets the gradient", (VGG, INCEPTION)),
-    Fault("max_pool_loses_nan", "P2", KERNELS,
+    Fault("max_pool_loses_nan", "P2", POOL,
           "> image[best] || std::isnan(image[i * W + j])) best", "> image[best]) best",
           "maximum pooling passes over NaN", (VGG,)),
     Fault("sequential_mean", "N2", OPS,

@@ -3,7 +3,7 @@ from parity.faults.fault import Fault
 from parity.faults.where import (AESTHETIC, AESTHETIC_TRAINING, AUGMENT, ENCODER, NETWORKS, OBJECTIVE, OPTIMIZERS,
                                  TRAINING)
 
-LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels.py"
+LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels/adam.py"
 
 FAULTS = (
     Fault("hinge_sign", "", LOSSES,

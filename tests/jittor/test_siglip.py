@@ -7,7 +7,7 @@ import numpy as np  # noqa: E402
 from tower import PIXELS, TowerFacts  # noqa: E402  (assertions are rewritten on import)
 
 from jt_models.boot import jt  # noqa: E402
-from jt_models.nn.training_kernels import Rounded  # noqa: E402
+from jt_models.nn.kernels.precision import Rounded  # noqa: E402
 
 
 class TestJittor(TowerFacts):

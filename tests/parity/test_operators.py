@@ -80,8 +80,9 @@ FAULTS = {
                                     "variance = square - mean * mean; y = (x - mean) / (variance + self.eps).sqrt(); "
                                     "mean, variance = mean.reshape(-1), variance.reshape(-1)",
                                     r"norm BatchNorm2d\(.*\[large mean\]"),
-    "max-pool loses NaN": ("nn/kernels.py", " || std::isnan(image[i * W + j])", "", r"max_pool2d\(.*\[nan\] output"),
-    "max-pool takes the last of equals": ("nn/kernels.py", "image[i * W + j] > image[best]",
+    "max-pool loses NaN": ("nn/kernels/pool.py", " || std::isnan(image[i * W + j])", "",
+                            r"max_pool2d\(.*\[nan\] output"),
+    "max-pool takes the last of equals": ("nn/kernels/pool.py", "image[i * W + j] > image[best]",
                                           "image[i * W + j] >= image[best]", r"max_pool2d\(.*\[ties\] slope 0"),
 }
 

@@ -1,0 +1,59 @@
+"""Activation functions in multi-threaded C++. CPU only."""
+from jt_models.boot import jt
+
+_HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
+
+
+class Gelu(jt.Function):
+    """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+
+    def execute(self, x):
+        self.x = x
+        return jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++)
+                out0_p[i] = in0_p[i] * 0.5f * (1 + std::erf(in0_p[i] * 0.70710678118654752f));
+        """)
+
+    def grad(self, g):
+        return jt.code(g.shape, g.dtype, [self.x, g], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) {
+                const float x = in0_p[i], below = 0.5f * (1 + std::erf(x * 0.70710678118654752f));
+                out0_p[i] = in1_p[i] * (below + x * 0.39894228040143268f * std::exp(-0.5f * x * x));
+            }
+        """)
+
+
+class GeluTanh(jt.Function):
+    """GELU with tanh in place of the error function: x times the logistic function of 2 u."""
+
+    CURVE = """
+        const float u = 0.79788456080286536f * (x + 0.044715f * x * x * x), s = 1 / (1 + std::exp(-2 * u));
+    """
+
+    def execute(self, x):
+        self.x = x
+        return jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) {
+                const float x = in0_p[i];
+                CURVE
+                out0_p[i] = x * s;
+            }
+        """.replace("CURVE", self.CURVE))
+
+    def grad(self, g):
+        return jt.code(g.shape, g.dtype, [self.x, g], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) {
+                const float x = in0_p[i];
+                CURVE
+                const float slope = 1.59576912160573071f * (1 + 0.134145f * x * x);
+                out0_p[i] = in1_p[i] * (s + x * s * (1 - s) * slope);
+            }
+        """.replace("CURVE", self.CURVE))

@@ -1,0 +1,34 @@
+"""Layers that are computed again for their gradient."""
+from jt_models.boot import jt
+from jt_models.nn.kernels.precision import arithmetic, autocast
+
+
+class Checkpoint(jt.Function):
+    """module(*arguments) without the graph inside, which is built again for the gradient.
+
+    Called with the arguments and then `parameters`, those of the module that are to have gradients. The gradients of
+    one module are computed before those of the next are asked for: Jittor's lazy graph would hold all layers at once.
+    """
+
+    def __init__(self, module, parameters: list):
+        self.module, self.parameters, self.autocast = module, parameters, arithmetic["autocast"]
+
+    def execute(self, *inputs):
+        self.arguments = inputs[:len(inputs) - len(self.parameters)]
+        self.smooth = [x.requires_grad for x in self.arguments]     # asked here, as Jittor stops them afterwards
+        with jt.no_grad():
+            y = self.module(*self.arguments)
+        return y.start_grad()
+
+    def grad(self, g):
+        arguments = [x.detach() for x in self.arguments]
+        wanted = [x for x, smooth in zip(arguments, self.smooth) if smooth]
+        with autocast(self.autocast):
+            y = self.module(*arguments)
+        # The gradient so far was itself computed from the parameters, of which it is no function here.
+        found = jt.grad((y * g.detach()).sum(), [*wanted, *self.parameters])
+        for gradient in found:
+            gradient.stop_grad()
+        jt.sync(found)
+        found = iter(found)
+        return [next(found) if smooth else None for smooth in (*self.smooth, *[True] * len(self.parameters))]

@@ -1,0 +1,71 @@
+"""Depthwise convolution in multi-threaded C++; Jittor's grouped one uses one thread. CPU only."""
+from jt_models.boot import jt
+
+_HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
+
+_DEPTHWISE = """
+    @alias(x, in0) @alias(w, in1) @alias(y, out0)
+    const int64_t N = x_shape0 * x_shape1, C = x_shape1, H = x_shape2, W = x_shape3, P = y_shape2, Q = y_shape3;
+    const int64_t K = w_shape2, L = w_shape3;
+    #pragma omp parallel for
+    for (int64_t n = 0; n < N; n++) {
+        const float* __restrict__ image = x_p + n * H * W;
+        const float* __restrict__ kernel = w_p + n % C * K * L;
+        for (int64_t p = 0; p < P; p++) {
+            float* __restrict__ row = y_p + (n * P + p) * Q;
+            for (int64_t q = 0; q < Q; q++) row[q] = 0;
+            for (int64_t i = 0; i < K; i++) for (int64_t j = 0; j < L; j++) {
+                const int64_t at = p + i - PADDING, shift = j - PADDING;
+                if (at < 0 || at >= H) continue;
+                const float* __restrict__ from = image + at * W + shift;
+                const float weight = FLIPPED ? kernel[(K - 1 - i) * L + L - 1 - j] : kernel[i * L + j];
+                const int64_t end = std::min(Q, W - shift);
+                for (int64_t q = std::max<int64_t>(0, -shift); q < end; q++) row[q] += weight * from[q];
+            }
+        }
+    }
+"""
+
+_DEPTHWISE_GRAD = """
+    @alias(x, in0) @alias(g, in1) @alias(dw, out0)
+    const int64_t B = x_shape0, C = x_shape1, H = x_shape2, W = x_shape3, P = g_shape2, Q = g_shape3;
+    const int64_t K = dw_shape2, L = dw_shape3;
+    #pragma omp parallel for
+    for (int64_t c = 0; c < C; c++) for (int64_t i = 0; i < K; i++) for (int64_t j = 0; j < L; j++) {
+        double total = 0;
+        const int64_t shift = j - PADDING, end = std::min(Q, W - shift);
+        for (int64_t b = 0; b < B; b++) for (int64_t p = 0; p < P; p++) {
+            const int64_t at = p + i - PADDING;
+            if (at < 0 || at >= H) continue;
+            const float* from = x_p + ((b * C + c) * H + at) * W + shift;
+            const float* slope = g_p + ((b * C + c) * P + p) * Q;
+            float part = 0;
+            for (int64_t q = std::max<int64_t>(0, -shift); q < end; q++) part += slope[q] * from[q];
+            total += part;
+        }
+        dw_p[(c * K + i) * L + j] = total;
+    }
+"""
+
+
+class DepthwiseConv(jt.Function):
+    """Each channel of x (B, C, H, W) by its own kernel of weight (C, 1, k, k), stride 1, with zero padding."""
+
+    def __init__(self, padding: int):
+        self.padding = padding
+
+    def execute(self, x, weight):
+        self.kept = x, weight
+        return self.correlated(x, weight, self.padding, flipped=0)
+
+    def grad(self, g):
+        x, weight = self.kept
+        dw = jt.code(weight.shape, g.dtype, [x, g], cpu_header=_HEADER,
+                     cpu_src=_DEPTHWISE_GRAD.replace("PADDING", str(self.padding)))
+        return self.correlated(g, weight, weight.shape[-1] - 1 - self.padding, flipped=1), dw
+
+    @staticmethod
+    def correlated(x, weight, padding: int, flipped: int):
+        sides = [side + 2 * padding - weight.shape[-1] + 1 for side in x.shape[2:]]
+        return jt.code([*x.shape[:2], *sides], x.dtype, [x, weight], cpu_header=_HEADER,
+                       cpu_src=_DEPTHWISE.replace("PADDING", str(padding)).replace("FLIPPED", str(flipped)))

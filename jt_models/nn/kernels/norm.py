@@ -1,0 +1,153 @@
+"""Normalisation in multi-threaded C++: sums in double precision, variances in two passes.
+
+Jittor computes a variance as E[x^2]-E[x]^2 in one sequential float32 sum, on one thread. CPU only.
+"""
+from jt_models.boot import jt
+
+_HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
+
+_MOMENTS = """
+    @alias(x, in0) @alias(y, out0) @alias(mean, out1) @alias(var, out2)
+    const int64_t B = x_shape0, C = x_shape1, S = x_shape2;
+    #pragma omp parallel for schedule(dynamic)
+    for (int64_t c = 0; c < C; c++) {
+        double sum = 0, square = 0;
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            double part = 0;
+            for (int64_t i = 0; i < S; i++) part += p[i];
+            sum += part;
+        }
+        const float m = float(sum / (B * S));
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            double part = 0;
+            for (int64_t i = 0; i < S; i++) { double d = double(p[i]) - m; part += d * d; }
+            square += part;
+        }
+        const float v = float(square / (B * S)), inv = float(1.0 / std::sqrt(double(v) + EPS));
+        mean_p[c] = m;
+        var_p[c] = v;
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            float* __restrict__ q = y_p + (b * C + c) * S;
+            for (int64_t i = 0; i < S; i++) q[i] = (p[i] - m) * inv;
+        }
+    }
+"""
+
+_MOMENTS_GRAD = """
+    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3) @alias(dx, out0)
+    const int64_t B = x_shape0, C = x_shape1, S = x_shape2;
+    #pragma omp parallel for schedule(dynamic)
+    for (int64_t c = 0; c < C; c++) {
+        const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));
+        double total = 0, along = 0;
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            const float* __restrict__ q = g_p + (b * C + c) * S;
+            double t = 0, a = 0;
+            for (int64_t i = 0; i < S; i++) { t += q[i]; a += double(q[i]) * ((p[i] - m) * inv); }
+            total += t;
+            along += a;
+        }
+        const float t = float(total / (B * S)), a = float(along / (B * S));
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            const float* __restrict__ q = g_p + (b * C + c) * S;
+            float* __restrict__ r = dx_p + (b * C + c) * S;
+            for (int64_t i = 0; i < S; i++) r[i] = inv * (q[i] - t - (p[i] - m) * inv * a);
+        }
+    }
+"""
+
+
+class Normalize(jt.Function):
+    """x (B, C, S) to its zero-mean unit-variance form over B and S; also mean and biased variance (C,)."""
+
+    def __init__(self, eps: float):
+        self.eps = eps
+
+    def execute(self, x):
+        batch, channels, _ = x.shape
+        y, mean, variance = jt.code(
+            [x.shape, [channels], [channels]], [x.dtype] * 3, [x],
+            cpu_header="#include <cmath>", cpu_src=_MOMENTS.replace("EPS", repr(self.eps)))
+        self.kept = x, mean, variance
+        return y, mean, variance
+
+    def grad(self, g, *_):
+        x, mean, variance = self.kept
+        return jt.code(x.shape, x.dtype, [x, mean, variance, g], cpu_header="#include <cmath>",
+                       cpu_src=_MOMENTS_GRAD.replace("EPS", repr(self.eps)))
+
+
+_LAYER_NORM = """
+    @alias(x, in0) @alias(w, in1) @alias(b, in2) @alias(y, out0)
+    const int64_t C = w->num, N = x->num / C;
+    #pragma omp parallel for
+    for (int64_t n = 0; n < N; n++) {
+        const float* __restrict__ p = x_p + n * C;
+        float* __restrict__ q = y_p + n * C;
+        double sum = 0, square = 0;
+        for (int64_t i = 0; i < C; i++) sum += p[i];
+        const float m = float(sum / C);
+        for (int64_t i = 0; i < C; i++) { const double d = double(p[i]) - m; square += d * d; }
+        const float inv = float(1.0 / std::sqrt(square / C + EPS));
+        for (int64_t i = 0; i < C; i++) q[i] = (p[i] - m) * inv * w_p[i] + b_p[i];
+    }
+"""
+
+_LAYER_NORM_GRAD = """
+    @alias(x, in0) @alias(w, in1) @alias(g, in2) @alias(dx, out0) @alias(dw, out1) @alias(db, out2)
+    const int64_t C = w->num, N = x->num / C;
+    std::vector<float> mean(N), inverse(N);
+    #pragma omp parallel for
+    for (int64_t n = 0; n < N; n++) {
+        const float* __restrict__ p = x_p + n * C;
+        const float* __restrict__ q = g_p + n * C;
+        float* __restrict__ r = dx_p + n * C;
+        double sum = 0, square = 0, total = 0, along = 0;
+        for (int64_t i = 0; i < C; i++) sum += p[i];
+        const float m = float(sum / C);
+        for (int64_t i = 0; i < C; i++) { const double d = double(p[i]) - m; square += d * d; }
+        const float inv = float(1.0 / std::sqrt(square / C + EPS));
+        for (int64_t i = 0; i < C; i++) {
+            const double t = double(q[i]) * w_p[i];
+            total += t;
+            along += t * ((p[i] - m) * inv);
+        }
+        const float t = float(total / C), a = float(along / C);
+        for (int64_t i = 0; i < C; i++) r[i] = inv * (q[i] * w_p[i] - t - (p[i] - m) * inv * a);
+        mean[n] = m;
+        inverse[n] = inv;
+    }
+    #pragma omp parallel for
+    for (int64_t from = 0; from < C; from += 64) {
+        const int64_t wide = std::min<int64_t>(64, C - from);
+        double gain[64] = {}, shift[64] = {};
+        for (int64_t n = 0; n < N; n++) for (int64_t i = 0; i < wide; i++) {
+            const double q = g_p[n * C + from + i];
+            gain[i] += q * ((x_p[n * C + from + i] - mean[n]) * inverse[n]);
+            shift[i] += q;
+        }
+        for (int64_t i = 0; i < wide; i++) { dw_p[from + i] = gain[i]; db_p[from + i] = shift[i]; }
+    }
+"""
+
+
+class LayerNorm(jt.Function):
+    """x (…, C), gain and shift (C,): every row to zero mean and unit variance, then scaled."""
+
+    def __init__(self, eps: float):
+        self.eps = repr(eps)
+
+    def execute(self, x, weight, bias):
+        self.kept = x, weight
+        return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=_HEADER,
+                       cpu_src=_LAYER_NORM.replace("EPS", self.eps))
+
+    def grad(self, g):
+        x, weight = self.kept
+        return jt.code([x.shape, weight.shape, weight.shape], [x.dtype] * 3, [x, weight, g], cpu_header=_HEADER,
+                       cpu_src=_LAYER_NORM_GRAD.replace("EPS", self.eps))

@@ -1,0 +1,65 @@
+"""Rounding to shorter number types, which the CPU does not compute in."""
+import contextlib
+
+from jt_models.boot import jt
+
+arithmetic = {"precision": "float32", "autocast": False}
+
+
+@contextlib.contextmanager
+def autocast(on: bool = True):
+    """Inside, the operands and results of matrix products and convolutions have the precision that was set.
+
+    They are rounded to it and stay float32: the CPU has no faster way, but training behaves as on a device that has.
+    """
+    before, arithmetic["autocast"] = arithmetic["autocast"], on
+    try:
+        yield
+    finally:
+        arithmetic["autocast"] = before
+
+
+_ROUND = {
+    # Ties to even; a NaN stays one.
+    "bfloat16": """
+        uint32_t u;
+        std::memcpy(&u, &x, 4);
+        u = (u + 0x7FFFu + (u >> 16 & 1u)) & 0xFFFF0000u;
+        std::memcpy(&y, &u, 4);
+        if (!(x == x)) y = x;
+    """,
+    # Adding and taking away a number 2^13 times as large leaves 10 fraction bits, and fewer below 2^-14.
+    "float16": """
+        const float size = std::abs(x);
+        uint32_t u;
+        std::memcpy(&u, &size, 4);
+        u = std::max(u & 0x7F800000u, 0x38800000u) + (13u << 23);
+        float large;
+        std::memcpy(&large, &u, 4);
+        volatile float sum = size + large;
+        y = std::copysign(size < 65520.f ? sum - large : size == size ? INFINITY : size, x);
+    """,
+}
+
+
+class Rounded(jt.Function):
+    """x (float32) with the values that `name` (bfloat16, float16) can hold; so is its gradient."""
+
+    def __init__(self, name: str):
+        self.source = _ROUND[name]
+
+    def execute(self, x):
+        return jt.code(x.shape, x.dtype, [x], cpu_header="#include <cmath>\n#include <cstring>\n#include <algorithm>\n",
+                       cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for if (n > 32768)
+            for (int64_t i = 0; i < n; i++) {
+                const float x = in0_p[i];
+                float y;
+                ROUND
+                out0_p[i] = y;
+            }
+        """.replace("ROUND", self.source))
+
+    def grad(self, g):
+        return self.execute(g)

@@ -64,7 +64,7 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
         check_unchanged(config, remembered, own_settings)
     backend = load_backend(backend_name)
     backend.setup(device=usable_device(backend, device), seed=config.seed, threads=threads,
-                  precision=getattr(config, "precision", "float32"))
+                  precision=config.precision)
     task = module.Task(config, backend, data, folder)
     info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
     trainer = Trainer(task, backend, config, folder, info)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Iterator, Protocol
 
 import numpy as np
 
+from jittwin.backend import PRECISIONS
 from jittwin.draws import Draws
 
 
@@ -17,12 +18,14 @@ class RunConfig:
     """The settings every task has. A step is one optimizer update (`accumulation` batches)."""
 
     PRESETS: ClassVar[dict[str, dict]] = {}
+    TRAINS_IN: ClassVar[tuple[str, ...]] = PRECISIONS      # the legal values of `precision`
 
     seed: int = 0                    # keys every draw, shuffle and initial weight
     max_steps: int | None = None     # stop after this many steps of the whole run; none: all epochs
     accumulation: int = 1            # batches whose gradients make one step
     clip: float | None = None        # gradient norm the task hands to backend.step; none: no clipping
     ema: float = 0.0                 # decay of the averaged weights; 0: none are kept
+    precision: str = "float32"       # of matrix products inside a model's autocast; all else is float32
     log_every: int = 10              # steps between lines of log.jsonl, counted from step 0
     sample_every: int = 0            # steps between sample grids; 0: one per saved epoch
     save_every: int = 0              # steps between checkpoints inside an epoch; 0: none
@@ -32,6 +35,9 @@ class RunConfig:
     # What may change between a run and its resumption without changing what is learnt.
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs")
+    # Settings that runs of an earlier version did not have. At its default, one of them leaves the hash of a
+    # run's settings as that version computed it, so that such a run can be resumed.
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision",)
 
     def __post_init__(self):
         """ValueError for numbers that make no sense; a subclass with its own checks calls super()."""
@@ -45,6 +51,9 @@ class RunConfig:
             raise ValueError(f"clip={self.clip} must be above 0, or none")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema={self.ema} must be at least 0 and below 1")
+        if self.precision not in self.TRAINS_IN:
+            raise ValueError(f"precision={self.precision} cannot be trained with: "
+                             f"choose from {', '.join(self.TRAINS_IN)}")
 
 
 @dataclass(frozen=True)

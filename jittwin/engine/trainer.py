@@ -337,9 +337,10 @@ def due(step: int, every: int) -> bool:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Of the settings that decide a run's numbers."""
-    values = settings.flat(config)
-    decisive = {key: values[key] for key in values if key not in config.FREE_TO_CHANGE}
+    """Of the settings that decide a run's numbers, without those added later that have their defaults."""
+    values, defaults = settings.flat(config), settings.flat(type(config)())
+    decisive = {key: values[key] for key in values if key not in config.FREE_TO_CHANGE
+                and (key not in config.ADDED_LATER or values[key] != defaults[key])}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

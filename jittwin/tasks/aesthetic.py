@@ -59,6 +59,8 @@ class Config(RunConfig):
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers",
         "gradient_checkpointing")
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
+    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need a scaled loss
 
     seed: int = 42
     accumulation: int = 2
@@ -70,7 +72,6 @@ class Config(RunConfig):
     lora_r: int = 32
     lora_alpha: float = 64
     lora_dropout: float = 0.1             # also that of the head
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"   # of matrix products
     gradient_checkpointing: bool = False
     # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
     synthetic_images: int = 512
@@ -106,9 +107,6 @@ class Config(RunConfig):
             raise ValueError(f"max_bad={self.max_bad} must be from 0 to 1, a share of the pictures")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio={self.warmup_ratio} must be from 0 to 1")
-        if self.precision == "float16":
-            raise ValueError("precision=float16 cannot be trained with, as nothing here scales the loss: "
-                             "use bfloat16 or float32")
         LoraConfig(self.lora_r, self.lora_alpha, self.lora_dropout)
 
 

@@ -44,6 +44,7 @@ class Config(RunConfig):
                  "synthetic_images": 64, "lr": 1e-3, "ttur": False, "save_epochs": 10,
                  "noise": "shared", "log_every": 8},
     }
+    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32",)     # its networks have no autocast
 
     phase: Literal["both", "1", "2"] = "both"
     start_weights: str | None = None      # networks of the end of phase 1, for phase=2

@@ -155,6 +155,24 @@ def test_resume_remembers_backend_and_settings(toy_train):
     assert "lr: 0.03" in (toy_train.run / "config.yaml").read_text()
 
 
+def test_a_run_of_an_earlier_version_whose_settings_lack_some_is_resumed(toy_train):
+    toy_train("max_steps=7", "lr=0.03")
+    path = toy_train.run / "config.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(("precision:", "keep_optimizers:"))))
+    assert toy_train("max_steps=9", resume=True) == 0
+    assert "precision: float32" in path.read_text() and "lr: 0.03" in path.read_text()
+    with pytest.raises(UserError, match="precision was float32, is bfloat16: use --continue EPOCH"):
+        toy_train("precision=bfloat16", resume=True)
+
+
+def test_the_arithmetic_asked_for_reaches_the_backend(toy_train, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ToyBackend, "setup", lambda self, precision, **rest: seen.append(precision))
+    toy_train("max_steps=1", "precision=bfloat16")
+    assert seen == ["bfloat16"]
+
+
 def test_resume_refuses_other_settings_and_continue_takes_them(toy_train):
     toy_train("max_steps=12")
     with pytest.raises(UserError, match="lr was 0.05, is 0.01: use --continue EPOCH"):

@@ -29,9 +29,15 @@ class Backend(Protocol):
     rank: int                        # of this process, from 0
     world_size: int                  # number of processes
 
+    def usable(self, device: str) -> str:
+        """"" where `setup` can take `device` ("cpu", "cuda"), else the reason in one line. It sets nothing up."""
+
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
               threads: int | None = None) -> None:
-        """Choose device ("cpu", "cuda"), arithmetic and CPU threads; called once, before any build."""
+        """Choose device, arithmetic and CPU threads; called once, before any build.
+
+        UserError: a device that is not usable, an unknown precision.
+        """
 
     def set_precision(self, precision: str) -> None:
         """One of PRECISIONS, from now on and for every model of this process. UserError: another one."""
@@ -150,13 +156,14 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
 
 
 def usable_device(backend: Backend, device: str) -> str:
-    """`device`, or for "auto" the GPU where the backend can use one, else the CPU. UserError: unknown."""
+    """`device`, or for "auto" the GPU where the backend can use one, else the CPU.
+
+    UserError: unknown, or not usable. The backend is asked and not set up.
+    """
     if device not in ("auto", *DEVICES):
         raise UserError(f"device {device!r}{choose_from(device, ('auto', *DEVICES))}")
-    if device != "auto":
-        return device
-    try:
-        backend.setup(device="cuda")
-    except UserError:
-        return "cpu"
-    return "cuda"
+    if device == "auto":
+        return "cpu" if backend.usable("cuda") else "cuda"
+    if reason := backend.usable(device):
+        raise UserError(reason)
+    return device

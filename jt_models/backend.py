@@ -23,9 +23,14 @@ class Backend:
         self.world_size = 1
         self.device = "cpu"
 
-    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+    def usable(self, device):
         if device != "cpu":
-            raise UserError(f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch")
+            return f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch"
+        return ""
+
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+        if reason := self.usable(device):
+            raise UserError(reason)
         if threads:
             # The environment variable is read when libgomp is loaded, which was before this.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)

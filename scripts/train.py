@@ -6,6 +6,7 @@ Before training, as in the original, FID statistics of the training pictures go 
 in the run folder, for scripts/fid.py and scripts/test.py; nothing in training reads them. They need Inception:
 FILE, or util/net_params.pkl where that is there.
 """
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def run(argv: list[str]) -> int:
     given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN", FID)
     removed = flags.removal_list(given["remove_hard_imgs"], given)
     folder = Path(given["checkpoints_dir"], given["name"])
+    if not train.is_only_process(os.environ):
+        return 2
     if Checkpoints(folder).latest():      # not after hours of measuring
         raise UserError(f"{folder} already holds a run: go on with jittwin train --resume --out {folder}, or pass "
                         "another --name")

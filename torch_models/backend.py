@@ -24,9 +24,14 @@ class Backend:
         self.world_size = 1
         self.device = "cpu"
 
-    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+    def usable(self, device):
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device cuda: this PyTorch finds no usable GPU; use --device cpu")
+            return "device cuda: this PyTorch finds no usable GPU; use --device cpu"
+        return ""
+
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+        if reason := self.usable(device):
+            raise UserError(reason)
         self.device = device
         self.set_precision(precision)
         torch.set_default_device(device)

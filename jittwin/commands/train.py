@@ -1,5 +1,7 @@
 """`jittwin train`: a task, a backend, settings and a run directory, handed to the training engine."""
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from jittwin import config as settings
@@ -10,6 +12,9 @@ from jittwin.errors import UserError
 from jittwin.tasks import TASKS, load_task
 
 OTHER_SUFFIX = ".pth"    # of a checkpoint of another program
+
+# What tells a process how many there are and which one it is: torchrun, Open MPI's mpirun, MPICH's.
+LAUNCHERS = {"WORLD_SIZE": "RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK", "PMI_SIZE": "PMI_RANK"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +45,13 @@ def run(args: argparse.Namespace) -> int:
 def train(task_name: str, backend_name: str | None, data: str | None = None, out: str | None = None,
           yaml_path: str | None = None, overrides: list[str] = (), resume: bool = False,
           continue_from: str | None = None, device: str = "cpu", threads: int | None = None) -> int:
-    """Resolve the settings before any framework is imported, then train. Returns 0, or 130 after SIGINT."""
+    """Resolve the settings before any framework is imported, then train.
+
+    Returns 0, 130 after SIGINT, or 2 in the other processes when several were started, where the first one's
+    UserError says why.
+    """
+    if not is_only_process(os.environ):
+        return 2
     module = load_task(task_name)
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     checkpoints = Checkpoints(folder)
@@ -69,6 +80,18 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     info = {"task": task_name, "backend": backend_name, "data": data and str(Path(data).absolute())}
     trainer = Trainer(task, backend, config, folder, info)
     return trainer.train(trainer.adopt(other) if other else start)
+
+
+def is_only_process(environment: Mapping[str, str]) -> bool:
+    """True for a process alone. Of several that a launcher started, False, but a UserError in the first one."""
+    for size, rank in LAUNCHERS.items():
+        count = environment.get(size, "")
+        if count.isdigit() and int(count) > 1:
+            if environment.get(rank, "0") != "0":
+                return False
+            raise UserError(f"training runs in one process, but {size}={count}: start it without torchrun or mpirun, "
+                            f"or unset {size}")
+    return True
 
 
 def read_other(module, path: str, checkpoints: Checkpoints) -> tuple[str | None, OtherCheckpoint | None]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from jittwin import cli, tasks
-from jittwin.commands import train
+from jittwin import backend, cli, tasks
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands import train
 from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,47 @@ def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert cli.main(argv) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+@pytest.mark.parametrize("size, rank", train.LAUNCHERS.items())
+@pytest.mark.parametrize("name", ["jittor", "torch"])
+def test_several_processes_are_refused_by_one_line_of_the_first(tmp_path, monkeypatch, capsys, size, rank, name):
+    monkeypatch.setattr(train, "load_backend", lambda name: pytest.fail("a framework was asked for"))
+    argv = ["train", "--backend", name, "--out", str(tmp_path / "run")]
+    monkeypatch.setenv(size, "2")
+    assert cli.main(argv) == 2            # of an unknown rank
+    monkeypatch.setenv(rank, "0")
+    assert cli.main(argv) == 2
+    said = f"jittwin: training runs in one process, but {size}=2: start it without torchrun or mpirun, or unset {size}"
+    assert capsys.readouterr().err.splitlines() == [said] * 2
+    monkeypatch.setenv(rank, "1")
+    assert cli.main(argv) == 2
+    assert capsys.readouterr() == ("", "") and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", ["1", "", "many"])
+def test_a_launcher_may_start_one_process(count):
+    assert train.is_only_process({"WORLD_SIZE": count, "RANK": "0"})
+
+
+class Asked:
+    """A backend whose GPU is as `answer` says; nobody may set it up to find out."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def usable(self, device):
+        return self.answer if device == "cuda" else ""
+
+
+def test_a_device_is_asked_for_and_not_tried():
+    with_gpu, without = Asked(""), Asked("device cuda: there is none")
+    assert [backend.usable_device(with_gpu, device) for device in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    assert [backend.usable_device(without, device) for device in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(UserError, match="^device cuda: there is none$"):
+        backend.usable_device(without, "cuda")
+    with pytest.raises(UserError, match="device 'gpu'.*choose from auto, cpu, cuda"):
+        backend.usable_device(with_gpu, "gpu")
 
 
 def test_debug_shows_the_traceback():

@@ -42,6 +42,9 @@ class Backend:
     def __init__(self):
         self.reads = 0
 
+    def usable(self, device):
+        return "" if device == "cpu" else f"device {device}: NumPy has none"
+
     def seed(self, value):
         self.rng = np.random.default_rng(value)
 

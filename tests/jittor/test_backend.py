@@ -1,0 +1,14 @@
+"""The Jittor twin's backend: which devices it takes."""
+import pytest
+
+from jittwin.errors import UserError
+from jt_models.backend import Backend
+
+
+def test_the_cpu_alone_is_usable():
+    backend = Backend()
+    reason = "device cuda: the Jittor twin runs on the CPU; use --device cpu or --backend torch"
+    assert backend.usable("cpu") == "" and backend.usable("cuda") == reason
+    with pytest.raises(UserError) as error:
+        backend.setup(device="cuda")
+    assert str(error.value) == reason

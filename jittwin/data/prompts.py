@@ -173,7 +173,7 @@ def _columns(cells: Sequence[str]) -> tuple[int | None, int | None]:
 
 def _named(names: Sequence[str], known: Sequence[str]) -> int | None:
     """Where the first of the known names is."""
-    plain = [name.casefold().translate(dict.fromkeys(map(ord, ' "_-'))) for name in names]
+    plain = [name.strip().casefold().translate(dict.fromkeys(map(ord, ' "_-'))) for name in names]
     return next((plain.index(name) for name in known if name in plain), None)
 
 

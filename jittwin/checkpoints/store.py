@@ -9,6 +9,9 @@ A checkpoint is written as `.writing-<name>`, flushed to disk and renamed, then 
 at every instant `latest` names a whole checkpoint. best.json repeats what state.json of that
 checkpoint holds, so a kill between the two loses nothing. `<name>` is the epoch ("12", finished) or
 "12.340" (340 steps into epoch 12).
+
+Only then are checkpoints deleted, and the optimizer state of those that stay: a kill before or while that happens
+leaves more than is wanted, never less.
 """
 import contextlib
 import errno
@@ -27,6 +30,7 @@ from jittwin.weights import read_weights, write_weights
 
 Arrays = Mapping[str, np.ndarray]
 
+OPTIMIZER = "optimizer"      # the file of a checkpoint without which training cannot go on from it
 _WRITING, _REPLACED = ".writing-", ".replaced-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,12 +39,13 @@ class Checkpoints:
     """The checkpoints of one run directory.
 
     keep_epochs: finished epochs that are multiples of it are kept, as are the newest and the best.
+    keep_optimizers: "all" of those keep their optimizer state, or the "newest" alone.
     """
 
-    def __init__(self, run: str | os.PathLike, keep_epochs: int = 1):
+    def __init__(self, run: str | os.PathLike, keep_epochs: int = 1, keep_optimizers: str = "all"):
         self.run = Path(run)
         self.folder = self.run / "checkpoints"
-        self.keep_epochs = keep_epochs
+        self.keep_epochs, self.keep_optimizers = keep_epochs, keep_optimizers
 
     def clean(self) -> None:
         """Undo what a kill left half done."""
@@ -75,7 +80,7 @@ class Checkpoints:
         return _read(path) if path.exists() else {}
 
     def save(self, name: str, files: Iterable[tuple[str, Arrays]], state: dict, metadata: Mapping) -> None:
-        """Write one checkpoint, point `latest` to it and drop those that retention no longer wants.
+        """Write one checkpoint, point `latest` to it, and then thin the others.
 
         files: (stem, arrays) of each file, for example "G", "G.ema", "optimizer"; may be a generator.
         state["best"], where there is one, becomes best.json.
@@ -95,7 +100,7 @@ class Checkpoints:
             sync_folder(self.folder)
             self.point_to(name, state)
         shutil.rmtree(replaced, ignore_errors=True)
-        self._retain()
+        self.thin()
 
     def point_to(self, name: str, state: Mapping) -> None:
         """Make `name`, whose state is given, the checkpoint that a resumption starts from."""
@@ -121,13 +126,24 @@ class Checkpoints:
     def has(self, name: str, stem: str) -> bool:
         return (self.folder / name / f"{stem}.safetensors").exists()
 
-    def _retain(self) -> None:
-        kept = {self.latest(), *(record["checkpoint"] for record in self.records().values())}
+    def check_optimizers(self, name: str) -> None:
+        """UserError, which names those that have it, when checkpoint `name` has no optimizer state."""
+        if not self.has(name, OPTIMIZER):
+            others = [other for other in self.names() if self.has(other, OPTIMIZER)]
+            raise UserError(f"{self.folder / name}: has no optimizer state to go on with, since keep_optimizers=newest "
+                            f"keeps that of the newest checkpoint alone: choose from {', '.join(others) or 'none'}")
+
+    def thin(self) -> None:
+        """Delete the checkpoints, and the optimizer states, that are not to be kept."""
+        latest = self.latest()
+        kept = {latest, *(record["checkpoint"] for record in self.records().values())}
         for name in self.names():
             on_schedule = "." not in name and int(name) % self.keep_epochs == 0
             if not on_schedule and name not in kept:
                 # Renamed first: half a folder must not pass for a checkpoint if a kill comes now.
                 shutil.rmtree((self.folder / name).rename(self.folder / f"{_WRITING}{name}"))
+            elif self.keep_optimizers == "newest" and name != latest:
+                (self.folder / name / f"{OPTIMIZER}.safetensors").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def failure_explained(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ A task is one file `jittwin/tasks/<name>.py` holding `Config`, a frozen dataclas
 `Plain` has what most tasks leave as it is.
 """
 from dataclasses import dataclass
-from typing import Any, ClassVar, Iterator, Protocol
+from typing import Any, ClassVar, Iterator, Literal, Protocol
 
 import numpy as np
 
@@ -31,10 +31,11 @@ class RunConfig:
     save_every: int = 0              # steps between checkpoints inside an epoch; 0: none
     save_epochs: int = 1             # epochs between checkpoints (a phase may say otherwise)
     keep_epochs: int = 1             # of those, the multiples of this epoch number are kept for good
+    keep_optimizers: Literal["all", "newest"] = "all"   # checkpoints with optimizer state: what --continue goes back to
 
     # What may change between a run and its resumption without changing what is learnt.
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
-        "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs")
+        "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs", "keep_optimizers")
     # Settings that runs of an earlier version did not have. At its default, one of them leaves the hash of a
     # run's settings as that version computed it, so that such a run can be resumed.
     ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision",)

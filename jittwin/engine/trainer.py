@@ -18,7 +18,7 @@ import jittwin
 from jittwin import config as settings
 from jittwin.atomic import write_file
 from jittwin.backend import Backend
-from jittwin.checkpoints.store import Checkpoints
+from jittwin.checkpoints.store import OPTIMIZER, Checkpoints
 from jittwin.draws import Draws
 from jittwin.engine.ema import Ema
 from jittwin.engine.logbook import Logbook
@@ -62,7 +62,7 @@ class Trainer:
     def __init__(self, task: Task, backend: Backend, config: RunConfig, run: str | os.PathLike, info: dict):
         self.task, self.backend, self.config, self.info = task, backend, config, info
         self.run = Path(run)
-        self.checkpoints = Checkpoints(run, config.keep_epochs)
+        self.checkpoints = Checkpoints(run, config.keep_epochs, config.keep_optimizers)
         self.ema = Ema(config.ema)
         self.at = Position()
         self.phase: Phase | None = None
@@ -75,6 +75,7 @@ class Trainer:
         UserError: a loss that is not finite, a full disk, a checkpoint that does not fit.
         """
         task, at = self.task, self.at
+        resumed = start == self.checkpoints.latest()
         state = self.restore(start) if start else {}
         if not start:
             self.enter(task.phases[0])
@@ -83,9 +84,11 @@ class Trainer:
         with self.checkpoints.failure_explained():
             if start:
                 self.checkpoints.point_to(start, state)
+                if resumed:
+                    self.checkpoints.thin()         # a killed run may not have come to it
             write_file(self.run / "config.yaml", settings.dump(self.config))
             if start:
-                task.epoch_saved(start, state)      # which a kill may have come before
+                task.epoch_saved(start, state)      # a killed run may not have written these files yet
             with Logbook(self.run, state.get("log_position", 0), at.global_step) as log, \
                     interrupts() as interrupted:
                 for note in task.notes:
@@ -209,12 +212,16 @@ class Trainer:
             yield stem, self.arrays(stem)
         for stem, arrays in self.ema.averages.items():
             yield f"{stem}.ema", arrays
-        yield "optimizer", {f"{stem}/{key}": array for stem, optimizer in self.task.optimizers.items()
-                            for key, array in self.backend.optimizer_state(optimizer).items()}
+        yield OPTIMIZER, {f"{stem}/{key}": array for stem, optimizer in self.task.optimizers.items()
+                          for key, array in self.backend.optimizer_state(optimizer).items()}
 
     def restore(self, name: str) -> dict:
-        """Put modules, optimizers, averages and position as they were; returns the checkpoint's state."""
+        """Put modules, optimizers, averages and position as they were; returns the checkpoint's state.
+
+        UserError: no such checkpoint, or one that does not fit or has no optimizer state.
+        """
         state, at = self.checkpoints.state(name), self.at
+        self.checkpoints.check_optimizers(name)
         epoch = state["epoch"]
         self.check_inputs(state.get("inputs", {}), self.run)
         self.enter_epoch(epoch, f"checkpoint {name}")
@@ -223,7 +230,7 @@ class Trainer:
             averaged = self.config.ema and stem in self.task.ema_modules
             if averaged and self.checkpoints.has(name, f"{stem}.ema"):
                 self.ema.averages[stem] = self.checkpoints.weights(name, f"{stem}.ema")
-        arrays = self.checkpoints.weights(name, "optimizer")
+        arrays = self.checkpoints.weights(name, OPTIMIZER)
         for stem, optimizer in self.task.optimizers.items():
             own = {key[len(stem) + 1:]: array for key, array in arrays.items() if key.startswith(f"{stem}/")}
             self.backend.load_optimizer_state(optimizer, own)

@@ -2,6 +2,7 @@
 import errno
 import itertools
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,27 @@ def test_retention_keeps_multiples_the_newest_and_the_best(tmp_path):
     assert checkpoints.best() == best["loss"] and checkpoints.records() == best
 
 
+def test_optimizer_state_stays_with_the_newest_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_epochs=3, keep_optimizers="newest")
+    for epoch in range(1, 8):
+        write(checkpoints, str(epoch), best={"loss": {"checkpoint": "1", "score": 1.0}})
+        assert [name for name in checkpoints.names() if checkpoints.has(name, "optimizer")] == [str(epoch)]
+    assert checkpoints.names() == ["1", "3", "6", "7"]
+    for name in checkpoints.names():
+        assert checkpoints.weights(name, "G").keys() == checkpoints.weights(name, "G.ema").keys() == {"w"}
+        assert checkpoints.state(name)["epoch"] == 1
+    checkpoints.check_optimizers("7")
+    with pytest.raises(UserError, match="checkpoints/3: has no optimizer state.*keep_optimizers=newest.*: "
+                                        "choose from 7$"):
+        checkpoints.check_optimizers("3")
+
+
+def test_optimizer_states_stay_by_default(checkpoints):
+    for name in ("1", "2", "3"):
+        write(checkpoints, name)
+    assert all(checkpoints.has(name, "optimizer") for name in ("1", "2", "3"))
+
+
 def test_unknown_checkpoint_names_the_legal_ones(checkpoints):
     with pytest.raises(UserError, match="no checkpoint '3': there is none"):
         checkpoints.state("3")
@@ -109,6 +131,44 @@ def test_kill_at_any_system_call_leaves_a_whole_checkpoint(checkpoints):
         if status == 0:
             assert fatal > 8
             return
+
+
+def test_kill_at_any_system_call_of_a_save_that_thins_leaves_what_is_needed(tmp_path):
+    """The child deletes checkpoint 3.5 and the optimizer states of 1, the best, and of 2; it dies at its n-th call."""
+    calls = ("fsync", "rename", "replace", "unlink", "rmdir")
+    best = {"loss": {"checkpoint": "1", "score": 1.0}}
+    for name in ("1", "2", "3.5"):
+        write(Checkpoints(tmp_path / "before", keep_epochs=2), name, 1.0, best=best)
+    seen = set()
+    for fatal in itertools.count(1):
+        run = shutil.copytree(tmp_path / "before", tmp_path / str(fatal))
+        thinning = Checkpoints(run, keep_epochs=2, keep_optimizers="newest")
+        if (child := os.fork()) == 0:
+            count = itertools.count(1)
+            for name in calls:
+                def dying(*args, original=getattr(os, name), **kwargs):
+                    return os._exit(9) if next(count) == fatal else original(*args, **kwargs)
+                setattr(os, name, dying)
+            write(thinning, "3", 2.0, best=best)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        thinning.clean()
+        latest = thinning.latest()
+        assert thinning.records() == best and latest in ("3.5", "3") and {"1", "2", latest} <= set(thinning.names())
+        thinning.check_optimizers(latest)
+        for name in thinning.names():
+            assert (thinning.weights(name, "G")["w"] == (2.0 if name == "3" else 1.0)).all()
+            assert thinning.state(name)["best"] == best
+        seen.add((latest, *(name for name in thinning.names() if thinning.has(name, "optimizer"))))
+        if latest == "3":
+            thinning.thin()
+            assert thinning.names() == ["1", "2", "3"]
+            assert [name for name in thinning.names() if thinning.has(name, "optimizer")] == ["3"]
+        if status == 0:
+            break
+    # Killed before the new one, between it and `latest`, and before, between and after the deletions.
+    assert {("3.5", "1", "2", "3.5"), ("3.5", "1", "2", "3.5", "3"), ("3", "1", "2", "3.5", "3"),
+            ("3", "2", "3.5", "3"), ("3", "3.5", "3"), ("3", "3")} <= seen
 
 
 def test_what_a_kill_left_of_other_files_is_removed(checkpoints):

@@ -31,6 +31,12 @@ def final_state(run):
     return {path.name: path.read_bytes() for path in [*latest.iterdir(), run / "log.jsonl", run / "best.json"]}
 
 
+def files_of(run):
+    """Every file of every checkpoint."""
+    folder = Checkpoints(run).folder
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run: 6 epochs of 5 steps in two phases."""
@@ -83,6 +89,56 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, stop):
     assert trainer.train(start) == 0
     assert final_state(tmp_path) == final_state(whole)
     assert trainer.task.loaders.skipped[0] == stop % 5
+
+
+THINNED = ("keep_epochs=4", "keep_optimizers=newest")
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory):
+    """An uninterrupted run that keeps few checkpoints."""
+    run = tmp_path_factory.mktemp("thinned")
+    assert toy.trainer(run, *THINNED).train() == 0
+    return run
+
+
+def test_thinning_changes_no_number(whole, thinned):
+    checkpoints = Checkpoints(thinned)
+    best = {record["checkpoint"] for record in checkpoints.records().values()}
+    assert set(checkpoints.names()) == {"4", "6"} | best
+    assert final_state(thinned) == final_state(whole)
+    every, kept = files_of(whole), files_of(thinned)
+    assert all(every[name] == content for name, content in kept.items())
+    assert [name for name in kept if name.endswith("optimizer.safetensors")] == ["6/optimizer.safetensors"]
+
+
+@pytest.mark.parametrize("killed", [1, 3, 11, 18])
+def test_a_kill_between_a_checkpoint_and_thinning_loses_nothing(thinned, tmp_path, monkeypatch, killed):
+    """At one of the 18 checkpoints of a run; resumed, it keeps the same files as an uninterrupted one."""
+    count, original = itertools.count(1), Checkpoints.thin
+
+    def thin(self):
+        if next(count) == killed:
+            raise KeyboardInterrupt
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "thin", thin)
+        with pytest.raises(KeyboardInterrupt):
+            toy.trainer(tmp_path, *THINNED).train()
+    assert toy.trainer(tmp_path, *THINNED).train(Checkpoints(tmp_path).latest()) == 0
+    assert final_state(tmp_path) == final_state(thinned) and files_of(tmp_path) == files_of(thinned)
+
+
+def test_going_back_needs_optimizer_state(thinned, tmp_path):
+    """Refused in one line before anything is written; a run that kept all goes back, and is thinned from then on."""
+    before = files_of(thinned), final_state(thinned)
+    with pytest.raises(UserError, match="checkpoints/4: has no optimizer state.*choose from 6$"):
+        toy.trainer(thinned, *THINNED).train("4")
+    assert (files_of(thinned), final_state(thinned)) == before and Checkpoints(thinned).latest() == "6"
+    toy.trainer(tmp_path).train()
+    toy.trainer(tmp_path, *THINNED).train("2")
+    assert final_state(tmp_path) == final_state(thinned) and files_of(tmp_path) == files_of(thinned)
 
 
 def test_stopping_at_the_end_of_an_epoch_that_is_not_due_adds_nothing(tmp_path):
@@ -278,10 +334,10 @@ def test_sigint_saves_and_ends_with_130(whole, tmp_path):
     assert final_state(tmp_path) == final_state(whole)
 
 
-def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
-    """Killed wherever it happens to be, three times, until it has run to its end."""
+def test_sigkill_then_resume_equals_uninterrupted(thinned, tmp_path):
+    """Killed wherever it happens to be, three times, until it has run to its end, thinning as it goes."""
     def start(run, *extra):
-        return subprocess.Popen([sys.executable, toy.__file__, run, *extra], stderr=subprocess.DEVNULL,
+        return subprocess.Popen([sys.executable, toy.__file__, run, *THINNED, *extra], stderr=subprocess.DEVNULL,
                                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
 
     run = tmp_path / "killed"
@@ -294,8 +350,7 @@ def test_sigkill_then_resume_equals_uninterrupted(tmp_path):
         process.wait()
         process = start(run, "resume")
     assert process.wait(60) == 0
-    toy.trainer(tmp_path / "whole").train()
-    assert final_state(run) == final_state(tmp_path / "whole")
+    assert final_state(run) == final_state(thinned) and files_of(run) == files_of(thinned)
 
 
 @pytest.mark.parametrize("setting, message", [
@@ -318,7 +373,7 @@ def test_what_a_task_notes_is_shown_when_training_starts(tmp_path, capsys):
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
     toy.trainer(tmp_path, "max_steps=5").train()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("2", [("W", {"v": np.zeros(3)})], checkpoints.state("1"), {})
+    checkpoints.save("2", [("W", {"v": np.zeros(3)}), ("optimizer", {})], checkpoints.state("1"), {})
     with pytest.raises(UserError, match="checkpoints/2, W: the weights do not fit: v"):
         toy.trainer(tmp_path).train("2")
 

@@ -1,6 +1,6 @@
 """A NumPy backend and a linear-regression task, so that the engine is tested without a framework.
 
-Run as a script it trains: toy.py RUN [resume].
+Run as a script it trains: toy.py RUN [resume] [KEY=VALUE ...].
 """
 import sys
 from contextlib import nullcontext
@@ -164,7 +164,7 @@ def trainer(run, *overrides):
 
 
 if __name__ == "__main__":
-    toy = trainer(sys.argv[1])
+    toy = trainer(sys.argv[1], *[argument for argument in sys.argv[2:] if "=" in argument])
     folder = Checkpoints(sys.argv[1])
     folder.clean()
     sys.exit(toy.train(folder.latest() if "resume" in sys.argv else None))

@@ -21,6 +21,7 @@ setup(
         "scipy>=1.11",
         "pillow>=10.0",
         "safetensors>=0.4.3",
+        "tokenizers>=0.20",
         "ml_dtypes>=0.4",
         "pyyaml>=6.0",
         "tqdm>=4.60",

@@ -14,3 +14,10 @@ PALETTE = np.array([
     (105, 185, 60), (160, 215, 70), (225, 40, 60), (250, 140, 30), (220, 240, 250), (165, 85, 65),
     (145, 105, 65), (205, 185, 155), (45, 100, 190), (150, 130, 170), (220, 195, 60), (80, 80, 85),
     (200, 205, 215), (175, 90, 15), (100, 20, 70), (240, 160, 140), (200, 60, 200)], np.uint8)
+
+
+def colour_label(label: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) class numbers to uint8 (H, W, 3) by PALETTE; numbers without a class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[:len(PALETTE)] = PALETTE
+    return table[label]

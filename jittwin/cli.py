@@ -120,8 +120,8 @@ def one_line(error: Exception) -> str:
 
 JITTWIN = Program("jittwin", "jittwin", jittwin.__doc__, {
     "train": ("jittwin.commands.train:run", "train a model"),
-    "generate": ("jittwin.generate:run", "images from label maps"),
-    "assess": ("jittwin.assess:run", "how good single pictures are"),
+    "generate": ("jittwin.commands.generate:run", "images from label maps"),
+    "assess": ("jittwin.commands.assess:run", "how good single pictures are"),
     "fid": ("jittwin.commands.fid:run", "distance between two sets of pictures"),
     "select": ("jittwin.commands.select:run", "the best checkpoint of a run by FID"),
     "merge": ("jittwin.commands.merge:run", "average checkpoints"),

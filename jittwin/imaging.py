@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jittwin.atomic import write_file
-from jittwin.classes import PALETTE
 from jittwin.errors import UserError
 
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -113,13 +112,6 @@ def save_image(path, image: np.ndarray, quality: int = 75) -> None:
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format_of(path), quality=quality)
     write_file(path, encoded.getvalue())
-
-
-def colour_label(label: np.ndarray) -> np.ndarray:
-    """uint8 (H, W) class numbers to uint8 (H, W, 3) by PALETTE; numbers without a class are black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[:len(PALETTE)] = PALETTE
-    return table[label]
 
 
 def grid(rows, gap: int = 4, captions=None) -> np.ndarray:

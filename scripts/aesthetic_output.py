@@ -3,11 +3,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
-from jittwin.aesthetic import AestheticMetric, Predictor
-from jittwin.assess import MARK, Assessment, assess, check_output, gather, record, table
 from jittwin.atomic import write_file
 from jittwin.cli import Parser
+from jittwin.commands.assess import check_output
 from jittwin.errors import UserError
+from jittwin.metrics.aesthetic import AestheticMetric
+from jittwin.metrics.assessment import Assessment, assess, gather
+from jittwin.metrics.metric import MARK
+from jittwin.predictors.aesthetic import Predictor
+from jittwin.report.files import as_csv, as_json
 
 BAR = 40        # characters of a bar for 100 %
 
@@ -35,28 +39,28 @@ def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor])
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     check_output(args.output)
     images = gather(args.images)
-    judge = AestheticMetric(make(args))
-    found = assess(images, [judge], args.batch_size, args.num_workers)
-    for line in lines(found, judge, args.show_distribution):
+    metric = AestheticMetric(make(args))
+    found = assess(images, [metric], args.batch_size, args.num_workers)
+    for line in lines(found, metric, args.show_distribution):
         print(line)
     for message in found.failed:
         print(f"left out: {message}", file=sys.stderr)
     if args.output:
-        write_file(args.output, table(found) if args.output.lower().endswith(".csv") else record(found))
+        write_file(args.output, as_csv(found) if args.output.lower().endswith(".csv") else as_json(found))
     return 0
 
 
-def lines(found: Assessment, judge: AestheticMetric, show_distribution: bool) -> Iterator[str]:
+def lines(found: Assessment, metric: AestheticMetric, show_distribution: bool) -> Iterator[str]:
     """Every picture with its score, level and shares; then the mean; then, of several, all by score."""
-    total, mark = len(found.rows), MARK * judge.random
+    total, mark = len(found.rows), MARK * metric.random
     for number, row in enumerate(found.rows, 1):
         yield f"[{number}/{total}] {row['image']}"
-        yield f"  score: {row['aesthetic']:.2f}{mark}  {judge.describe(row['aesthetic'])}"
+        yield f"  score: {row['aesthetic']:.2f}{mark}  {metric.describe(row['aesthetic'])}"
         if show_distribution:
-            for rating, name in enumerate(judge.profile, 1):
+            for rating, name in enumerate(metric.profile, 1):
                 yield f"  {rating:2}: {row[name]:6.1%} {'█' * int(BAR * row[name])}".rstrip()
     yield (f"{total} of {total + len(found.failed)} pictures scored in {found.seconds:.1f} s, mean score "
-           f"{found.summary(judge)['mean']:.2f}{mark}")
+           f"{found.summary(metric)['mean']:.2f}{mark}")
     if total > 1:
         for row in sorted(found.rows, key=lambda row: -row["aesthetic"]):
             yield f"  {row['aesthetic']:.2f}{mark}  {row['image']}"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import imaging  # noqa: E402
+from jittwin.classes import colour_label  # noqa: E402
 from jittwin.data.landscape import natural_key  # noqa: E402
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes, write_folder  # noqa: E402
 from jittwin.errors import UserError  # noqa: E402
@@ -144,7 +145,7 @@ def generate_crosswise(out: Path) -> None:
     height, width = ours.shape[1:3]
     scenes = SyntheticLandscapes(SCENES, width, height, UNSEEN_SEED, aspect_ratio=width / height)
     native = [read_pictures(pictures(out, name, name)) for name in BACKENDS]
-    rows = [[imaging.colour_label(label), photograph, *(images[i] for images in native)]
+    rows = [[colour_label(label), photograph, *(images[i] for images in native)]
             for i, (photograph, label) in enumerate(map(scenes.pair, range(SCENES)))]
     captions = ["label map", "photograph", *BACKENDS]
     halves = [imaging.grid(rows[start::2], captions=captions) for start in (0, 1)]

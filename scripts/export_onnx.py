@@ -12,11 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli
-from jittwin.aesthetic import ScorerPredictor, read_scorer
 from jittwin.backend import PACKAGES, ready_backend
 from jittwin.errors import UserError
 from jittwin.export.onnx import LIMITS, OPSET, export_aesthetic, export_vision
 from jittwin.models.siglip import read_tower
+from jittwin.predictors.aesthetic import ScorerPredictor, read_scorer
 
 NO_TEXT = "the text tower is not exported: nothing here scores text with SigLIP"
 AESTHETIC, VISION = "model.onnx", "siglip_vision.onnx"

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import apf_gan_flags as flags
 
 from jittwin import cli
-from jittwin.checkpoint_range import epochs
-from jittwin.commands import fid
+from jittwin.checkpoints.find import epochs
+from jittwin.commands.options import add_fid_network_arguments, fid_scorer
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
@@ -31,7 +31,7 @@ def parse(argv: list[str]):
     for name in ("TRAIN_IMGS", "TEST_LABELS", "CHECKPOINT_DIR"):
         parser.add_argument(name.lower(), metavar=name)
     parser.add_argument("rest", nargs="+", metavar="[USE_PURE SEED] EPOCH|A-B")
-    fid.add_network_arguments(parser)
+    add_fid_network_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     args.mode, args.use_pure, args.seed = MODE, False, "0"
@@ -46,7 +46,7 @@ def parse(argv: list[str]):
 
 def run(argv: list[str]) -> int:
     args = parse(argv)
-    folder, measure = Path(args.checkpoint_dir), fid.scorer(args)
+    folder, measure = Path(args.checkpoint_dir), fid_scorer(args)
     reference = measure.statistics(flags.reference(folder, args.train_imgs))
     refuse_stale(Path(args.test_labels))
     names = [name for text in args.rest for name in (epochs(text) if "-" in text else [text])]

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 from jittwin.atomic import write_file
-from jittwin.backend import DEVICES, PACKAGES, ready_backend
-from jittwin.data.pictures import default_workers
+from jittwin.commands.options import add_fid_network_arguments, fid_scorer
 from jittwin.errors import UserError, choose_from
-from jittwin.metrics.fid.features import BATCH, FidScorer, checked
-from jittwin.metrics.fid.inception_score import SPLITS, inception_score
+from jittwin.metrics.fid.features import checked
+from jittwin.metrics.fid.inception_score import inception_score
 from jittwin.metrics.fid.kernel import kernel_distance
 from jittwin.metrics.fid.manifold import precision_recall
 from jittwin.metrics.fid.preparation import MODES
@@ -24,36 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=MODES, default="pytorch-fid",
                         help="convention of resizing and pooling (default: pytorch-fid); values of different modes "
                              "do not compare")
-    add_network_arguments(parser)
+    add_fid_network_arguments(parser)
     parser.add_argument("--metrics", default="fid", metavar="LIST",
                         help=f"comma-separated, of {', '.join(METRICS)} (default: fid): kernel distance, precision and "
                              "recall, inception score of A")
     parser.add_argument("--save-stats", metavar="FILE", help="write the statistics of A as .npz")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON")
-
-
-def add_network_arguments(parser: argparse.ArgumentParser, weights: str = "--weights") -> None:
-    """What every command that measures FID takes; `weights` names the option of the network's file."""
-    parser.add_argument(weights, dest="fid_weights", metavar="FILE",
-                        help="Inception: pytorch-fid's .pth or the published net_params.pkl")
-    parser.add_argument("--random-weights", action="store_true", help="go on with an untrained network")
-    parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out, and count, pictures that cannot be read")
-    parser.add_argument("--no-cache", action="store_true", help="compute what was computed before")
-
-
-def scorer(args: argparse.Namespace) -> FidScorer:
-    """From the arguments of add_network_arguments and `mode`."""
-    for name in ("batch", "workers", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
-    backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
-    return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
-                     not args.no_cache)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,7 +64,7 @@ def both_sides(args: argparse.Namespace) -> list[Statistics]:
     sources = args.a, args.b
     if all(map(is_statistics, sources)) and not (args.fid_weights or args.random_weights):
         return [checked(read_statistics(source), source, args.mode) for source in sources]
-    measure = scorer(args)
+    measure = fid_scorer(args)
     sides = [measure.opened(source) for source in sources]      # both, before the long part
     return [measure.statistics(side) for side in sides]
 

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.atomic import temporary_folder
-from jittwin.checkpoint_range import find_checkpoints
 from jittwin.checkpoints.average import average, check_same, ema_factors, greedy_soup, mean_factors
-from jittwin.checkpoints.find import find_network, read_network
+from jittwin.checkpoints.find import find_checkpoints, find_network, read_network
+from jittwin.commands.options import add_evaluation_arguments, evaluation_of
 from jittwin.errors import UserError
 from jittwin.generate import NETWORKS, read_generator
-from jittwin.selection.evaluation import Evaluation
-from jittwin.selection.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.weights import FORMATS, read_metadata, write_weights
 
 METHODS = ("mean", "ema", "soup")
@@ -98,7 +96,7 @@ def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
         found = {f"{net}.{key}": array.shape for net, arrays in weights.items() for key, array in arrays.items()}
         shapes = shapes or found
         check_same(sources[-1], shapes, source, found)
-    evaluation = Evaluation(args, config=config)
+    evaluation = evaluation_of(args, config)
 
     @cache
     def mean_of(*names) -> float:

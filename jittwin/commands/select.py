@@ -12,17 +12,14 @@ import sys
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from jittwin.aesthetic import add_tower_argument
-from jittwin.assess import MARK
 from jittwin.atomic import write_file
-from jittwin.checkpoint_range import find_checkpoints
-from jittwin.checkpoints.find import find_network
+from jittwin.checkpoints.find import find_checkpoints, find_network
+from jittwin.commands.options import add_evaluation_arguments, add_tower_argument, evaluation_of
 from jittwin.errors import UserError
 from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.competition import a_board
+from jittwin.metrics.metric import MARK
 from jittwin.report.charts import line_chart
-from jittwin.selection.evaluation import Evaluation
-from jittwin.selection.evaluation import add_arguments as add_evaluation_arguments
 from jittwin.weights import fingerprint
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
@@ -58,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     for where, net in itertools.product(checkpoints.values(), NETWORKS):      # not after hours of measuring
         find_network(where, net + ".ema" * args.ema)
     config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
-    evaluation, out = Evaluation(args, args.segmenter, args.real, adapter, config), Path(args.out)
+    evaluation, out = evaluation_of(args, config, args.segmenter, args.real, adapter, args.tower), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     settings, mark = evaluation.settings() | {"ema": args.ema}, evaluation.mark
     rows = known_rows(out / RECORD, settings)

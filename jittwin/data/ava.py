@@ -8,8 +8,8 @@ original program does not. A picture that cannot be decoded is reported and left
 """
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from tqdm import tqdm
 from jittwin import imaging
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
-from jittwin.models.siglip import preprocess
 
 BINS = 10
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first that exists is the picture
@@ -216,13 +215,13 @@ def check_share(index: AvaIndex, bad: dict[str, str], max_bad: float = MAX_BAD) 
 class AvaDataset:
     """Samples for a list of ids: the squashed picture and the distribution of its votes; nothing is random.
 
-    tower: SiglipVisionConfig, whose `preprocess` gives the pixels.
+    prepare: a picture uint8 (H, W, 3) to the network's float32 (3, S, S).
     """
 
-    def __init__(self, ids, scores: Scores, index: AvaIndex, tower):
+    def __init__(self, ids, scores: Scores, index: AvaIndex, prepare: Callable[[np.ndarray], np.ndarray]):
         if not ids:
             raise UserError(f"{index.folder}: no picture is left in this part of the split; use more pictures")
-        self.names, self.scores, self.index, self.tower = list(ids), scores, index, tower
+        self.names, self.scores, self.index, self.prepare = list(ids), scores, index, prepare
 
     def __len__(self) -> int:
         return len(self.names)
@@ -232,7 +231,7 @@ class AvaDataset:
         return shares(self.scores[self.names[index]])
 
     def get(self, index: int, draws=None) -> dict:
-        """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name). UserError: undecodable picture."""
+        """dict(pixels float32 (3, S, S), target float32 (10,), name). UserError: undecodable picture."""
         name = self.names[index]
-        pixels = preprocess(imaging.decode_image(self.index.path(name)), self.tower)
+        pixels = self.prepare(imaging.decode_image(self.index.path(name)))
         return {"pixels": pixels, "target": self.target(index), "name": name}

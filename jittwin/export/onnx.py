@@ -16,13 +16,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jittwin.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
 from jittwin.atomic import sync_folder, temporary_folder
 from jittwin.backend import Backend
 from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig
 from jittwin.models.siglip import SiglipVisionConfig, Tower
+from jittwin.predictors.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
 
 OPSET, IR_VERSION = 17, 8
 # Largest difference from the twin: of float16 what its 11 bits leave after all layers.

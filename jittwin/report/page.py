@@ -3,6 +3,8 @@ import base64
 from collections.abc import Iterator
 from html import escape
 
+from jittwin.metrics.assessment import Assessment
+from jittwin.metrics.metric import MARK
 from jittwin.report.charts import histogram
 
 CSS = """body{font:14px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:24px;color:#222}
@@ -15,21 +17,21 @@ table{border-collapse:collapse}td,th{padding:2px 16px 2px 0;text-align:left}
 NUMBERS = ("mean", "std", "min", "max")
 
 
-def page(found) -> Iterator[str]:
-    """Of a jittwin.assess.Assessment, in pieces: metrics, histograms, pictures, the best by the first metric first."""
-    judges = found.judges
-    first = judges[0].record
+def page(found: Assessment) -> Iterator[str]:
+    """Of an Assessment, in pieces: metrics, histograms, and the pictures, the best by the first metric first."""
+    metrics = found.metrics
+    first = metrics[0].info
     title = f"{len(found.rows)} pictures by {first.name}"
     yield (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
            f"<h1>{escape(title)}</h1>{_summary(found)}<h2>Histogram</h2>")
-    for judge in judges:
-        yield histogram(f"{judge.record.name}{mark(judge)}", judge.record.range,
-                        [row[judge.record.name] for row in found.rows])
+    for metric in metrics:
+        yield histogram(f"{metric.info.name}{mark(metric)}", metric.info.range,
+                        [row[metric.info.name] for row in found.rows])
     yield '<h2>Pictures, best first</h2><div class="cards">'
     ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
     for place, row in enumerate(ranked, 1):
-        yield _card(place, row, judges, found.thumbnails[row["image"]])
+        yield _card(place, row, metrics, found.thumbnails[row["image"]])
     yield "</div>"
     if found.failed:
         lines = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
@@ -37,38 +39,39 @@ def page(found) -> Iterator[str]:
     yield "</body></html>\n"
 
 
-def mark(judge) -> str:
-    return " (random weights)" if judge.random else ""
+def mark(metric) -> str:
+    return MARK if metric.random else ""
 
 
 def _summary(found) -> str:
     """A line per metric, and what it was measured with."""
     parts = []
-    for judge in found.judges:
-        facts = found.summary(judge)
-        numbers = "".join(f"<td>{facts[name]:.4f}{mark(judge)}</td>" for name in NUMBERS)
-        parts.append(f"<tr><th>{escape(judge.record.name)}</th>{numbers}<td>{facts['n']}</td>"
+    for metric in found.metrics:
+        facts = found.summary(metric)
+        numbers = "".join(f"<td>{facts[name]:.4f}{mark(metric)}</td>" for name in NUMBERS)
+        parts.append(f"<tr><th>{escape(metric.info.name)}</th>{numbers}<td>{facts['n']}</td>"
                      f"<td>{facts['better']} is better, {facts['range']}</td></tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("metric", *NUMBERS, "pictures", ""))
-    made = "".join(f"<p>{escape(judge.record.name)}: "
-                   + escape(", ".join(f"{name} {value}" for name, value in judge.provenance.items())) + "</p>"
-                   for judge in found.judges)
+    made = "".join(f"<p>{escape(metric.info.name)}: "
+                   + escape(", ".join(f"{name} {value}" for name, value in metric.provenance.items())) + "</p>"
+                   for metric in found.metrics)
     return f"<table><tr>{heads}</tr>{''.join(parts)}</table>{made}"
 
 
-def _card(place: int, row: dict, judges, jpeg: bytes) -> str:
+def _card(place: int, row: dict, metrics, jpeg: bytes) -> str:
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    values = "".join(f"<div>{escape(judge.record.name)} <b>{row[judge.record.name]:.2f}</b>{mark(judge)} "
-                     f"{escape(judge.describe(row[judge.record.name]))}</div>{_bars(judge, row)}" for judge in judges)
+    values = "".join(f"<div>{escape(metric.info.name)} <b>{row[metric.info.name]:.2f}</b>{mark(metric)} "
+                     f"{escape(metric.describe(row[metric.info.name]))}</div>{_bars(metric, row)}"
+                     for metric in metrics)
     return (f'<div class="card"><img loading="lazy" alt="" src="{source}">{values}'
             f'<div class="name soft">{place}. {escape(row["image"])} ({row["width"]}x{row["height"]})</div></div>')
 
 
-def _bars(judge, row: dict) -> str:
-    """The judge's further numbers of a picture; the highest bar is its greatest share."""
-    if not judge.profile:
+def _bars(metric, row: dict) -> str:
+    """The metric's further numbers of a picture; the highest bar is its greatest share."""
+    if not metric.profile:
         return ""
-    values = [row[name] for name in judge.profile]
+    values = [row[name] for name in metric.profile]
     bars = "".join(f'<i title="{escape(name)}: {value:.1%}" style="height:{value / max(values):.0%}"></i>'
-                   for name, value in zip(judge.profile, values))
+                   for name, value in zip(metric.profile, values))
     return f'<div class="bars">{bars}</div>'

@@ -2,64 +2,55 @@
 
 The published test draws 20 seeds; their FID spreads over about 0.4.
 """
-import argparse
 import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from jittwin.assess import MARK
 from jittwin.atomic import remove_leftovers, temporary_folder, write_file
 from jittwin.data.pictures import ImageSet, other_pictures
 from jittwin.errors import UserError
 from jittwin.metrics.fid import statistics
 from jittwin.metrics.fid.features import FidScorer
-from jittwin.metrics.fid.preparation import MODES
+from jittwin.metrics.metric import MARK
 
 TABLE = "seeds.csv"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `jittwin generate` takes to choose among seeds."""
-    parser.add_argument("--reference", metavar="STATS",
-                        help="keep only the pictures of the seed that is nearest by FID to these statistics, folder "
-                             f"or zip file; {TABLE} in the output folder has the value of every seed")
-    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
-    parser.add_argument("--fid-weights", metavar="FILE", help="Inception, see jittwin fid --weights")
-    parser.add_argument("--random-weights", action="store_true", help="untrained Inception")
+class SeedChooser:
+    """Chooses a seed by FID to a reference, for pictures that go to the folder `out`.
 
+    UserError, before anything is generated: a reference that is not there, pictures in `out` already.
+    """
 
-class Judge:
-    """FID against a reference. UserError, before anything is generated: no weights, no statistics, old pictures."""
-
-    def __init__(self, args: argparse.Namespace, backend):
-        remove_leftovers(args.out)
-        if others := other_pictures(Path(args.out), ()):
-            raise UserError(f"{args.out}: holds pictures already ({others[0].relative_to(args.out)}), which would be "
+    def __init__(self, scorer: FidScorer, reference, out: Path):
+        remove_leftovers(out)
+        if others := other_pictures(out, ()):
+            raise UserError(f"{out}: holds pictures already ({others[0].relative_to(out)}), which would be "
                             "taken for new ones: give an empty folder")
-        self.scorer = FidScorer(backend, args.fid_weights, args.random_weights, args.mode, cache=True)
-        self.reference = self.scorer.statistics(args.reference)
+        self.scorer, self.out = scorer, out
+        self.reference = scorer.statistics(reference)
         self.mark = MARK * self.scorer.inception.random
 
     def fid(self, folder: Path) -> float:
         """Of the pictures in `folder`, which are new each time: nothing is looked up."""
         return statistics.fid(self.scorer.compute(ImageSet(folder), quiet=True), self.reference)
 
-    def choose(self, renderer, seeds: Iterable[int], out: Path) -> int:
-        """The seed with the least FID. Prints the table and writes it; `out` gets no picture.
+    def choose(self, renderer, seeds: Iterable[int]) -> int:
+        """The seed with the least FID. Prints the table and writes it; the folder gets no picture.
 
         All seeds are drawn together, which is several times faster than one by one; their pictures are on the disk
         until they are measured.
         """
         found = {}
-        with temporary_folder(out / "seeds") as folder:
+        with temporary_folder(self.out / "seeds") as folder:
             folders = {seed: folder / f"seed_{seed}" for seed in seeds}
             renderer.render(folders)
             for seed, pictures in folders.items():
                 found[seed] = self.fid(pictures)
                 print(f"seed {seed}: FID {found[seed]:.6f}{self.mark}", flush=True)
         best = min(found, key=found.get)
-        write_file(out / TABLE, table(found, best, self.scorer.inception.weights))
+        write_file(self.out / TABLE, table(found, best, self.scorer.inception.weights))
         print(f"best: seed {best}, FID {found[best]:.6f}{self.mark}")
         return best
 

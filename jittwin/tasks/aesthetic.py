@@ -5,7 +5,7 @@ is trained, its loss and its moments stay float32 where the original held all of
 the log is the mean over samples; the original's is `accumulation` times that.
 """
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -36,7 +36,7 @@ from jittwin.models.aesthetic import (
 )
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
-from jittwin.models.siglip import Tower, random_tower, read_tower
+from jittwin.models.siglip import Tower, preprocess, random_tower, read_tower
 from jittwin.tasks.aesthetic_files import read_other, write_checkpoint  # noqa: F401 (the command reads through it)
 
 BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
@@ -161,6 +161,7 @@ class Task(Plain):
     def open_data(self, data_dir: str | None) -> tuple:
         """Data sets for training, for choosing the best epoch, and for reporting (None: the same as choosing)."""
         config, sizes = self.config, self.tower.config
+        prepare = partial(preprocess, config=sizes)
         if data_dir is None:
             count = config.synthetic_images
             train = int(config.train_split * count)
@@ -168,8 +169,8 @@ class Task(Plain):
                 raise UserError(f"synthetic_images={count}: too few to hold {1 - config.train_split:.0%} out: "
                                 "raise it, or change train_split")
             self.check_length(train)
-            return (SyntheticAva(train, sizes, config.seed),
-                    SyntheticAva(count - train, sizes, config.seed, start=train), None)
+            return (SyntheticAva(train, prepare, sizes.image_size, config.seed),
+                    SyntheticAva(count - train, prepare, sizes.image_size, config.seed, start=train), None)
         index = AvaIndex(data_dir, config.images, config.votes)
         self.votes_hash = index.scores.sha256
         bad = bad_ids(index, self.out, config.max_bad, config.workers)
@@ -183,7 +184,7 @@ class Task(Plain):
         parts = [split.train_ids, split.val_ids]
         if split.test_ids is not split.val_ids:
             parts.append(split.test_ids)
-        return (*(AvaDataset(ids, index.scores, index, sizes) for ids in parts), None)[:3]
+        return (*(AvaDataset(ids, index.scores, index, prepare) for ids in parts), None)[:3]
 
     def check_length(self, samples: int) -> None:
         """UserError unless so many training samples make an epoch with a step of the schedule."""

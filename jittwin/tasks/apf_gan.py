@@ -14,6 +14,7 @@ import numpy as np
 from jittwin import imaging
 from jittwin.checkpoints.find import read_network
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.classes import colour_label
 from jittwin.data.landscape import LandscapeDataset
 from jittwin.data.loader import Loader
 from jittwin.data.pure import PureDictionary
@@ -291,7 +292,7 @@ class Task(Plain):
             fake = backend.numpy(self.objective.generate(label, self.stage(context.epoch), self.noise(context.draws)))
         for name in "EG":
             backend.train_mode(self.modules[name], True)
-        rows = [[imaging.colour_label(one["label"]), imaging.to_uint8(one["image"]),
+        rows = [[colour_label(one["label"]), imaging.to_uint8(one["image"]),
                  imaging.resize_image(imaging.to_uint8(picture), one["label"].shape)]
                 for one, picture in zip(fixed, fake)]
         return imaging.grid(rows, captions=["label map", "photograph", f"generated, epoch {context.epoch}"])

@@ -3,6 +3,7 @@
 A room is a folder of a package or a module at its top. A floor is a set of rooms; rooms import their own floor and
 those below it.
 """
+import ast
 from collections.abc import Iterable, Mapping, Sequence
 
 from mirror import imports
@@ -62,3 +63,10 @@ def arrows_up(graph: Rooms, floors: Sequence[Sequence[str]]) -> list[str]:
     found += [f"there is no room {room}" for room in sorted(level.keys() - graph.keys())]
     return found + [f"{room} imports {other}, which is higher" for room in sorted(graph) for other in
                     sorted(graph[room]) if level.get(other, 0) > level.get(room, 0)]
+
+
+def parses_arguments(source: str) -> bool:
+    """Whether a file builds or reads command lines: it imports argparse, or adds arguments to a parser."""
+    calls = (node.func.attr for node in ast.walk(ast.parse(source))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    return any(found.module.split(".")[0] == "argparse" for found in imports(source)) or "add_argument" in calls

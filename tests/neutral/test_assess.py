@@ -7,24 +7,25 @@ import json
 import re
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jittwin import assess, cli
-from jittwin.assess import assess as measure
-from jittwin.report.charts import histogram
-from jittwin.errors import UserError
-from jittwin.metrics.catalog import ASSESSED, METRICS, Metric
+from jittwin import cli
+from jittwin.commands import assess as command
 from jittwin.data.pictures import ImageSet
+from jittwin.errors import UserError
+from jittwin.metrics.assessment import assess, gather
+from jittwin.metrics.catalog import ASSESSED, METRICS, Info
+from jittwin.report.charts import histogram
+from jittwin.report.files import as_csv, as_json, write_report
 
 
 class Brightness:
-    """Mean grey of a picture; a Judge. calls: sizes of the batches."""
+    """Mean grey of a picture; a Metric. calls: sizes of the batches."""
 
-    record = Metric("brightness", "assess", "mean grey", "higher", (0, 255), "none")
+    info = Info("brightness", "assess", "mean grey", "higher", (0, 255), "none")
     profile = ("brightness_low", "brightness_high")
     provenance = {"weights": "none"}
 
@@ -59,14 +60,14 @@ def folder(tmp_path):
 
 
 def test_rows_are_in_natural_order_and_bad_files_are_left_out(folder):
-    judge = Brightness()
-    found = measure(assess.gather([str(folder)]), [judge], batch=3, quiet=True)
+    metric = Brightness()
+    found = assess(gather([str(folder)]), [metric], batch=3, quiet=True)
     assert [(row["image"], row["brightness"]) for row in found.rows] == [
         ("2.png", 20), ("10.png", 200), ("a.gif", 250), ("deep/<b>1.png", 120)]
-    assert judge.calls == [3, 1]
+    assert metric.calls == [3, 1]
     assert (found.rows[0]["width"], found.rows[0]["height"]) == (12, 8)
     assert len(found.failed) == 1 and "broken.jpg: cannot be read" in found.failed[0]
-    assert found.summary(judge) == {
+    assert found.summary(metric) == {
         "mean": 147.5, "std": pytest.approx(np.std([20, 200, 250, 120])), "min": 20, "max": 250, "n": 4,
         "better": "higher", "range": "0 to 255", "weights": "none"}
 
@@ -74,7 +75,7 @@ def test_rows_are_in_natural_order_and_bad_files_are_left_out(folder):
 def test_every_picture_is_decoded_once_for_all_metrics(folder, monkeypatch):
     decoded, decode = [], ImageSet.decode
     monkeypatch.setattr(ImageSet, "decode", lambda self, index: decoded.append(index) or decode(self, index))
-    measure(assess.gather([str(folder)]), [Brightness(), Brightness()], thumbnails=True, quiet=True)
+    assess(gather([str(folder)]), [Brightness(), Brightness()], thumbnails=True, quiet=True)
     assert sorted(decoded) == [0, 1, 2, 3, 4]
 
 
@@ -83,9 +84,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     for count in (20, 120):
         for index in range(count):
             picture(tmp_path / f"{count}/{index}.png", index, (256, 256))
-        images = assess.gather([str(tmp_path / str(count))])
+        images = gather([str(tmp_path / str(count))])
         tracemalloc.start()
-        measure(images, [Brightness()], batch=4, workers=1, quiet=True)
+        assess(images, [Brightness()], batch=4, workers=1, quiet=True)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
@@ -95,56 +96,56 @@ def test_names_with_digits_of_every_kind(tmp_path):
     """Superscripts are digits to Python, but no numbers."""
     for name in ("1²3.png", "٣.png", "10.png"):
         picture(tmp_path / name, 5)
-    assert len(assess.gather([str(tmp_path)]).names) == 3
+    assert len(gather([str(tmp_path)]).names) == 3
 
 
 def test_a_link_to_nothing_is_told(tmp_path):
     picture(tmp_path / "a.png", 5)
     (tmp_path / "b.png").symlink_to("absent")
     (tmp_path / "c.png").symlink_to("a.png")
-    found = measure(assess.gather([str(tmp_path)]), [Brightness()], quiet=True)
+    found = assess(gather([str(tmp_path)]), [Brightness()], quiet=True)
     assert len(found.rows) == 2 and "b.png: cannot be read" in found.failed[0]
 
 
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(UserError, match="a.jpg: cannot be read .*none of 1 pictures could be scored"):
-        measure(assess.gather([str(tmp_path)]), [Brightness()], quiet=True)
+        assess(gather([str(tmp_path)]), [Brightness()], quiet=True)
 
 
 def test_what_is_gathered(folder, tmp_path):
     """Folders and files together; a file given by name counts whatever its suffix."""
     picture(tmp_path / "odd.png", 5)
     odd = (tmp_path / "odd.png").rename(tmp_path / "odd.data")
-    found = measure(assess.gather([str(odd), str(folder / "deep"), str(odd)]), [Brightness()], quiet=True)
+    found = assess(gather([str(odd), str(folder / "deep"), str(odd)]), [Brightness()], quiet=True)
     assert sorted(row["brightness"] for row in found.rows) == [5, 120]
     with pytest.raises(UserError, match="absent: no such file or folder"):
-        assess.gather([str(tmp_path / "absent")])
+        gather([str(tmp_path / "absent")])
     with pytest.raises(UserError, match="holds no picture"):
         empty = tmp_path / "empty"
         empty.mkdir()
-        assess.gather([str(empty)])
+        gather([str(empty)])
 
 
 @pytest.fixture(params=[False, True], ids=["trained", "random"])
 def done(request, folder):
-    return measure(assess.gather([str(folder)]), [Brightness(request.param)], thumbnails=True, quiet=True)
+    return assess(gather([str(folder)]), [Brightness(request.param)], thumbnails=True, quiet=True)
 
 
 def test_table_record_and_lines_say_where_weights_are_random(done):
-    random, name = done.judges[0].random, "brightness" + " (random weights)" * done.judges[0].random
-    rows = list(csv.DictReader(io.StringIO(assess.table(done))))
+    random, name = done.metrics[0].random, "brightness" + " (random weights)" * done.metrics[0].random
+    rows = list(csv.DictReader(io.StringIO(as_csv(done))))
     assert [float(row[name]) for row in rows] == [20, 200, 250, 120]
-    record = json.loads(assess.record(done))
+    record = json.loads(as_json(done))
     assert record["metrics"]["brightness"]["mean"] == 147.5 and record["images"][0]["brightness_high"] == 0.75
     assert len(record["failed"]) == 1
-    lines = list(assess.lines(done))
+    lines = list(command.lines(done))
     assert "brightness 20.00" in lines[0] and "dark" in lines[0] and lines[-1].startswith("4 scored, 1 left out")
     assert [("(random weights)" in line) for line in lines[:-1]] == [random] * 5
 
 
 def test_the_page_is_complete_and_escapes_names(done, tmp_path):
-    assess.write_report(tmp_path / "report", done)
+    write_report(tmp_path / "report", done)
     text = (tmp_path / "report/index.html").read_text()
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "scores.csv", "scores.json"]
     order = re.findall(r'class="name soft">\d+\. ([^ ]+) \(', text)
@@ -152,7 +153,7 @@ def test_the_page_is_complete_and_escapes_names(done, tmp_path):
     assert text.count("data:image/jpeg;base64,/9j/") == 4 and "<svg" in text and "broken.jpg" in text
     # Beside the namespace of SVG there is no address in it: the page asks no network.
     assert re.findall(r'https?://[^"\s]+', text) == ["http://www.w3.org/2000/svg"]
-    assert (text.count("(random weights)") > 4) == done.judges[0].random
+    assert (text.count("(random weights)") > 4) == done.metrics[0].random
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -160,9 +161,9 @@ def test_names_that_are_no_text(tmp_path):
     (tmp_path / "a").mkdir()
     path = (bytes(tmp_path) + b"/a/\xff.png").decode("utf-8", "surrogateescape")
     Image.new("RGB", (4, 4)).save(path)
-    found = measure(assess.gather([str(tmp_path / "a")]), [Brightness()], thumbnails=True, quiet=True)
-    assess.write_report(tmp_path / "report", found)
-    "\n".join(assess.lines(found)).encode()
+    found = assess(gather([str(tmp_path / "a")]), [Brightness()], thumbnails=True, quiet=True)
+    write_report(tmp_path / "report", found)
+    "\n".join(command.lines(found)).encode()
     assert found.rows[0]["image"] == "\\udcff.png"
 
 
@@ -195,11 +196,7 @@ def test_every_metric_of_assess_has_its_module():
         assert metric.better in ("higher", "lower") and metric.span[0] < metric.span[1]
         assert (metric.module is not None) == (metric.command == "assess")
     for metric in ASSESSED.values():
-        module = importlib.import_module(metric.module)
-        parser = SimpleNamespace(add_argument=lambda *a, **k: None)
-        parser.add_argument_group = lambda *a: parser
-        module.add_metric_arguments(parser)
-        assert callable(module.load_metric)
+        assert callable(importlib.import_module(metric.module).load_metric)
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

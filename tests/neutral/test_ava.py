@@ -2,6 +2,7 @@
 import json
 import os
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from jittwin.data.loader import Loader
 from jittwin.data.synthetic.rated import BEST, WORST, Damage, SyntheticAva, draw_votes, write_mini_ava
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.models.siglip import SiglipVisionConfig
+from jittwin.models.siglip import SiglipVisionConfig, preprocess
 
 FIRST_ROW = "1 953619 0 1 5 17 38 36 15 6 5 1 1 22 1396"  # as published
 TOWER = SiglipVisionConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
                            patch_size=8, image_size=32)
+PREPARE = partial(preprocess, config=TOWER)
 
 
 def row(image, votes="1 2 3 4 5 6 7 8 9 10"):
@@ -128,7 +130,7 @@ def test_folders_that_are_no_data_set(tmp_path):
 
 
 def test_samples(forty, tmp_path):
-    data = AvaDataset(forty.ids[5:8], forty.scores, forty, TOWER)
+    data = AvaDataset(forty.ids[5:8], forty.scores, forty, PREPARE)
     sample = data.get(1, Draws(0))
     assert len(data) == 3 and sample["name"] == "106"
     assert sample["pixels"].shape == (3, 32, 32) and sample["pixels"].dtype == np.float32
@@ -137,7 +139,7 @@ def test_samples(forty, tmp_path):
     batch, = Loader(data, 3, shuffle=None).epoch(1)
     assert batch["pixels"].shape == (3, 3, 32, 32) and batch["target"].shape == (3, 10)
     with pytest.raises(UserError, match="no picture is left"):
-        AvaDataset([], forty.scores, forty, TOWER)
+        AvaDataset([], forty.scores, forty, PREPARE)
 
 
 def damage_file(index, image):
@@ -157,7 +159,7 @@ def test_undecodable_pictures_are_reported_and_never_become_grey(forty, tmp_path
     split = make_split(forty).without(bad_ids(forty, tmp_path, max_bad=0.05))
     assert not {"103", "117"} & {*split.train_ids, *split.test_ids}
     with pytest.raises(UserError, match="103.jpg: cannot be read"):
-        AvaDataset(["103"], forty.scores, forty, TOWER).get(0)
+        AvaDataset(["103"], forty.scores, forty, PREPARE).get(0)
 
 
 def test_the_report_is_used_for_the_files_it_is_about(forty, tmp_path, monkeypatch):
@@ -322,16 +324,16 @@ def test_a_file_that_is_no_split(forty, tmp_path, content, message):
 # ---- data made here -----------------------------------------------------------------
 
 def test_synthetic_samples_are_fixed_by_seed_and_number():
-    data = SyntheticAva(3, TOWER, seed=5)
+    data = SyntheticAva(3, PREPARE, 32, seed=5)
     sample = data.get(1, Draws(0))
     assert sample["pixels"].shape == (3, 32, 32) and sample["target"].sum() == pytest.approx(1)
-    again, shifted = SyntheticAva(9, TOWER, seed=5).get(1, Draws(8)), SyntheticAva(2, TOWER, seed=5, start=1).get(0)
+    again, shifted = SyntheticAva(9, PREPARE, 32, seed=5).get(1, Draws(8)), SyntheticAva(2, PREPARE, 32, seed=5, start=1).get(0)
     for other in (again, shifted):
         assert other["name"] == sample["name"]
         assert all((other[key] == sample[key]).all() for key in ("pixels", "target"))
-    assert (SyntheticAva(3, TOWER, seed=6).get(1)["pixels"] != sample["pixels"]).any()
+    assert (SyntheticAva(3, PREPARE, 32, seed=6).get(1)["pixels"] != sample["pixels"]).any()
     with pytest.raises(UserError, match="count=0"):
-        SyntheticAva(0, TOWER)
+        SyntheticAva(0, PREPARE, 32)
 
 
 def test_votes_fall_with_the_damage():
@@ -346,7 +348,7 @@ def test_votes_fall_with_the_damage():
 
 @pytest.mark.parametrize("kind", ["exposure", "blur", "noise", "jpeg"])
 def test_more_damage_changes_the_picture_more(kind):
-    picture = SyntheticAva(1, TOWER).picture(0)
+    picture = SyntheticAva(1, PREPARE, 32).picture(0)
     errors = [np.abs(Damage(**{kind: amount}).apply(picture, Draws(0)).astype(int) - picture).mean()
               for amount in (0, 0.2, 0.5, 1)]
     assert errors[0] == 0 and all(less + 1 < more for less, more in zip(errors, errors[1:]))

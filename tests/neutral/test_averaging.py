@@ -6,7 +6,7 @@ import pytest
 
 from jittwin.checkpoints.average import average, ema_factors, greedy_soup, mean_factors
 from jittwin.report.charts import line_chart
-from jittwin.checkpoint_range import epochs, find_checkpoints
+from jittwin.checkpoints.find import epochs, find_checkpoints
 from jittwin.errors import UserError
 from jittwin.commands.select import known_rows, read_aesthetic, table
 

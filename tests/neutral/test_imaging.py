@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jittwin import imaging
-from jittwin.classes import CLASS_NAMES, PALETTE
+from jittwin.classes import CLASS_NAMES, PALETTE, colour_label
 from jittwin.errors import UserError
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -145,9 +145,9 @@ def test_class_colours():
     assert [CLASS_NAMES[i] for i in (0, 1, 14, 20, 28)] == "mountain sky person lake other".split()
     distances = np.abs(PALETTE[:, None].astype(int) - PALETTE).sum(-1) + 1000 * np.eye(29)
     assert distances.min() >= 40
-    sky, grass = imaging.colour_label(np.array([[1, 12, 255]], np.uint8))[0, :2].astype(int)
+    sky, grass = colour_label(np.array([[1, 12, 255]], np.uint8))[0, :2].astype(int)
     assert sky.argmax() == 2 and grass.argmax() == 1
-    assert not imaging.colour_label(np.array([[255]], np.uint8)).any()
+    assert not colour_label(np.array([[255]], np.uint8)).any()
 
 
 def test_grid_places_cells_in_columns():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jittwin.export import onnx as onnx_export
-from jittwin.aesthetic import AestheticPredictor, read_scorer
+from jittwin.predictors.aesthetic import AestheticPredictor, read_scorer
 from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.draws import Draws
 from jittwin.errors import UserError

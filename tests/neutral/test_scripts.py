@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from jittwin import config as settings
-from jittwin import generate
-from jittwin.commands import train
+from jittwin.commands import generate, train
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config

@@ -5,7 +5,7 @@ pictures by it, and how well it does can be measured.
 """
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,6 @@ from jittwin.data.landscape import each, list_pictures
 from jittwin.data.synthetic.landscapes import render
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.models.siglip import preprocess
 
 BEST, WORST = 7.3, 2.8      # mean rating without damage and with most
 SPREAD = 1.5                # of one picture's votes, about AVA's
@@ -81,13 +80,15 @@ def draw_votes(severity: float, draws: Draws) -> np.ndarray:
 class SyntheticAva:
     """`count` procedural scenes, damaged and voted on, with the interface of AvaDataset.
 
-    tower: SiglipVisionConfig. start: number of the first scene; ranges that do not overlap share no scene.
+    prepare: a picture uint8 (H, W, 3) to the network's float32 (3, S, S). side: S. start: number of the first scene;
+    ranges that do not overlap have no scene in common.
     """
 
-    def __init__(self, count: int, tower, seed: int = 0, start: int = 0):
+    def __init__(self, count: int, prepare: Callable[[np.ndarray], np.ndarray], side: int, seed: int = 0,
+                 start: int = 0):
         if count < 1:
             raise UserError(f"count={count}: a synthetic data set needs at least 1 picture")
-        self.tower, self.seed, self.start = tower, seed, start
+        self.prepare, self.side, self.seed, self.start = prepare, side, seed, start
         self.names = [f"scene_{start + index}" for index in range(count)]
         self.picture = lru_cache(256)(self._picture)
 
@@ -99,7 +100,7 @@ class SyntheticAva:
 
     def _picture(self, index: int) -> np.ndarray:
         """The whole damaged picture, uint8 (H, 4/3 H, 3)."""
-        height = min(max(self.tower.image_size, _LEAST_HEIGHT), _MOST_HEIGHT)
+        height = min(max(self.side, _LEAST_HEIGHT), _MOST_HEIGHT)
         image, _ = render(self.start + index, height * 4 // 3, height, self.seed)
         return Damage.drawn(self.draws(index)).apply(image, self.draws(index))
 
@@ -108,8 +109,8 @@ class SyntheticAva:
         return shares(draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index)))
 
     def get(self, index: int, draws: Draws | None = None) -> dict:
-        """dict(pixels float32 (3, S, S) in [-1, 1], target float32 (10,), name); nothing depends on `draws`."""
-        pixels = preprocess(self.picture(index), self.tower)
+        """dict(pixels float32 (3, S, S), target float32 (10,), name); nothing depends on `draws`."""
+        pixels = self.prepare(self.picture(index))
         return {"pixels": pixels, "target": self.target(index), "name": self.names[index]}
 
 

@@ -1,0 +1,69 @@
+"""Flags that several commands share, and what is made of them."""
+import argparse
+
+from jittwin.backend import DEVICES, PACKAGES, ready_backend
+from jittwin.data.pictures import default_workers
+from jittwin.errors import UserError
+from jittwin.metrics.aesthetic import load_metric
+from jittwin.metrics.fid.features import BATCH, FidScorer
+from jittwin.metrics.fid.preparation import MODES
+from jittwin.metrics.mask_accuracy import MaskAccuracy
+from jittwin.selection.evaluation import Evaluation
+
+
+def add_fid_network_arguments(parser: argparse.ArgumentParser, weights: str = "--weights") -> None:
+    """What every command that measures FID takes; `weights` names the option of the network's file."""
+    parser.add_argument(weights, dest="fid_weights", metavar="FILE",
+                        help="Inception: pytorch-fid's .pth or the published net_params.pkl")
+    parser.add_argument("--random-weights", action="store_true", help="go on with an untrained network")
+    parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
+    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and count, pictures that cannot be read")
+    parser.add_argument("--no-cache", action="store_true", help="compute what was computed before")
+
+
+def fid_scorer(args: argparse.Namespace) -> FidScorer:
+    """From the arguments of add_fid_network_arguments and `mode`."""
+    check_positive(args, "batch", "workers", "threads")
+    backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
+    return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
+                     not args.no_cache)
+
+
+def check_positive(args: argparse.Namespace, *names: str) -> None:
+    """UserError where one of these options is given and below 1."""
+    for name in names:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """What an evaluation needs: label maps, a reference, the networks that measure."""
+    parser.add_argument("--labels", required=required, metavar="DIR", help="label maps to make pictures of")
+    parser.add_argument("--reference", required=required, metavar="STATS",
+                        help="FID is measured to these statistics, folder or zip file")
+    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the pictures (default: as trained)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    add_fid_network_arguments(parser, weights="--fid-weights")
+
+
+def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None, real: str | None = None,
+                  adapter: str | None = None, tower: str | None = None) -> Evaluation:
+    """From the arguments of add_evaluation_arguments; config, real: see Evaluation.
+
+    segmenter: a SegFormer's weights. adapter, tower: of the aesthetic scorer. UserError: weights that are not there.
+    """
+    scorer = fid_scorer(args)
+    masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers) if segmenter else None
+    aesthetic = (load_metric(scorer.backend, "float32", adapter, tower, args.random_weights, args.batch)
+                 if adapter else None)
+    return Evaluation(scorer, args.labels, args.reference, args.width, args.seed, masks, real, aesthetic, config)
+
+
+def add_tower_argument(parser) -> None:
+    parser.add_argument("--tower", metavar="FOLDER", help="hub folder of the SigLIP model that the adapters were "
+                        "trained on (default: as they name it); with --random-weights an architecture, such as tiny")

@@ -1,0 +1,210 @@
+"""Aesthetic scores of pictures, 1 to 10.
+
+Pictures are decoded by jittwin.imaging (turned upright) and squashed to the tower's square; the network's logits are
+turned into numbers in float32 and float64 whatever precision it runs in.
+"""
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.backend import Backend, ready_backend
+from jittwin.checkpoints.adapters import check_adapter, read_adapter
+from jittwin.errors import UserError, choose_from
+from jittwin.models.aesthetic import (
+    CLASSES,
+    AestheticConfig,
+    distribution,
+    initial_trainables,
+    mean_score,
+    tower_state,
+    trainable_keys,
+)
+from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, random_tower, read_tower
+from jittwin.weights import fingerprint
+from jittwin.weights.lazy import LazyArrays
+
+BATCH = 8
+PROVENANCE = ("tower", "tower_sha256", "trained_on", "adapter_sha256", "random_weights")
+RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
+
+
+class PredictorError(UserError, ValueError):
+    """What the predictor's constructor raises; a ValueError as in the original."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer's sizes and arrays.
+
+    trainables: LoRA and head. random: the tower, or everything, is untrained. trained_on: the tower that the adapter's
+    file names.
+    """
+
+    config: AestheticConfig
+    tower: Tower
+    trainables: dict[str, np.ndarray]
+    random: bool
+    trained_on: str = ""
+
+    def state(self) -> LazyArrays:
+        """All arrays of the AestheticModel, read when they are asked for."""
+        frozen = tower_state(self.tower.arrays, self.config.lora.targets)
+        shapes = {key: array.shape for key, array in self.trainables.items()}
+        return LazyArrays(frozen.shapes | shapes,
+                          lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key])
+
+    def provenance(self) -> dict:
+        """What scores depend on besides the pictures. Names and hashes."""
+        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, fingerprint(self.trainables),
+                                     self.random)))
+
+
+def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
+                random: bool = False) -> Scorer:
+    """adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name,
+    if that is a folder.
+
+    random: where there is no such folder, go on with an untrained tower of the architecture `tower` (a key of PRESETS)
+    or of that which the adapter was trained on; without an adapter nothing is trained. UserError: something is missing,
+    damaged, or does not belong together.
+    """
+    if adapter is None and not random:
+        raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
+                        "--random-weights")
+    found = None if adapter is None else read_adapter(adapter)
+    name = os.fspath(tower or (found.model_name if found else "tiny"))
+    untrained = not os.path.isdir(name)
+    if untrained and not random:
+        raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
+    if found and found.model_name.startswith(RANDOM) and not untrained:
+        raise UserError(f"{found.source}: was trained on an untrained tower ({found.model_name}), not on {name}: "
+                        "leave that out")
+    if found and found.num_classes != CLASSES:
+        raise UserError(f"{found.source}: rates {found.num_classes} classes; aesthetic scores need {CLASSES}")
+    made = _random_tower(name) if untrained else read_tower(name)
+    if found is None:
+        config = AestheticConfig(made.config)
+        return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
+    check_adapter(found, made.config)
+    if found.tower_sha256 and not untrained and made.sha256 != found.tower_sha256:
+        raise UserError(f"{found.source}: was trained on {found.model_name!r} of SHA-256 {found.tower_sha256[:12]}…, "
+                        f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--tower, in scripts "
+                        "--model)")
+    return Scorer(AestheticConfig(made.config, found.config), made, found.arrays, untrained, found.model_name)
+
+
+def _which_tower(name: str, tower) -> str:
+    """What is wrong about an adapter's tower, and the remedy."""
+    if tower is None and name.startswith(RANDOM):
+        return f"was trained on an untrained tower ({name}): its scores mean nothing; --random-weights gives them"
+    known = f"was trained on {name!r}" if name else "does not tell its tower"
+    missing = "which is no folder here" if tower is None else f"and {os.fspath(tower)!r} is no folder"
+    return f"{known}, {missing}: give that model's hub folder (--tower, in scripts --model)"
+
+
+def _random_tower(name: str) -> Tower:
+    """Of a preset, or as "random:PRESET:SEED" describes it."""
+    architecture, _, seed = name.removeprefix(RANDOM).partition(":")
+    if architecture not in PRESETS or not (seed or "0").isdecimal():
+        raise UserError(f"no untrained tower {name!r}{choose_from(architecture, PRESETS)}")
+    config = PRESETS[architecture]
+    return Tower(config, random_tower(config, int(seed or 0)), f"{RANDOM}{architecture}:{seed or 0}")
+
+
+class Predictor:
+    """Scores from whatever gives logits (N, 10) for pixels float32 (N, 3, S, S): subclasses define `logits`.
+
+    image_size: S. batch: pictures in one forward pass. resample: of SiglipVisionConfig. Subclasses also tell `random`,
+    whether weights are untrained, and `provenance`, names and hashes of the weights.
+    """
+
+    def __init__(self, image_size: int, batch: int = BATCH, resample: str = "bilinear"):
+        if batch < 1:
+            raise UserError(f"batch {batch}: must be at least 1")
+        self.batch = batch
+        self._square = SiglipVisionConfig(patch_size=image_size, image_size=image_size, resample=resample)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to the network's float32 (3, S, S)."""
+        return preprocess(image, self._square)
+
+    def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Prepared (N, 3, S, S) to scores float64 (N,) and distributions float32 (N, 10). UserError: NaN."""
+        logits = self.logits(pixels)
+        if not np.isfinite(logits).all():
+            raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
+        found = distribution(logits)
+        return mean_score(found), found
+
+    def score_arrays(self, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """As score_pixels, of pictures uint8 (H, W, 3) of any sizes, a batch at a time."""
+        images = iter(images)
+        scores, distributions = [np.empty(0)], [np.empty((0, CLASSES), np.float32)]
+        while batch := [self.prepare(image) for image in itertools.islice(images, self.batch)]:
+            for found, part in zip((scores, distributions), self.score_pixels(np.stack(batch))):
+                found.append(part)
+        return np.concatenate(scores), np.concatenate(distributions)
+
+    def predict(self, path) -> tuple[float, np.ndarray]:
+        """(score, float32 (10,)) of a picture file. UserError: it cannot be read."""
+        scores, distributions = self.predict_batch([path])
+        return scores[0], distributions[0]
+
+    def predict_batch(self, paths: Sequence) -> tuple[list[float], np.ndarray]:
+        """(scores, float32 (N, 10)) in the order of the paths. UserError: one cannot be read."""
+        scores, distributions = self.score_arrays(map(imaging.decode_image, paths))
+        return scores.tolist(), distributions
+
+    def predict_score_only(self, path) -> float:
+        return self.predict(path)[0]
+
+
+class ScorerPredictor(Predictor):
+    """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights."""
+
+    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32"):
+        super().__init__(scorer.config.tower.image_size, batch, scorer.config.tower.resample)
+        self.backend, self.scorer, self.dtype = backend, scorer, dtype
+        self.network = backend.build("aesthetic", scorer.config)
+        backend.load_numpy(self.network, scorer.state())
+        backend.train_mode(self.network, False)
+        self.network.merge()
+
+    @property
+    def random(self) -> bool:
+        return self.scorer.random
+
+    @cached_property
+    def provenance(self) -> dict:
+        return self.scorer.provenance() | {"backend": self.backend.name, "device": self.backend.device,
+                                           "dtype": self.dtype}
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
+        self.backend.set_precision(self.dtype)      # another predictor may have set its own
+        with self.backend.no_grad():
+            return self.backend.numpy(self.network(self.backend.asarray(pixels)))
+
+
+class AestheticPredictor(ScorerPredictor):
+    """The original's predictor on either backend.
+
+    lora_weights_path, model_name, random_model: see read_scorer. device: "cpu", "cuda", "auto". dtype:
+    "float32", "bfloat16", "float16", "auto": bfloat16 on a GPU, float32 on the CPU. num_threads: None takes all.
+    Raises PredictorError, a UserError and a ValueError: weights are missing or damaged, no such device.
+    """
+
+    def __init__(self, lora_weights_path, model_name=None, device: str = "auto", dtype: str = "auto",
+                 num_threads: int | None = None, backend: str = "jittor", random_model: bool = False,
+                 batch: int = BATCH):
+        try:
+            scorer = read_scorer(lora_weights_path, model_name, random_model)
+            ready, dtype = ready_backend(backend, device, dtype, num_threads)
+            super().__init__(ready, scorer, batch, dtype)
+        except UserError as error:
+            raise PredictorError(str(error)) from error

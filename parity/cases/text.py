@@ -1,9 +1,14 @@
-"""Texts that tokenizers disagree on, and small vocabularies to split them with."""
+"""The case of the tokenizers: texts that implementations disagree on, split with small vocabularies."""
 import json
+import tempfile
+from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from jittwin.text import TokenizerKind
+from jittwin.text import BART, BERT, BLIP, CLIP, KINDS, TokenizerKind, load_tokenizer
+from parity.case import Case
+from parity.workers.side import Arrays, Side
 
 SENTENCE = "A painting of an ocean with clouds and birds, day time, low depth field effect."
 TEXTS = (
@@ -51,3 +56,53 @@ def vocabulary_files(kind: TokenizerKind) -> dict[str, bytes]:
     tokens = [*alphabet, *(letter + suffix for letter in alphabet if suffix), *map("".join, merges), *special]
     return {"vocab.json": json.dumps({token: number for number, token in enumerate(dict.fromkeys(tokens))}).encode(),
             "merges.txt": "\n".join(["#version: 0.2", *map(" ".join, merges), ""]).encode()}
+
+
+class Tokenizers(Case):
+    """The ids and masks that reach the networks of either twin, against those that transformers makes from the same
+    files. The mode names the kind of tokenizer. OpenAI's cleaning has no part in transformers, and none here."""
+    name = "tokenizers"
+    modes = tuple(f"eval {kind.name}" for kind in (BERT, BLIP, CLIP, BART))
+    levels = ("L7",)
+    lengths = (None, 16)        # padded to the longest text, and cut
+
+    def inputs(self, size, mode):
+        files = vocabulary_files(KINDS[mode.split()[1]])
+        return {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
+
+    def tokenized(self, side: Side, inputs: Arrays, mode: str) -> Arrays:
+        """"ids …" and "mask …" by length, as tensors of the framework."""
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = load_tokenizer(write_files(folder, inputs), mode.split()[1])
+        for length in self.lengths:
+            tokens = tokenizer(TEXTS, length)
+            found |= {f"ids {length}": side.host(side.tensor(tokens.ids)),
+                      f"mask {length}": side.host(side.tensor(tokens.mask))}
+        return found
+
+    def expected(self, inputs: Arrays, mode: str) -> Arrays:
+        """The same of transformers, which only PyTorch's worker may import."""
+        import transformers
+        kind = KINDS[mode.split()[1]]
+        of = {"clip": transformers.CLIPTokenizerFast, "bart": transformers.BartTokenizerFast}
+        with tempfile.TemporaryDirectory() as folder:
+            oracle = of.get(kind.name, transformers.BertTokenizerFast).from_pretrained(write_files(folder, inputs))
+        oracle.add_tokens(list(kind.added), special_tokens=True)
+        found = {}
+        for length in self.lengths:
+            tokens = oracle(list(TEXTS), padding="max_length" if length else True, truncation=True,
+                            max_length=length or kind.length, return_tensors="np")
+            found |= {f"ids {length}": tokens["input_ids"].astype(np.int32),
+                      f"mask {length}": tokens["attention_mask"].astype(np.int32)}
+        return found
+
+
+def write_files(folder: str, files: Arrays) -> Path:
+    """The folder, holding these arrays of bytes."""
+    for name, content in files.items():
+        Path(folder, name).write_bytes(content.tobytes())
+    return Path(folder)
+
+
+CASES = (Tokenizers(),)

@@ -1,5 +1,6 @@
 """L7: what reaches the networks. The same files, seeds and epochs give both twins the same batches, whatever the
-number of threads and the position a run is resumed at; the same draws augment them alike."""
+number of threads and the position a run is resumed at; the same draws augment them alike; texts become the ids that
+transformers makes of them."""
 import numpy as np
 
 from parity.case import Case, arrays_for, load, prepared
@@ -12,8 +13,10 @@ ULPS = 1       # what scaling a picture to [-1, 1] may cost
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """Of a case with `delivered`, batches; of any other, outputs for injected draws."""
-    return [batches(case, size, mode, twins) if hasattr(case, "delivered") else outputs(case, size, mode, twins)]
+    """Of a case with `delivered`, batches; of one with `tokenized`, ids; of any other, outputs for injected draws."""
+    stage = (batches if hasattr(case, "delivered") else
+             tokens if hasattr(case, "tokenized") else outputs)
+    return [stage(case, size, mode, twins)]
 
 
 def delivered(side: Side, arrays: Arrays, case: dict, mode: str):
@@ -41,6 +44,28 @@ def first(name: str) -> str:
 def judged(candidate: np.ndarray, truth: np.ndarray) -> Verdict:
     floating = candidate.dtype == truth.dtype and np.issubdtype(truth.dtype, np.floating)
     return near(candidate, truth, ULPS) if floating else equal(candidate, truth)
+
+
+def tokenized(side: Side, arrays: Arrays, case: dict, mode: str) -> Arrays:
+    """In a worker: see the `tokenized` of the case."""
+    return load(case).tokenized(side, group(arrays, "inputs"), mode)
+
+
+def expected_tokens(side: Side, arrays: Arrays, case: dict, mode: str) -> Arrays:
+    """In PyTorch's worker: see the `expected` of the case."""
+    return load(case).expected(group(arrays, "inputs"), mode)
+
+
+def tokens(case: Case, size: str, mode: str, twins: Twins) -> Row:
+    """What either twin is given for a text: the oracle is transformers, for both have their ids from one tokenizer."""
+    arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
+    truth, _ = twins.torch.call("parity.levels.data:expected_tokens", arrays, case=case.reference(), mode=mode)
+    found = twins.both("parity.levels.data:tokenized", arrays, case=case.reference(), mode=mode)
+    if wrong := [side for side, (seen, _) in found.items() if seen.keys() != truth.keys()]:
+        return failure(case.name, "L7", mode, f"{wrong[0]} has other arrays", case.dtype)
+    verdicts = {f"{side} {name}": equal(a, truth[name]) for side, (seen, _) in found.items()
+                for name, a in seen.items()}
+    return row(case.name, "L7", mode, verdicts, case.dtype, size=size)
 
 
 def augmented(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Arrays:

@@ -24,6 +24,7 @@ Exits with 1 while the twins disagree. The layer and its case are in case.json.
 import argparse, json, sys
 from pathlib import Path
 from safetensors.numpy import load_file
+from parity import bundle
 from parity.workers.oracle import Twins
 from parity.workers.side import grouped
 
@@ -33,7 +34,7 @@ arrays = {{name: a for kind in ("inputs", "weights")
           for name, a in grouped(kind, load_file(here / f"{{kind}}.safetensors")).items()}}
 layer = json.loads((here / "case.json").read_text())
 with Twins(parser.parse_args().twin, layer.pop("paths")) as twins:
-    verdicts = twins.compare("parity.bundle:layer", arrays, **layer).verdicts()
+    verdicts = twins.compare(bundle.layer, arrays, **layer).verdicts()
 for name, v in verdicts.items():
     print(f"{{name}}: error {{v.error:.2e}}, noise {{v.noise:.2e}}, limit {{v.limit:.2e}}: {{v.reason or 'pass'}}")
 sys.exit(any(not v.passed for v in verdicts.values()))
@@ -51,7 +52,7 @@ def write(folder: str | os.PathLike, case: Case, size: str, mode: str, path: str
     PyTorch gives it.
     """
     layer = {"case": case.reference(), "size": size, "mode": mode, "path": "" if path == ROOT else path, "call": call}
-    arrays, found = twins.torch.call("parity.bundle:taken", arrays_for(case, twins, size, mode), **layer)
+    arrays, found = twins.torch.call(taken, arrays_for(case, twins, size, mode), **layer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("inputs", "weights"):

@@ -5,13 +5,13 @@ import numpy as np
 
 from jittwin.draws import Draws
 from parity.workers.side import Arrays, Side, group, grouped
-from parity.workers.worker import resolve
+from parity.workers.worker import reference, resolve
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Case:
-    """Subclass, and set or override what differs. Both workers hold the same case.
+    """Subclass, and set or override what differs. Each worker makes its own instance of the class.
 
     name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration.
     modes: "eval…" or "train…", with words after it for more ways to run it; more_modes: those that only the full
@@ -32,7 +32,7 @@ class Case:
 
     def reference(self) -> dict:
         """How a worker finds this case: {"factory": "module:callable", "arguments": {…}}, fit for JSON."""
-        return {"factory": "parity.cases:find", "arguments": {"name": self.name}}
+        return {"factory": reference(type(self)), "arguments": {}}
 
     def build(self, side: Side, size: str, mode: str):
         """The module, with any weights."""
@@ -96,7 +96,7 @@ def shapes(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tupl
 
 def arrays_for(case: Case, twins, size: str, mode: str, seed: int = 0) -> Arrays:
     """Weights and inputs, as the functions that run in workers take them: "weights/…" and "inputs/…"."""
-    _, found = twins.torch.call("parity.case:shapes", case=case.reference(), size=size, mode=mode)
+    _, found = twins.torch.call(shapes, case=case.reference(), size=size, mode=mode)
     weights = case.weights({name: tuple(shape) for name, (shape, _) in found.items()}, seed)
     return {**grouped("weights", weights), **grouped("inputs", case.inputs(size, mode))}
 

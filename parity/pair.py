@@ -7,10 +7,10 @@ import numpy as np
 from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
 from parity.align import explain_differences, renamed, translated
-from parity.case import Case
+from parity.case import Case, shapes
 from parity.sites import injected
 from parity.workers.oracle import Twins
-from parity.workers.worker import resolve
+from parity.workers.worker import reference, resolve
 
 LEVELS = ("L1", "L3", "L4")
 
@@ -56,7 +56,7 @@ class Pair(Case):
             if differentiable is None else differentiable)
 
     def reference(self):
-        return {"factory": "parity.pair:Pair", "arguments": self.declaration}
+        return {"factory": reference(Pair), "arguments": self.declaration}
 
     def build(self, side, size, mode):
         module = resolved(self.factories[side.name])(**self.arguments[side.name])
@@ -78,8 +78,8 @@ class Pair(Case):
 
     def misfit(self, twins: Twins) -> str:
         """Why the two states do not fit, with a map where shapes suggest one; "" when they fit."""
-        unnamed = {"factory": "parity.pair:Pair", "arguments": {**self.declaration, "names": {}}}
-        found = twins.both("parity.case:shapes", case=unnamed, size=self.sizes[0], mode=self.modes[0])
+        unnamed = {**self.reference(), "arguments": {**self.declaration, "names": {}}}
+        found = twins.both(shapes, case=unnamed, size=self.sizes[0], mode=self.modes[0])
         torch, jittor = ({name: tuple(shape) for name, (shape, _) in found[side][1].items()}
                          for side in ("torch", "jittor"))
         return explain_differences(torch, jittor, self.names)

@@ -1,5 +1,4 @@
 """Runs the levels over the cases: every step is one level of one case at one size in one mode."""
-import importlib
 import os
 import re
 import time
@@ -9,26 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jittwin.errors import UserError, choose_from
+from parity import cases
+from parity.bundle import write as write_bundle
 from parity.case import Case
+from parity.levels import (backward, data, environment, forward, metrics, operators, resume, structure, trajectory,
+                           update)
 from parity.pair import resolved
 from parity.result import LEVELS, Row, failure
 from parity.workers.oracle import Twins
-from parity.workers.worker import WorkerError, resolve
+from parity.workers.worker import WorkerError
 
-# A check is called with (case, size, mode, twins) and returns rows. A level whose module says ONCE = True
-# does not depend on the mode and runs in the first one. L0 belongs to no case: it is called with (twins).
-CHECKS = {
-    "L0": "parity.levels.environment:check",
-    "L1": "parity.levels.structure:check",
-    "L2": "parity.levels.operators:check",
-    "L3": "parity.levels.forward:check",
-    "L4": "parity.levels.backward:check",
-    "L5": "parity.levels.update:check",
-    "L6": "parity.levels.trajectory:check",
-    "L7": "parity.levels.data:check",
-    "L8": "parity.levels.metrics:check",
-    "L9": "parity.levels.resume:check",
-}
+# Each module has `check`, which is called with (case, size, mode, twins) and returns rows. L0 belongs to no case: it
+# is called with (twins). A level whose module says ONCE = True does not depend on the mode.
+CHECKS = {"L0": environment, "L1": structure, "L2": operators, "L3": forward, "L4": backward, "L5": update,
+          "L6": trajectory, "L7": data, "L8": metrics, "L9": resume}
 TIERS = {"ci": (), "full": ("L1", "L3", "L6")}      # tier: levels that also run at the published size
 ENVIRONMENT = "environment"                   # the model column of the L0 row
 
@@ -49,15 +42,14 @@ class Step:
 def select(names: Iterable[str]) -> list[Case]:
     """The cases of these models; "apf_gan" stands for every "apf_gan.…", no name for all, "module:NAME" for a Pair
     of one's own."""
-    from parity.cases import CASES
-    names = list(names)
+    known, names = cases.CASES, list(names)
     own, names = [_own(name) for name in names if ":" in name], [name for name in names if ":" not in name]
     if own and not names:
         return own
     for name in names:
-        if not any(_within(case, name) for case in CASES):
-            raise UserError(f"no parity case {name!r}{choose_from(name, dict.fromkeys([*_families(CASES), *CASES]))}")
-    return own + [case for case in CASES.values() if not names or any(_within(case.name, name) for name in names)]
+        if not any(_within(case, name) for case in known):
+            raise UserError(f"no parity case {name!r}{choose_from(name, dict.fromkeys([*_families(known), *known]))}")
+    return own + [case for case in known.values() if not names or any(_within(case.name, name) for name in names)]
 
 
 def _own(name: str) -> Case:
@@ -99,16 +91,20 @@ def plan(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | No
     steps = [Step("L0")] if "L0" in wanted else []
     for case in select(names):
         for level in (level for level in LEVELS if level in wanted and level in case.levels and level != "L0"):
-            once = getattr(importlib.import_module(CHECKS[level].split(":")[0]), "ONCE", False)
             for size in (size for size in case.sizes if size == "tiny" or level in TIERS[tier]):
                 more = case.more_modes if tier == "full" and size == "tiny" else ()
-                steps += [Step(level, case, size, mode) for mode in (case.modes[:1] if once else case.modes + more)]
+                steps += [Step(level, case, size, mode) for mode in modes_of(level, case.modes + more)]
     return steps
+
+
+def modes_of(level: str, modes: tuple[str, ...]) -> tuple[str, ...]:
+    """The modes that a level runs in: the first alone where it does not depend on the mode."""
+    return modes[:1] if getattr(CHECKS[level], "ONCE", False) else modes
 
 
 def perform(step: Step, twins: Twins, bundle=None) -> list[Row]:
     """The rows of one step. What goes wrong inside becomes a failing row; the next step gets live workers."""
-    begun, check = time.monotonic(), resolve(CHECKS[step.level])
+    begun, check = time.monotonic(), CHECKS[step.level].check
     try:
         rows = check(step.case, step.size, step.mode, twins) if step.case else check(twins)
     except Exception as error:
@@ -127,11 +123,10 @@ def perform(step: Step, twins: Twins, bundle=None) -> list[Row]:
 
 def reproduce(step: Step, row: Row, twins: Twins, folder: str | os.PathLike) -> None:
     """Write what reproduces the first module at fault; the row says where."""
-    from parity import bundle
     path = row.detail["culprits"][0]
     name = "-".join(re.findall(r"[\w.]+", f"{step.model} {step.size} {step.mode} {path}"))
     try:
-        written = bundle.write(Path(folder, name), step.case, step.size, step.mode, path, twins)
+        written = write_bundle(Path(folder, name), step.case, step.size, step.mode, path, twins)
         row.detail["bundle"] = os.fspath(written)
     except (WorkerError, UserError) as error:
         row.detail["bundle_missing"] = str(error)

@@ -1,7 +1,6 @@
 """`@parity_case(pair)`: a pytest test, or rather one per level and mode, that proves a port."""
 import atexit
 import functools
-import importlib
 import inspect
 import os
 import sys
@@ -18,7 +17,7 @@ from parity.fingerprints import FINGERPRINTS
 from parity.pair import Pair
 from parity.report.report import explained, short, title
 from parity.result import Row
-from parity.runner import CHECKS, Step, perform
+from parity.runner import Step, modes_of, perform
 from parity.workers.oracle import Twins
 from parity.workers.worker import WorkerError
 
@@ -37,7 +36,7 @@ def parity_case(case: Case, levels: Iterable[str] | None = None, modes: Iterable
     """
     levels, modes = _within("level", levels, case.levels), _within("mode", modes, case.modes)
     steps = {f"{level}-{mode}": Step(level, case, case.sizes[0], mode)
-             for level in levels for mode in _modes(level, modes)}
+             for level in levels for mode in modes_of(level, modes)}
     accepted = dict(xfail or {})
     for test, id in accepted.items():
         _within("test", [test], steps)
@@ -112,12 +111,6 @@ def import_paths() -> list[str]:
     own = [os.path.realpath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders = [os.path.realpath(folder) for folder in sys.path if os.path.isdir(folder or ".")]
     return [f for f in folders if not any(f == o or f.startswith(o + os.sep) for o in own)]
-
-
-def _modes(level: str, modes: tuple[str, ...]) -> tuple[str, ...]:
-    """All, or the first where the level does not depend on the mode."""
-    once = getattr(importlib.import_module(CHECKS[level].split(":")[0]), "ONCE", False)
-    return modes[:1] if once else modes
 
 
 def _within(kind: str, wanted: Iterable[str] | None, offered: Iterable[str]) -> tuple[str, ...]:

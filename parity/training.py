@@ -1,4 +1,4 @@
-"""Training cases: the rules of the optimizers; and the real task and Trainer, whose checkpoint stays in memory.
+"""What training cases share: the real task and the real Trainer, whose checkpoint stays in memory.
 
 A run is handed from one worker to another as a checkpoint is: the arrays of its files, "<stem>/<key>", and
 what state.json says. So a step may begin from any state of either framework.
@@ -38,55 +38,6 @@ class Training(Case):
 
     def boundary(self, size: str) -> int:
         raise NotImplementedError
-
-
-class ApfGanTraining(Training):
-    """APF-GAN grows through four resolutions, two epochs of fading each, and is then fine-tuned.
-
-    "full" has more batches per epoch, not larger networks: a hundred steps in all.
-    """
-    name = "apf_gan.training"
-    task = "apf_gan"
-    sizes = ("tiny", "full")
-
-    def config(self, size):
-        return load_task(self.task).Config(
-            ngf=2, ndf=8, spade_hidden=4, load_size=208, crop_size=192, aspect_ratio=1.5,
-            batch_size=2, finetune_batch_size=2, synthetic_images=2 if size == "tiny" else 8,
-            pg_niter=15, pretrain_epochs=16, epochs=25, decay_epochs=4,
-            noise="shared", log_every=1, sample_every=1 << 20)
-
-    def checked(self, size):
-        # Plain, first fade, later fade: of each resolution; full size; then both ends of phase 2.
-        return [0, 2, 3, 4, 7, 8, 9, 12, 13, 14, 16, 24] if size == "tiny" else list(range(100))
-
-    def boundary(self, size):
-        config = self.config(size)
-        return config.pretrain_epochs * (config.synthetic_images // config.batch_size)
-
-
-class Optimizers(Case):
-    """Every rule of the twins' optimizers on a few small parameters, of which the last is a group of its own."""
-
-    name = "optimizers"
-    modes = ("train",)
-    levels = ("L5",)
-    parameters = {"a": (6, 50), "b": (40,), "c": (30,)}
-    rules = {
-        "sgd": {"kind": "sgd"},
-        "sgd momentum": {"kind": "sgd", "settings": {"momentum": 0.9}},
-        "sgd nesterov decay": {"kind": "sgd", "settings": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}},
-        "sgd accumulated": {"kind": "sgd", "settings": {"momentum": 0.9}, "parts": 3},
-        "adam": {"kind": "adam"},
-        "adam decay": {"kind": "adam", "settings": {"betas": [0.5, 0.9], "weight_decay": 0.1}},
-        "adam without momentum": {"kind": "adam", "settings": {"betas": [0.0, 0.9]}},
-        "adam accumulated clipped": {"kind": "adam", "clip": 2.0, "parts": 3},
-        "adamw": {"kind": "adamw"},
-        "adamw decay clipped": {"kind": "adamw", "settings": {"weight_decay": 0.2}, "clip": 1.0},
-        "jittor": {"kind": "adam", "settings": {"form": "jittor"}},
-        "jittor decay clipped": {"kind": "adam", "clip": 1.0, "settings": {
-            "form": "jittor", "betas": [0.0, 0.9], "weight_decay": 0.1}},
-    }
 
 
 @dataclass

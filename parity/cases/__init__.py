@@ -1,19 +1,13 @@
-"""The cases of this project's models. A model of the catalogue without a case fails the tests."""
+"""The cases of this project's models: the CASES of every file in this folder, by file name. A new file is found by
+itself; a model of the catalogue without a case fails the tests."""
+from importlib import import_module
+from pkgutil import iter_modules
+
 from jittwin.errors import UserError, choose_from
 from parity.case import Case
-from parity.cases.aesthetic import Aesthetic, AestheticTraining, Merged
-from parity.cases.apf_gan import Discriminator, Encoder, Generator, Objective
-from parity.cases.apf_gan_data import Augmentation, Data, Pictures
-from parity.cases.backbones import VGG19, FidInception, InceptionV3
-from parity.cases.distances import Distances
-from parity.cases.segformer import SegFormer
-from parity.cases.siglip import Siglip
-from parity.training import ApfGanTraining, Optimizers
 
-CASES = {case.name: case for case in (
-    Encoder(), Generator(), Discriminator(), Objective(), Augmentation(), Data(), Pictures(), VGG19(), InceptionV3(),
-    FidInception(), Distances(), SegFormer(), Siglip(), Aesthetic(), Merged(), Optimizers(),
-    ApfGanTraining(), AestheticTraining())}
+CASES: dict[str, Case] = {case.name: case for module in sorted(found.name for found in iter_modules(__path__))
+                          for case in import_module(f"{__name__}.{module}").CASES}
 
 
 def find(name: str) -> Case:

@@ -77,3 +77,6 @@ class AestheticTraining(Training):
 
     def boundary(self, size):
         return 7                            # steps of an epoch
+
+
+CASES = (Aesthetic(), Merged(), AestheticTraining())

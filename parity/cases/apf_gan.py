@@ -1,4 +1,4 @@
-"""Cases of the APF-GAN networks, alone and in the training step that joins them.
+"""Cases of the APF-GAN networks, alone and in the training step that joins them; and of the whole training.
 
 A mode names what is run: "train 40 repaired" is a pass of training as it is in epoch 40, with every repair of
 the published semantics; "noise" adds the segmentation-guided noise, which epochs of the second phase have anyway.
@@ -7,7 +7,9 @@ import numpy as np
 
 from jittwin.draws import Draws
 from jittwin.models.apf_gan import AUGMENTATIONS, REPAIRED, ModelConfig, Semantics, Stage, stage
+from jittwin.tasks import load_task
 from parity.case import Case
+from parity.training import Training
 
 GROWN = 180          # the epoch from which images have their full size; after it comes the second phase
 
@@ -198,3 +200,33 @@ class Objective(ApfGan):
 
     def trained(self, half, parameter):
         return (half == "D") == parameter.startswith("D.")
+
+
+class ApfGanTraining(Training):
+    """APF-GAN grows through four resolutions, two epochs of fading each, and is then fine-tuned.
+
+    "full" has more batches per epoch, not larger networks: a hundred steps in all.
+    """
+    name = "apf_gan.training"
+    task = "apf_gan"
+    sizes = ("tiny", "full")
+
+    def config(self, size):
+        return load_task(self.task).Config(
+            ngf=2, ndf=8, spade_hidden=4, load_size=208, crop_size=192, aspect_ratio=1.5,
+            batch_size=2, finetune_batch_size=2, synthetic_images=2 if size == "tiny" else 8,
+            pg_niter=15, pretrain_epochs=16, epochs=25, decay_epochs=4,
+            noise="shared", log_every=1, sample_every=1 << 20)
+
+    def checked(self, size):
+        # Plain, first fade, later fade: of each resolution; full size; then both ends of phase 2.
+        return [0, 2, 3, 4, 7, 8, 9, 12, 13, 14, 16, 24] if size == "tiny" else list(range(100))
+
+    def boundary(self, size):
+        config = self.config(size)
+        return config.pretrain_epochs * (config.synthetic_images // config.batch_size)
+
+
+
+
+CASES = (Encoder(), Generator(), Discriminator(), Objective(), ApfGanTraining())

@@ -133,3 +133,6 @@ class Pictures(ApfGan):
                        for picture in pictures]
         exact = np.clip((np.stack(handed).transpose(0, 2, 3, 1) + 1) / 2 * 255, 0, 255)
         return {"picture": np.stack(written), "exact picture": exact}
+
+
+CASES = (Augmentation(), Data(), Pictures())

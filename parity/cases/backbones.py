@@ -86,3 +86,6 @@ class FidInception(Features):
             elif name.endswith("bn.bias"):
                 arrays[name] = np.abs(values)
         return arrays
+
+
+CASES = (VGG19(), InceptionV3(), FidInception())

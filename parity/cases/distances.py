@@ -37,3 +37,6 @@ class Distances(Case):
             moments.add(rows)
             sets.append(Statistics(moments.mean, moments.covariance, moments.n, rows))
         return {"exact FID": np.array(fid(*sets)), "exact KID": np.array(kernel_distance(*features)[0])}
+
+
+CASES = (Distances(),)

@@ -36,3 +36,6 @@ class SegFormer(Case):
             elif name == "decode_head.batch_norm.bias":
                 arrays[name] = 30 * values
         return arrays
+
+
+CASES = (SegFormer(),)

@@ -55,3 +55,6 @@ def tower_weights(shapes, seed: int) -> dict[str, np.ndarray]:
             factor = np.sqrt(values.shape[-1]) if name.endswith("head.probe") else 1
         arrays[name] = values * np.float32(factor)
     return arrays
+
+
+CASES = (Siglip(),)

@@ -87,8 +87,8 @@ class Recorder:
     def __getattr__(self, name: str):
         return getattr(self.twins, name)
 
-    def compare(self, function, arrays, /, draws: int = DRAWS, variant: str | None = None, **arguments):
-        comparison = self.twins.compare(function, arrays, draws=draws, variant=variant, **arguments)
+    def compare(self, function, arrays, /, draws: int = DRAWS, **arguments):
+        comparison = self.twins.compare(function, arrays, draws=draws, **arguments)
         self.made.append(Failure(function, arrays, arguments, comparison))
         return comparison
 

@@ -1,14 +1,14 @@
 """Which fingerprints make PyTorch agree with a port that disagrees: the search behind `explain`."""
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from parity.fingerprints import FINGERPRINTS, applied
 from parity.fingerprints.patch import concerns, listening
 from parity.result import severity
-from parity.workers.compare import DRAWS, Comparison, Verdict
-from parity.workers.oracle import compute, widened
+from parity.workers.compare import Comparison, Verdict
+from parity.workers.oracle import compute, measure, widened
 from parity.workers.side import Arrays, Side, group, grouped
 from parity.workers.worker import WorkerError
 
@@ -99,7 +99,7 @@ def same(one: Arrays, other: Arrays) -> bool:
 @dataclass(frozen=True)
 class Failure:
     """A comparison that failed, and all it takes to repeat its PyTorch side."""
-    function: str
+    function: Callable | str
     arrays: Arrays
     arguments: dict
     comparison: Comparison
@@ -134,7 +134,7 @@ def quality(suspect: Suspect) -> tuple:
 def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
     c = failure.comparison
     arrays = {**grouped("arrays", failure.arrays), **grouped("candidate", c.candidate), **grouped("unsure", c.unsure)}
-    _, found = twins.torch.call("parity.explain.search:residuals", arrays, function=failure.function,
+    _, found = twins.torch.call(residuals, arrays, function=failure.function,
                                 arguments=failure.arguments, comparison={"own": c.own, "noise": c.noise},
                                 with_ids=list(held))
     return found
@@ -143,8 +143,8 @@ def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
 def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -> Suspect:
     """Measured as everything is: truth, own error and noise of PyTorch under the fingerprints."""
     try:
-        arrays, measured = twins.torch.call("parity.workers.oracle:measure", failure.arrays, function=failure.function,
-                                            arguments=failure.arguments, draws=DRAWS, variant="+".join(ids))
+        arrays, measured = twins.torch.call(measured_under, failure.arrays, ids=list(ids), function=failure.function,
+                                            arguments=failure.arguments)
     except WorkerError:         # it computes in float64 only
         return estimated(failure, ids, remaining)
     changed = Comparison(failure.comparison.candidate, group(arrays, "truth"), measured["own"], measured["noise"],
@@ -154,6 +154,12 @@ def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -
     remaining = total(changed)
     return Suspect(ids, name, before[name].error if name in before else math.inf, verdicts[name].error,
                    verdicts[name].limit, 1 - remaining / failure.excess, remaining == 0)
+
+
+def measured_under(side: Side, arrays: Arrays, ids: Sequence[str], **asked) -> tuple[Arrays, dict]:
+    """In the PyTorch worker: what `measure` finds while PyTorch computes as these fingerprints say."""
+    with applied("+".join(ids)):
+        return measure(side, arrays, **asked)
 
 
 def estimated(failure: Failure, ids: tuple[str, ...], remaining: float) -> Suspect:

@@ -58,7 +58,7 @@ def request(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int
     arrays = arrays_for(case, twins, size, mode, seed)
     if isinstance(part, str):
         return arrays, {**arguments, "half": part}
-    _, outputs = twins.torch.call("parity.levels.backward:shapes", arrays, **arguments)
+    _, outputs = twins.torch.call(shapes, arrays, **arguments)
     # Inputs like any other, which move when the noise is measured: the gradient of a bias is little but their sum.
     arrays |= {f"cotangents/{name}": cotangent(f"{part} {name}", shape) for name, shape in outputs.items()}
     return arrays, arguments
@@ -66,7 +66,7 @@ def request(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int
 
 def compared(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int | str) -> dict[str, Verdict]:
     arrays, arguments = request(case, size, mode, twins, seed, part)
-    return twins.compare("parity.levels.backward:gradients", arrays, **arguments).verdicts()
+    return twins.compare(gradients, arrays, **arguments).verdicts()
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:

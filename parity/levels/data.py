@@ -27,7 +27,7 @@ def delivered(side: Side, arrays: Arrays, case: dict, mode: str):
 def batches(case: Case, size: str, mode: str, twins: Twins) -> Row:
     """Every batch of either twin against the one that PyTorch's twin makes with one thread from the start on."""
     arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
-    found = twins.both("parity.levels.data:delivered", arrays, case=case.reference(), mode=mode)
+    found = twins.both(delivered, arrays, case=case.reference(), mode=mode)
     verdicts, (truth, names) = {}, found["torch"]
     for side, (seen, seen_names) in found.items():
         if truth.keys() != seen.keys() or any(seen_names[key] != names[first(key)] for key in seen_names):
@@ -77,8 +77,7 @@ def augmented(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> A
 
 def outputs(case: Case, size: str, mode: str, twins: Twins) -> Row:
     """Within the noise of PyTorch; equal where the case says that nothing is computed, only moved."""
-    found = twins.compare("parity.levels.data:augmented", arrays_for(case, twins, size, mode),
-                          case=case.reference(), size=size, mode=mode)
+    found = twins.compare(augmented, arrays_for(case, twins, size, mode), case=case.reference(), size=size, mode=mode)
     verdicts = found.verdicts()
     for name in case.exact:
         verdicts[name] = equal(found.candidate[name], found.truth[name].astype(np.float32))

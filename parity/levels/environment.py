@@ -194,7 +194,7 @@ def observe(side: Side, arrays: Arrays) -> tuple[Arrays, dict]:
 def attestation(twins: Twins) -> dict:
     """{"verdict", "made", "facts": {framework: {name: value}}, "owed": [{"promise", "id", framework: reason}, …]}."""
     sent = specimens()
-    results = twins.both("parity.levels.environment:observe", sent)
+    results = twins.both(observe, sent)
     broken = {name: values["broken"] for name, (_, values) in results.items()}
     owed = [{"promise": promise, "id": identity, **{name: broken[name][promise] for name in results}}
             for promise, (identity, _) in OWED.items()]

@@ -6,7 +6,7 @@ The free pass shows how error grows through the depth and where it first leaves 
 import numpy as np
 
 from parity.case import Case, arrays_for
-from parity.levels.trace import ROOT
+from parity.levels.trace import ROOT, forced, record
 from parity.result import Row, row, severity
 from parity.workers.compare import Comparison, Verdict, is_discrete, rms
 from parity.workers.oracle import Twins
@@ -21,12 +21,12 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode)
     limits = {"draws": FULL_DRAWS, "depth": case.full_depth} if size == "full" else {}
-    free = twins.compare("parity.levels.trace:record", arrays, inputs=False, **limits, **arguments)
+    free = twins.compare(record, arrays, inputs=False, **limits, **arguments)
     passes, verdicts, culprits = {"": free}, {"": judged(free)}, []
     if size != "full":
-        known, _ = twins.torch.call("parity.levels.trace:record", arrays, **arguments)
+        known, _ = twins.torch.call(record, arrays, **arguments)
         given = {**arrays, **grouped("record", known)}
-        passes["alone"] = twins.compare("parity.levels.trace:forced", given, **arguments)
+        passes["alone"] = twins.compare(forced, given, **arguments)
         verdicts["alone"] = judged(passes["alone"])
         culprits = at_fault(passes["alone"].values, verdicts["alone"])
     places = {label(name, kind): (kind, name) for kind, found in verdicts.items() for name in found}

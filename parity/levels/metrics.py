@@ -21,8 +21,7 @@ def measured(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Ar
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    found = twins.compare("parity.levels.metrics:measured", arrays_for(case, twins, size, mode),
-                          case=case.reference(), size=size, mode=mode)
+    found = twins.compare(measured, arrays_for(case, twins, size, mode), case=case.reference(), size=size, mode=mode)
     verdicts, flips = judged(found)
     counted = {name: found.truth[name].size for name in flips}
     return [row(case.name, "L8", mode, verdicts, case.dtype, size=size, flips=flips, counted=counted)]

@@ -6,9 +6,9 @@ against PyTorch in float64. No element may be far off, so gradients are held to 
 import numpy as np
 
 from parity.case import Case, arrays_for
-from parity.levels.calls import distinct, is_within, operator, title
+from parity.levels.calls import distinct, is_within, operator, record, title
 from parity.levels.ops import OPS
-from parity.levels.probes import inputs
+from parity.levels.probes import inputs, run
 from parity.result import Row, failure, row
 from parity.workers.compare import VACUOUS, Comparison, Verdict, equal
 from parity.workers.oracle import Twins
@@ -30,7 +30,7 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
         for probe, given in inputs(call, values[index], title(call)):
             call["probes"].append(probe)
             arrays |= {f"{index}|{probe}/{name}": a for name, a in given.items()}
-    found = twins.compare("parity.levels.probes:run", arrays, case=case.reference(), size=size, calls=calls)
+    found = twins.compare(run, arrays, case=case.reference(), size=size, calls=calls)
     titles = [f"{index} {title(call)}" for index, call in enumerate(calls)]
     judged = verdicts(found, calls, titles)
     undecided = [name for name, verdict in judged.items() if "[random]" not in name and not decided(verdict)]
@@ -50,7 +50,7 @@ def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], lis
     seen, weights, recorded = [], {}, 0
     for mode in case.modes:
         arrays = arrays_for(case, twins, size, mode)
-        values, found = twins.torch.call("parity.levels.calls:record", arrays,
+        values, found = twins.torch.call(record, arrays,
                                          case=case.reference(), size=size, mode=mode)
         recorded += found["recorded"]
         seen += [(call, {name.split("/")[1]: a for name, a in values.items() if name.split("/")[0] == str(index)})

@@ -158,9 +158,6 @@ class Functions(Case):
     modes = ("eval",)
     levels = ("L2",)
 
-    def reference(self):
-        return {"factory": "parity.levels.ops:Functions", "arguments": {}}
-
     def build(self, side, size, mode):
         return side.layers.ReLU()
 

@@ -14,12 +14,12 @@ from jittwin import config as settings
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands.train import train
 from parity.case import load
-from parity.levels.trajectory import changes, judged
+from parity.levels.trajectory import changes, judged, step, still
 from parity.levels.update import missing
 from parity.result import Row, row
 from parity.training import Outcome, Training, trainer
 from parity.workers.compare import Verdict, equal
-from parity.workers.oracle import Comparison, Twins
+from parity.workers.oracle import Comparison, Twins, measure
 from parity.workers.side import Arrays, Side, group, grouped
 
 DIRECTIONS = (("torch", "jittor"), ("jittor", "torch"))
@@ -74,11 +74,10 @@ class Truth:
 
     def __init__(self, twins: Twins, before: Outcome, steps: int, arguments: dict):
         arguments = {**arguments, "state": before.state, "steps": steps}
-        added, found = twins.torch.call("parity.levels.trajectory:still", before.arrays, **arguments)
+        added, found = twins.torch.call(still, before.arrays, **arguments)
         self.before, self.still, self.parameters = {**added, **before.arrays}, found["names"], found["parameters"]
-        truth, self.measured = twins.torch.call(
-            "parity.workers.oracle:measure", before.arrays, function="parity.levels.trajectory:step",
-            arguments={**arguments, "still": self.still})
+        truth, self.measured = twins.torch.call(measure, before.arrays, function=step,
+                                                arguments={**arguments, "still": self.still})
         self.truth = group(truth, "truth")
 
     def judged(self, who: str, after: Outcome) -> dict[str, Verdict]:
@@ -101,16 +100,14 @@ def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -
     first, second = (workers[name] for name in way)
     arguments, verdicts, last = {"case": case.reference(), "size": size}, {}, case.boundary(size) + 1
     with tempfile.TemporaryDirectory() as folder:
-        first.call("parity.levels.resume:begin", folder=folder, steps=last, **arguments)
+        first.call(begin, folder=folder, steps=last, **arguments)
         names = Checkpoints(folder).names()[-3:]
         made = [outcome(folder, name) for name in names]
-        found = [second.call("parity.levels.resume:restored", folder=folder, start=name, **arguments)[0]
-                 for name in names[:2]]
+        found = [second.call(restored, folder=folder, start=name, **arguments)[0] for name in names[:2]]
         # From the later one first: a resumed run overwrites what came after its checkpoint.
         for i, steps in ((1, last), (0, last - 1)):
             before, after, where = made[i], made[i + 1], f"after {steps - 1} steps"
-            second.call("parity.levels.resume:go_on", case=case.reference(), folder=folder, start=names[i],
-                        steps=steps)
+            second.call(go_on, case=case.reference(), folder=folder, start=names[i], steps=steps)
             resumed = outcome(folder, names[i + 1])
             truth = Truth(twins, before, steps, arguments)
             verdicts |= {f"restored {name}, {where}":

@@ -133,12 +133,12 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     """The row of this level: what differs in the state, else how every tensor crossed."""
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     found = {name: values for name, (_, values) in
-             twins.both("parity.levels.structure:describe", **arguments).items()}
+             twins.both(describe, **arguments).items()}
     aliases = _aliases(found["torch"]["ties"], found["jittor"]["state"])
     problems = [*compare_states(found["torch"], found["jittor"], aliases),
                 *found["torch"]["traps"], *found["jittor"]["traps"]]
     if not problems:
-        refused = twins.both("parity.levels.structure:refuses", **arguments)
+        refused = twins.both(refuses, **arguments)
         problems = [line for _, values in refused.values() for line in values["complaints"]]
     if problems:
         return [failure(case.name, "L1", mode, "; ".join(problems), case.dtype, size=size)]
@@ -182,8 +182,8 @@ def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], route
             last = hop == len(HOPS) - 1
             targets = [None if last else str(Path(folder, f"{route}-{hop}{_suffix(route, hop)}"))
                        for route in range(routes)]
-            _, values = getattr(twins, side).call("parity.levels.structure:relay", sources=sources, targets=targets,
-                                                  aliases=dict(aliases), **arguments)
+            _, values = getattr(twins, side).call(relay, sources=sources, targets=targets, aliases=dict(aliases),
+                                                  **arguments)
             for source in sources:
                 if hop:
                     Path(source).unlink()       # at full size a file has hundreds of megabytes

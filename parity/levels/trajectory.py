@@ -11,7 +11,7 @@ import numpy as np
 
 from jittwin.draws import Draws
 from parity.result import Row, row
-from parity.training import Outcome, Training, train
+from parity.training import Outcome, Training, advance, train
 from parity.workers import compare
 from parity.workers.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_update, rms
 from parity.workers.oracle import Comparison, Twins, widened
@@ -113,10 +113,10 @@ def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
 
 def compared(twins: Twins, arrays: Arrays, **arguments) -> dict[str, Verdict]:
     """One step from a checkpoint in either framework."""
-    _, found = twins.torch.call("parity.levels.trajectory:still", arrays, **arguments)
+    _, found = twins.torch.call(still, arrays, **arguments)
     size = arguments["size"]
-    return judged(twins.compare("parity.levels.trajectory:step", arrays, draws=DRAWS[size], keep=size == "tiny",
-                                still=found["names"], **arguments))
+    return judged(twins.compare(step, arrays, draws=DRAWS[size], keep=size == "tiny", still=found["names"],
+                                **arguments))
 
 
 def nearby(arrays: Arrays, look: int) -> Arrays:
@@ -132,7 +132,7 @@ def anchored(case: Training, size: str, twins: Twins) -> Row:
     arguments = {"case": case.reference(), "size": size}
     verdicts, curve, arrays, state, again = {}, [], {}, None, []
     for number in case.checked(size):
-        arrays, state = twins.torch.call("parity.training:advance", arrays, state=state, steps=number, **arguments)
+        arrays, state = twins.torch.call(advance, arrays, state=state, steps=number, **arguments)
         for look in range(LOOKS):
             found = compared(twins, nearby(arrays, look), state=state, steps=number + 1, **arguments)
             if all(verdict.passed for verdict in found.values()):
@@ -146,10 +146,9 @@ def anchored(case: Training, size: str, twins: Twins) -> Row:
 
 def freely(case: Training, size: str, twins: Twins) -> Row:
     arguments, begun = {"case": case.reference(), "size": size}, case.checked(size)[1]
-    arrays, state = twins.torch.call("parity.training:advance", {}, state=None, steps=begun, **arguments)
-    _, resting = twins.torch.call("parity.levels.trajectory:still", arrays, state=state, steps=begun + 1, **arguments)
-    found = twins.compare("parity.levels.trajectory:free", arrays, still=resting["names"], state=state,
-                          steps=FREE_STEPS, **arguments)
+    arrays, state = twins.torch.call(advance, {}, state=None, steps=begun, **arguments)
+    _, resting = twins.torch.call(still, arrays, state=state, steps=begun + 1, **arguments)
+    found = twins.compare(free, arrays, still=resting["names"], state=state, steps=FREE_STEPS, **arguments)
     verdicts, counted, drifts = {}, 0, []
     for count in range(1, FREE_STEPS + 1):
         # Not the losses: they show where parameters with zero gradient drifted to.

@@ -11,7 +11,6 @@ import numpy as np
 from jittwin.draws import Draws
 from parity.case import Case, arrays_for, load
 from parity.result import Row, row
-from parity.training import Optimizers
 from parity.workers.compare import FACTORS, Verdict, equal, masks_differ
 from parity.workers.oracle import Twins
 from parity.workers.side import Arrays, Side, group, grouped
@@ -172,14 +171,14 @@ def in_ulps(seen: float, own: float) -> Verdict:
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """One row; of the case of all rules, one per rule."""
-    if isinstance(case, Optimizers):
+    """One row; of a case with `rules`, which has no model, one per rule."""
+    if hasattr(case, "rules"):
         start = {name: Draws(1).normal(name, shape) for name, shape in case.parameters.items()}
         return [row(case.name, "L5", name, stepped(twins, start, rule, split=True), case.dtype, unit="ULP")
                 for name, rule in case.rules.items()]
     kind, settings = case.optimizer
     weights = group(arrays_for(case, twins, size, mode), "weights")
-    _, found = twins.torch.call("parity.levels.update:trained", case=case.reference(), size=size, mode=mode)
+    _, found = twins.torch.call(trained, case=case.reference(), size=size, mode=mode)
     start = {name: weights[name] for name in found["names"]}
     verdicts = stepped(twins, start, {"kind": kind, "settings": settings}, split=False)
     return [row(case.name, "L5", mode, verdicts, case.dtype, unit="ULP")]
@@ -193,9 +192,9 @@ def trained(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tup
 def stepped(twins: Twins, start: Arrays, rule: dict, split: bool) -> dict[str, Verdict]:
     """Runs of either framework, every step of them taken again by both."""
     arguments, verdicts = {"rule": rule, "split": split}, {}
-    for owner, (states, _) in twins.both("parity.levels.update:record", start, **arguments).items():
-        steps = twins.both("parity.levels.update:again", states, **arguments)
-        wanted, _ = twins.torch.call("parity.levels.update:reference", states, **arguments)
+    for owner, (states, _) in twins.both(record, start, **arguments).items():
+        steps = twins.both(again, states, **arguments)
+        wanted, _ = twins.torch.call(reference, states, **arguments)
         for name, (found, _) in steps.items():
             verdicts |= {f"{key} ({name}, in the run of {owner})": verdict
                          for key, verdict in judged(states, found, wanted).items()}

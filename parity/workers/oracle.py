@@ -1,15 +1,14 @@
 """Truth and noise of a function, measured in the PyTorch worker; and the pair of workers that compares."""
 import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jittwin.weights import fingerprint
 from parity.workers.compare import DRAWS, Comparison, is_discrete, named_error, perturb
 from parity.workers.side import Arrays, Side, group, grouped
-from parity.workers.worker import Worker, resolve
+from parity.workers.worker import Worker, reference, resolve
 
 
 def widened(arrays: Arrays) -> Arrays:
@@ -22,37 +21,26 @@ def compute(side: Side, arrays: Arrays, function: str, arguments: dict) -> tuple
     return result if isinstance(result, tuple) else (result, {})
 
 
-def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: int = DRAWS,
-            variant: str | None = None) -> tuple[Arrays, dict]:
+def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: int = DRAWS) -> tuple[Arrays, dict]:
     """PyTorch only: "truth/…" in float64; errors of float32 PyTorch as it is ("own") and when all floating
     arrays move by one unit in the last place, at worst over the draws ("noise"); of integers and booleans also
     "unsure/…", the elements that any of these changed.
-
-    variant: compute all this as the catalogued variant of PyTorch would (parity.fingerprints).
     """
-    with _variant(variant):
-        with side.double():
-            truth, values = compute(side, widened(arrays), function, arguments)
-        own, noise = {}, dict.fromkeys(truth, 0.0)
-        unsure = {name: np.zeros(a.shape, bool) for name, a in truth.items() if is_discrete(a)}
-        for draw in range(draws + 1):
-            results, _ = compute(side, perturb(arrays, draw), function, arguments)
-            for name, value in results.items():
-                if name in truth:
-                    seen = named_error(name, value, truth[name])
-                    own.setdefault(name, seen)
-                    noise[name] = max(noise[name], seen if draw else 0.0)
-                    if name in unsure and value.shape == truth[name].shape:
-                        unsure[name] |= value != truth[name]
+    with side.double():
+        truth, values = compute(side, widened(arrays), function, arguments)
+    own, noise = {}, dict.fromkeys(truth, 0.0)
+    unsure = {name: np.zeros(a.shape, bool) for name, a in truth.items() if is_discrete(a)}
+    for draw in range(draws + 1):
+        results, _ = compute(side, perturb(arrays, draw), function, arguments)
+        for name, value in results.items():
+            if name in truth:
+                seen = named_error(name, value, truth[name])
+                own.setdefault(name, seen)
+                noise[name] = max(noise[name], seen if draw else 0.0)
+                if name in unsure and value.shape == truth[name].shape:
+                    unsure[name] |= value != truth[name]
     return ({**grouped("truth", truth), **grouped("unsure", unsure)},
             {"own": own, "noise": noise, "values": values})
-
-
-def _variant(name: str | None):
-    if name is None:
-        return nullcontext()
-    from parity import fingerprints
-    return fingerprints.applied(name)
 
 
 class Twins:
@@ -91,26 +79,26 @@ class Twins:
         if "jittor" in self.workers:
             self.workers.pop("jittor").close()
 
-    def compare(self, function: str, arrays: Arrays, /, draws: int = DRAWS, variant: str | None = None,
-                keep: bool = True, **arguments) -> Comparison:
+    def compare(self, function: Callable | str, arrays: Arrays, /, draws: int = DRAWS, keep: bool = True,
+                **arguments) -> Comparison:
         """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time.
 
         keep: PyTorch's part, for another Jittor twin.
         """
-        key = self._key(function, arrays, draws, variant, arguments)
+        key = self._key(function, arrays, draws, arguments)
         jittor = self.jittor                    # this one, even if it dies meanwhile
         jittor.start(function, arrays, **arguments)
         if key not in self.known:
             torch = self.torch
-            torch.start("parity.workers.oracle:measure", arrays, function=function, arguments=arguments,
-                        draws=draws, variant=variant)
+            torch.start(measure, arrays, function=function, arguments=arguments, draws=draws)
             self.known[key] = torch.finish()
         truth, measured = self.known[key] if keep else self.known.pop(key)
         candidate, values = jittor.finish()
         return Comparison(candidate, group(truth, "truth"), measured["own"], measured["noise"], values,
                           group(truth, "unsure"))
 
-    def both(self, function: str, arrays: Arrays | None = None, /, **arguments) -> dict[str, tuple[Arrays, dict]]:
+    def both(self, function: Callable | str, arrays: Arrays | None = None, /,
+             **arguments) -> dict[str, tuple[Arrays, dict]]:
         """The results of one function in either worker, by framework."""
         workers = {"torch": self.torch, "jittor": self.jittor}
         for worker in workers.values():
@@ -121,7 +109,7 @@ class Twins:
     def _key(*parts) -> str:
         parts = [fingerprint(part) if isinstance(part, dict) and part and all(
             isinstance(a, np.ndarray) for a in part.values()) else part for part in parts]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=reference).encode()).hexdigest()
 
     def close(self) -> None:
         for worker in self.workers.values():

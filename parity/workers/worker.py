@@ -1,7 +1,7 @@
 """One process per framework: never both in one, since each changes how the other computes.
 
-A worker runs functions `f(side, arrays, **arguments)`, named "module:function", that return arrays, or
-(arrays, values) with values fit for JSON. Arrays travel as safetensors files, the rest as JSON lines.
+A worker runs functions `f(side, arrays, **arguments)` that return arrays, or (arrays, values) with values fit for
+JSON. Arrays travel as safetensors files, the rest as JSON lines; functions and classes cross by their names.
 """
 import faulthandler
 import importlib
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +53,16 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 
-    def start(self, function: str, arrays: Arrays | None = None, /, **arguments) -> None:
-        """Begin a call; `finish` waits for it. One call at a time."""
+    def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:
+        """Begin a call; `finish` waits for it. One call at a time. function: itself, or "module:name" of it."""
+        function = reference(function)
         self.number += 1
         files = [Path(self.folder.name, f"{self.number}.{kind}") for kind in ("in", "out")]
         save_file({name: np.asarray(a, order="C") for name, a in (arrays or {}).items()}, files[0])
         request = {"function": function, "arguments": arguments, "files": [os.fspath(file) for file in files]}
         self.pending = function, files
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps(request, default=reference).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass                            # it has died: finish() says how
@@ -81,7 +83,7 @@ class Worker:
             file.unlink()
         return arrays, reply["values"]
 
-    def call(self, function: str, arrays: Arrays | None = None, /, timeout: float = TIMEOUT, **arguments):
+    def call(self, function: Callable | str, arrays: Arrays | None = None, /, timeout: float = TIMEOUT, **arguments):
         self.start(function, arrays, **arguments)
         return self.finish(timeout)
 
@@ -117,7 +119,21 @@ class Worker:
 def resolve(reference: str):
     """The object that "package.module:name" names."""
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return attrgetter(name)(importlib.import_module(module))
+
+
+def reference(thing) -> str:
+    """The inverse of `resolve`, for a function or a class; a string is taken for a reference already.
+
+    TypeError for what a worker cannot import: it must stand at the top of a module.
+    """
+    if isinstance(thing, str):
+        return thing
+    name, module = getattr(thing, "__qualname__", "<no name>"), getattr(thing, "__module__", "__main__")
+    if "<" in name or module == "__main__":
+        raise TypeError(f"{thing!r} does not cross to a worker: besides JSON's types only functions and classes do "
+                        "that stand at the top of a module")
+    return f"{module}:{name}"
 
 
 def serve() -> None:

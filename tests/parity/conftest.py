@@ -1,16 +1,19 @@
 """What the parity tests share."""
+from pathlib import Path
+
 import pytest
 
 from parity.faults.fault import Fault, broken_copy
 from parity.workers.oracle import Twins
 
+HERE = Path(__file__).parent
 collect_ignore = ["example"]        # test_example runs it elsewhere
 
 
 @pytest.fixture(scope="session")
 def twins():
-    """Both workers, started once."""
-    with Twins() as pair:
+    """Both workers, started once. They import from this folder: the specimens, and cases that tests define."""
+    with Twins(paths=[HERE]) as pair:
         yield pair
 
 

@@ -45,7 +45,8 @@ def attributes(side, arrays):
     from torch.optim import lr_scheduler
     from torch_models.nn import layers, optim
     owners = [torch, torch.nn.functional, torch.Tensor, torch.nn.Module, lr_scheduler, torch.optim.AdamW, optim.Adam,
-              optim.AdamW, optim.Optimizer, layers.BatchNorm2d, lr_scheduler.StepLR, torch.nn.modules.dropout._DropoutNd]
+              optim.AdamW, optim.Optimizer, layers.BatchNorm2d, lr_scheduler.StepLR,
+              torch.nn.modules.dropout._DropoutNd]
     before, left = [dict(vars(owner)) for owner in owners], {}
     for id in fingerprints.FINGERPRINTS:
         with fingerprints.applied(id):

@@ -8,7 +8,8 @@ import pytest
 
 from jittwin.draws import Draws
 from parity.cases import find
-from parity.levels.backward import cotangent
+from parity.levels.backward import cotangent, gradients
+from parity.levels.data import augmented
 
 AUGMENT = find("apf_gan.augment")
 INPUTS = AUGMENT.inputs("tiny", "train")
@@ -27,8 +28,7 @@ def runs(twins):
     found = {}
     for policy in POLICIES:
         arguments = {"case": AUGMENT.reference(), "size": "tiny", "mode": f"train {policy}"}
-        images, slopes = (twins.both(f"parity.levels.{function}", arrays, **arguments)
-                          for function in ("data:augmented", "backward:gradients"))
+        images, slopes = (twins.both(function, arrays, **arguments) for function in (augmented, gradients))
         found[policy] = {twin: {**images[twin][0], **slopes[twin][0]} for twin in images}
     return found
 

@@ -12,7 +12,6 @@ from parity.workers.compare import NOTHING, Verdict, rms
 
 OBJECTIVE = find("apf_gan.objective")
 MODES = [mode for mode in (*OBJECTIVE.modes, *OBJECTIVE.more_modes)]
-GRADIENTS = "parity.levels.backward:gradients"
 # Constants per channel, which the next normalisation takes out.
 TAKEN_OUT = (".conv_0.bias", ".conv_1.bias", ".norm_s.mlp_beta.bias")
 # RGB heads, by epoch; none once growing is over.
@@ -23,7 +22,7 @@ HEADS = {1: {"2"}, 31: {"2", "1"}, 40: {"2", "1"}, 60: {"1"}, 91: {"1", "0"}, 12
 def test_the_stage_trains_the_networks_it_should(twins, mode):
     arrays, arguments = backward.request(OBJECTIVE, "tiny", mode, twins, 0, 0)
     reached = {}
-    for twin, (found, _) in twins.both(GRADIENTS, arrays, **arguments).items():
+    for twin, (found, _) in twins.both(backward.gradients, arrays, **arguments).items():
         largest = max(map(rms, found.values()))
         reached[twin] = {name.removeprefix("gradient ") for name, a in found.items() if np.any(a)}
         faint = {name for name, a in found.items() if 0 < rms(a) <= 1e-6 * largest}
@@ -42,7 +41,7 @@ def test_the_stage_trains_the_networks_it_should(twins, mode):
 
 def test_only_what_a_normalisation_takes_out_has_no_gradient(twins):
     arrays, arguments = backward.request(OBJECTIVE, "tiny", "train 181", twins, 0, 0)
-    sizes = {name: rms(a) for name, a in twins.compare(GRADIENTS, arrays, **arguments).truth.items()}
+    sizes = {name: rms(a) for name, a in twins.compare(backward.gradients, arrays, **arguments).truth.items()}
     reached = [name for name, size in sizes.items() if size > 0]
     zeros = [name for name in reached if sizes[name] <= NOTHING * max(sizes.values())]
     assert zeros and all(name.endswith(TAKEN_OUT) for name in zeros)
@@ -54,8 +53,8 @@ def test_only_what_a_normalisation_takes_out_has_no_gradient(twins):
 def test_another_semantics_is_noticed(twins, mode, part):
     """Negative control: the repaired model is not within the noise of the published one."""
     arrays, arguments = backward.request(OBJECTIVE, "tiny", mode, twins, 0, part)
-    found = twins.compare(GRADIENTS, arrays, **arguments)
-    repaired, _ = twins.jittor.call(GRADIENTS, arrays, **{**arguments, "mode": f"{mode} repaired"})
+    found = twins.compare(backward.gradients, arrays, **arguments)
+    repaired, _ = twins.jittor.call(backward.gradients, arrays, **{**arguments, "mode": f"{mode} repaired"})
     told = {name: verdict for name, verdict in found.verdicts().items() if np.any(found.truth[name])
             and verdict.noise and np.any(repaired[name])}
     wrong = [name for name, v in replace(found, candidate=repaired).verdicts(told).items() if not v.passed]

@@ -1,11 +1,14 @@
 """Every model of the catalogue has a case, and the cases cover what they say. No worker is started."""
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import stage
 from jittwin.models.catalog import MODELS, Record
+from parity import cases
 from parity.case import load
 from parity.cases import CASES, find
 from parity.cases.apf_gan import GROWN, epoch_of
@@ -33,10 +36,16 @@ def test_a_model_is_checked_at_every_level_it_can_fail_at(record):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_case_crosses_to_the_workers_by_its_name(case):
-    assert load(json.loads(json.dumps(case.reference()))) is case
+    assert type(load(json.loads(json.dumps(case.reference())))) is type(case)
     assert set(case.levels) <= set(CHECKS) and case.sizes[0] == "tiny"
     modes = [*case.modes, *case.more_modes]
     assert len(set(modes)) == len(modes) and all(mode.split()[0] in ("eval", "train") for mode in modes)
+
+
+def test_every_file_of_cases_is_found_and_no_case_hides_another():
+    files = [path.stem for path in Path(cases.__file__).parent.glob("[!_]*.py")]
+    declared = [case.name for file in files for case in importlib.import_module(f"parity.cases.{file}").CASES]
+    assert sorted(declared) == sorted(CASES)
 
 
 def test_an_unknown_case_names_the_nearest():

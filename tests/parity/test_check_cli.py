@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,8 +123,7 @@ def cases(monkeypatch):
     """One small family, whose every level passes."""
     second = type("Second", (Other,), {"name": "family.two", "levels": ("L3",), "modes": ("eval",)})
     monkeypatch.setattr("parity.cases.CASES", {case.name: case for case in (Other(), second())})
-    monkeypatch.setattr(check, "CHECKS", dict.fromkeys(LEVELS, "test_check_cli:passes"))
-    monkeypatch.setattr(sys.modules[__name__], "ONCE", False, raising=False)
+    monkeypatch.setattr(check, "CHECKS", dict.fromkeys(LEVELS, SimpleNamespace(check=passes)))
 
 
 def passes(case, size, mode, twins):
@@ -152,7 +152,7 @@ def test_the_full_tier_adds_the_published_size_where_it_is_owed(cases):
 
 
 def test_a_level_that_does_not_depend_on_the_mode_runs_once(cases, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "ONCE", True)
+    monkeypatch.setitem(check.CHECKS, "L4", SimpleNamespace(check=passes, ONCE=True))
     assert steps(["family.one"], levels=["L4"]) == [("family.one", "L4", "tiny", "eval")]
 
 
@@ -185,7 +185,7 @@ def test_progress_is_told_of_every_step(cases):
 
 
 def test_a_check_that_fails_itself_is_a_row(cases, monkeypatch):
-    monkeypatch.setitem(check.CHECKS, "L3", "test_check_cli:fails")
+    monkeypatch.setitem(check.CHECKS, "L3", SimpleNamespace(check=fails))
     twins = Idle()
     [found] = check.run(["family.two"], levels=["L3"], twins=twins)
     assert not found.passed and "KeyError: 'nothing'" in found.detail["reason"] and twins.renewed == 1
@@ -212,5 +212,4 @@ def test_only_what_failed_is_explained(cases, monkeypatch):
 
 def test_every_level_has_a_check():
     assert check.CHECKS.keys() == LEVELS.keys()
-    for reference in check.CHECKS.values():
-        assert callable(check.resolve(reference)), reference
+    assert all(callable(level.check) for level in check.CHECKS.values())

@@ -28,7 +28,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def batches(twins):
-    return twins.both("parity.levels.data:delivered", {
+    return twins.both(data.delivered, {
         f"inputs/{path}": content for path, content in encoded(6).items()},
         case=DATA.reference(), mode="eval files")["torch"]
 

@@ -1,16 +1,19 @@
 """explain: the right difference is named, first, for what real Jittor computes and for broken copies of our twin."""
 import argparse
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import specimens
+from specimens import SPECIMENS
 
 from jittwin.errors import UserError
 from parity import faults
+from parity.commands import explain as command_line
 from parity.explain import finding as explain
 from parity.explain.finding import Recorder
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
-from parity.specimens import SPECIMENS
 
 PROBES = "tests.parity.explain_probes"
 X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float32)}
@@ -24,11 +27,12 @@ def test_there_are_enough_specimens():
 @pytest.mark.parametrize("id", list(SPECIMENS))
 def test_the_difference_of_a_specimen_is_named(id, twins):
     """Without the fingerprint real Jittor disagrees with PyTorch; with it, and with no other, it agrees."""
-    found = explain.specimens([id], twins)
-    finding, = found.findings
-    assert finding.named == id
-    assert [s.name for s in finding.suspects if s.explains] == [id]
-    assert finding.suspects[0].after <= finding.suspects[0].limit and finding.suspects[0].removed == 1
+    recorder = Recorder(twins)
+    recorder.compare(specimens.run, SPECIMENS[id].inputs, id=id)
+    suspects = search(recorder.take(), twins)
+    assert suspects[0].name == id
+    assert [s.name for s in suspects if s.explains] == [id]
+    assert suspects[0].after <= suspects[0].limit and suspects[0].removed == 1
 
 
 def failure(twins, name: str):
@@ -87,22 +91,28 @@ def test_a_broken_operator_is_explained(fault, which, id, twins, tmp_path):
 
 def parsed(*words):
     parser = argparse.ArgumentParser()
-    explain.add_arguments(parser)
+    command_line.add_arguments(parser)
     return parser.parse_args(words)
 
 
-def test_the_command_fails_where_something_fails(capsys):
-    assert explain.command(parsed("--specimens", "C2")) == 1
+def test_the_command_fails_where_something_fails(twins, tmp_path, monkeypatch, capsys):
+    """The workers are those of the other tests; which copy of the twin they hold is decided here."""
+    monkeypatch.setattr(explain, "Twins", lambda twin: nullcontext(twins.replace_jittor(twin) or twins))
+    folder = faults.broken_copy(faults.find("adam_epsilon"), tmp_path)
+    try:
+        assert command_line.command(parsed("apf_gan.encoder", "--level", "L5", "--twin", str(folder))) == 1
+    finally:
+        twins.replace_jittor(None)
     printed = capsys.readouterr().out
-    assert "C2 explains it: rates" in printed and "StepLR with step_size=1 skips the first step" in printed
-    assert printed.endswith("1 compared, 1 failed, 1 explained: C2\n")
+    remedy = FINGERPRINTS["X-adam-eps"].remedy
+    assert "apf_gan.encoder L5 train: " in printed and "X-adam-eps explains it: " in printed and remedy in printed
+    assert printed.endswith("1 compared, 1 failed, 1 explained: X-adam-eps\n")
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--specimens", "N44"], r"no specimen 'N44' \(did you mean 'N4'\?\)"),
     (["no_such_model"], "no parity case 'no_such_model'"),
     (["siglip", "--level", "L9"], "level L9: siglip has only L0, L1, L2, L3, L4"),
     (["--twin", "nowhere"], "--twin nowhere: there is no jt_models package in it")])
 def test_misuse_is_told(words, message):
     with pytest.raises(UserError, match=message):
-        explain.command(parsed(*words))
+        command_line.command(parsed(*words))

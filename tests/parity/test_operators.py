@@ -101,7 +101,8 @@ def test_a_fault_is_found_where_it_shows(broken, name):
     ("ops.py", ("jt.array(array, dtype=str(array.dtype))", "jt.array(array)"), r"from_host\(.*\[range\] output"),
     ("ops.py", ("sign = (difference > 0).float32()", "sign = (difference >= 0).float32()"),
      r"l1_mean\(.*\[ties\] slope 0"),
-    ("ops.py", ("    while len(x.shape) > 1:\n        x = x.sum(-1)\n    return x.sum() / count", "    return x.mean()"),
+    ("ops.py", ("    while len(x.shape) > 1:\n        x = x.sum(-1)\n    return x.sum() / count",
+                "    return x.mean()"),
      r" mean\(.*\[many\] output")])
 def test_faults_of_other_functions(broken, old, new, where):
     row = found(broken(f"nn/{old}", *new), Functions())
@@ -109,8 +110,8 @@ def test_faults_of_other_functions(broken, old, new, where):
 
 
 def test_a_call_that_only_one_twin_refuses_fails(broken):
-    row = found(broken("nn/ops.py", '    """Maximum pooling;', '    assert x.shape[2] % 2 == 0\n    """Maximum pooling;'),
-                NETWORK)
+    docstring = '    """Maximum pooling;'
+    row = found(broken("nn/ops.py", docstring, f"    assert x.shape[2] % 2 == 0\n{docstring}"), NETWORK)
     failed = {tensor: reason for tensor, *_, reason in row.detail["tensors"] if reason}
     assert failed["5 max_pool2d(2x4x4x4, 2, 2) [odd] raised"] == "only Jittor returns it"
     assert row.detail["raised"]["5|odd"].startswith("AssertionError")

@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 
+from parity.cases.apf_gan import ApfGanTraining
 from parity.levels import resume
-from parity.training import ApfGanTraining
+from parity.training import advance
 from parity.workers.compare import equal
 
 
@@ -19,8 +20,8 @@ def begun(twins, tmp_path_factory):
     """A run of two steps in PyTorch: its folder, and its first checkpoint as Jittor restores it."""
     case, folder = Short(), str(tmp_path_factory.mktemp("run"))
     arguments = {"case": case.reference(), "size": "tiny", "folder": folder}
-    twins.torch.call("parity.levels.resume:begin", steps=2, **arguments)
-    restored, _ = twins.jittor.call("parity.levels.resume:restored", start="1", **arguments)
+    twins.torch.call(resume.begin, steps=2, **arguments)
+    restored, _ = twins.jittor.call(resume.restored, start="1", **arguments)
     return folder, restored
 
 
@@ -40,7 +41,7 @@ def test_a_step_without_the_optimizers_state_is_another_step(twins, begun):
     assert all(verdict.passed for verdict in whole.values())
     forgetful = {name: np.zeros_like(a) if name.startswith("optimizer/") else a for name, a in before.arrays.items()}
     for arrays, state in ((forgetful, before.state), (before.arrays, {**before.state, "epoch": 2})):
-        found, now = twins.jittor.call("parity.training:advance", arrays, case=Short().reference(), size="tiny",
+        found, now = twins.jittor.call(advance, arrays, case=Short().reference(), size="tiny",
                                        state=state, steps=2)
         after = resume.Outcome(found, now, resume.outcome(folder, "2").losses)
         failed = [name for name, verdict in truth.judged("jittor", after).items() if not verdict.passed]

@@ -8,9 +8,10 @@ CASE = find("segformer")
 SLIPS = {
     "order of the stages": ("projected[::-1]", "projected", {"decode_head"}),
     # The hub's config.json says so; transformers does not use it.
-    "epsilon of the layer norms": ("self.layer_norm = LayerNorm(channels)\n\n    def execute(self, x):\n        x = ",
-                                   "self.layer_norm = LayerNorm(channels, 1e-6)\n\n    def execute(self, x):\n        x = ",
-                                   {f"segformer.encoder.patch_embeddings.{stage}.layer_norm" for stage in range(4)}),
+    "epsilon of the layer norms": (
+        "self.layer_norm = LayerNorm(channels)\n\n    def execute(self, x):\n        x = ",
+        "self.layer_norm = LayerNorm(channels, 1e-6)\n\n    def execute(self, x):\n        x = ",
+        {f"segformer.encoder.patch_embeddings.{stage}.layer_norm" for stage in range(4)}),
 }
 
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from parity.case import arrays_for
+from parity.levels.trace import forced, record
 from parity.workers.side import group, grouped
 from tests.parity.traced import Small
 
@@ -17,7 +18,7 @@ def arrays(twins):
 
 @pytest.fixture(scope="module")
 def recorded(twins, arrays):
-    return twins.both("parity.levels.trace:record", arrays, **ARGUMENTS)
+    return twins.both(record, arrays, **ARGUMENTS)
 
 
 @pytest.mark.parametrize("framework", ["torch", "jittor"])
@@ -35,7 +36,7 @@ def test_every_call_is_recorded_in_the_order_it_ended(recorded, framework):
 
 
 def test_depth_and_inputs_limit_the_record(twins, arrays):
-    found, values = twins.torch.call("parity.levels.trace:record", arrays, **ARGUMENTS, depth=1, inputs=False)
+    found, values = twins.torch.call(record, arrays, **ARGUMENTS, depth=1, inputs=False)
     assert {path for path, _, _ in values["order"]} == {"", "block", "choice"}
     assert not group(found, "in") and "block#1/2" in group(found, "out")
 
@@ -47,7 +48,7 @@ def test_forced_calls_are_given_and_give_back_what_was_recorded(twins, arrays, r
     known["out/block.conv#0/0"] += 2
     known["out/block.drop#1/0"] *= 3
     worker = {"torch": twins.torch, "jittor": twins.jittor}[framework]
-    found, _ = worker.call("parity.levels.trace:forced", {**arrays, **grouped("record", known)}, **ARGUMENTS)
+    found, _ = worker.call(forced, {**arrays, **grouped("record", known)}, **ARGUMENTS)
 
     def close(name, expected):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=2e-5)

@@ -7,8 +7,8 @@ import pytest
 
 import jt_models
 from jittwin.models.apf_gan import stage
+from parity.cases.apf_gan import ApfGanTraining
 from parity.levels import trajectory
-from parity.training import ApfGanTraining
 from parity.workers.compare import Comparison, named_error
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from jittwin.draws import Draws
 from parity.cases import find
+from parity.cases.optimizers import Optimizers
 from parity.levels import update
-from parity.training import Optimizers
 
 START = {name: Draws(1).normal(name, shape) for name, shape in Optimizers.parameters.items()}
 
@@ -31,9 +31,9 @@ def test_the_optimizer_of_a_model_on_its_own_parameters(twins):
 def test_another_rule_is_told_apart(twins, done, meant):
     """Negative control: Jittor follows one rule and is held against another."""
     arguments = {"split": True}
-    states, _ = twins.torch.call("parity.levels.update:record", START, rule=Optimizers.rules[meant], **arguments)
-    wanted, _ = twins.torch.call("parity.levels.update:reference", states, rule=Optimizers.rules[meant], **arguments)
-    found, _ = twins.jittor.call("parity.levels.update:again", states, rule=Optimizers.rules[done], **arguments)
+    states, _ = twins.torch.call(update.record, START, rule=Optimizers.rules[meant], **arguments)
+    wanted, _ = twins.torch.call(update.reference, states, rule=Optimizers.rules[meant], **arguments)
+    found, _ = twins.jittor.call(update.again, states, rule=Optimizers.rules[done], **arguments)
     failed = [name for name, verdict in update.judged(states, found, wanted).items() if not verdict.passed]
     assert any("values/" in name for name in failed)
 

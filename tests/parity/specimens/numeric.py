@@ -1,7 +1,7 @@
 """Specimens of fingerprints.numeric."""
 import numpy as np
 
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 
 @specimen("N4", x=(3, 2, 2, 2))

@@ -1,7 +1,7 @@
 """Specimens of fingerprints.layers."""
 from importlib import import_module
 
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 
 @specimen("F1", x=(1, 2, 7, 7))

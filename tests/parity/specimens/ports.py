@@ -1,5 +1,5 @@
 """Specimens of fingerprints.ports: slips that the port's author makes, not Jittor."""
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 
 @specimen("X-norm-eps-1e-5", x=(3, 8))
@@ -132,14 +132,15 @@ class AlignedCorners:
 class CoupledDecay:
     def torch(x, slope):
         import torch
-        from parity.specimens.training import leaf, torch_steps
+
+        from specimens.training import leaf, torch_steps
         p = leaf(x)
         torch_steps(torch.optim.AdamW([p], lr=0.1, weight_decay=0.5), lambda: (p * slope).sum())
         return {"p": p}
 
     def jittor(x, slope):
         from jt_models.boot import jt
-        from parity.specimens.training import jittor_steps
+        from specimens.training import jittor_steps
         p = x.clone()
         jittor_steps(jt.optim.Adam([p], lr=0.1, weight_decay=0.5), lambda: (p * slope).sum())
         return {"p": p}

@@ -1,7 +1,7 @@
 """Specimens of fingerprints.losses."""
 import numpy as np
 
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 
 @specimen("L2", logits=(4, 104), labels=[0, 1, -100, 2], weight=np.linspace(0.5, 2.0, 104))

@@ -1,7 +1,7 @@
 """Specimens of fingerprints.training."""
 import numpy as np
 
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 
 def torch_steps(optimizer, loss, steps: int = 3):

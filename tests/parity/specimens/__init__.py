@@ -5,16 +5,16 @@ as its fingerprint changes it.
 """
 import numpy as np
 
-from parity.specimens import layers, losses, numeric, ports, ties, training
-from parity.specimens.record import SPECIMENS, Specimen
+from parity.levels.backward import projected
 from parity.workers.side import Arrays, Side
+from specimens import layers, losses, numeric, ports, ties, training
+from specimens.record import SPECIMENS, Specimen
 
 __all__ = ["SPECIMENS", "Specimen", "layers", "losses", "numeric", "ports", "run", "ties", "training"]
 
 
 def run(side: Side, arrays: Arrays, id: str) -> Arrays:
     """In a worker: the outputs of one specimen, and the gradients of a random linear function of them."""
-    from parity.levels.backward import projected
     chosen = SPECIMENS[id]
     tensors = {name: plain(side, a) for name, a in arrays.items()}
     for name in chosen.differentiable:

@@ -1,7 +1,7 @@
 """Specimens of fingerprints.ties. The ties are at 0, which a perturbation by one ULP leaves alone."""
 import numpy as np
 
-from parity.specimens.record import specimen
+from specimens.record import specimen
 
 HALF_ZERO = np.array([[0.0, 1.5, 0.0, -0.5], [0.0, -2.0, 0.25, 0.0]])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jittwin.backend import PACKAGES
+from jittwin.models.catalog import WHERE
 from parity.workers.worker import ROOT
 
 PACKAGE = ROOT / PACKAGES["jittor"]
@@ -16,7 +17,8 @@ class Fault:
 
     name: says what is wrong. id: its entry in the catalogue of differences, or "". file: of jt_models.
     old, new: the edit; `old` stands once in the file. why: what a person would write in a bug report.
-    cases: the parity cases whose model computes with the edited line.
+    cases: the parity cases whose model computes with the edited line; those of the models whose class stands in the
+    edited file (jittwin.models.catalog) where none are named.
     equivalent: a proof that the edit changes no result; such a fault cannot be found and does not count.
     survives: why no check of these cases finds it although it changes results; it counts.
     """
@@ -26,9 +28,13 @@ class Fault:
     old: str
     new: str
     why: str
-    cases: tuple[str, ...]
+    cases: tuple[str, ...] = ()
     equivalent: str = ""
     survives: str = ""
+
+    def __post_init__(self):
+        inside = [name for name, (module, _) in WHERE.items() if f"{module.replace('.', '/')}.py" == self.file]
+        object.__setattr__(self, "cases", self.cases or tuple(inside))
 
 
 def source(fault: Fault) -> str:

@@ -1,50 +1,49 @@
 """Faults of losses, augmentation and optimizers."""
 from parity.faults.fault import Fault
-from parity.faults.where import (AESTHETIC, AESTHETIC_TRAINING, AUGMENT, ENCODER, NETWORKS, OBJECTIVE, OPTIMIZERS,
-                                 TRAINING)
+from parity.faults.where import AESTHETIC, AESTHETIC_TRAINING, AUGMENT, ENCODER, NETWORKS, OPTIMIZERS, TRAINING
 
 LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels/adam.py"
 
 FAULTS = (
     Fault("hinge_sign", "", LOSSES,
           "sign = -1 if real else 1", "sign = 1 if real else -1",
-          "the discriminator is rewarded for the wrong answer", (OBJECTIVE,)),
+          "the discriminator is rewarded for the wrong answer"),
     Fault("hinge_without_relu", "", LOSSES,
           "ops.mean(ops.relu(1 + sign * p))", "ops.mean(1 + sign * p)",
-          "the hinge has no corner", (OBJECTIVE,)),
+          "the hinge has no corner"),
     Fault("generator_sign", "", LOSSES,
           "sum(-ops.mean(p) for p in predictions)", "sum(ops.mean(p) for p in predictions)",
-          "the generator is rewarded for being found out", (OBJECTIVE,)),
+          "the generator is rewarded for being found out"),
     Fault("generator_sum", "", LOSSES,
           "sum(-ops.mean(p) for p in predictions) / len(predictions)", "sum(-ops.mean(p) for p in predictions)",
-          "summed over the discriminators instead of averaged", (OBJECTIVE,)),
+          "summed over the discriminators instead of averaged"),
     Fault("matching_count", "", LOSSES,
           "return total / len(fake)", "return total / sum(len(fs) for fs in fake)",
-          "feature matching averages over layers as well", (OBJECTIVE,)),
+          "feature matching averages over layers as well"),
     Fault("matching_prediction", "", LOSSES,
           "feature_matching([s[:-1] for s in fakes], [s[:-1] for s in reals])", "feature_matching(fakes, reals)",
-          "feature matching includes the prediction", (OBJECTIVE,)),
+          "feature matching includes the prediction"),
     Fault("perceptual_weights_reversed", "", LOSSES,
           "pairs = zip(weights, network(fake), network(real))",
           "pairs = zip(reversed(weights), network(fake), network(real))",
-          "the shallow layers get the weights of the deep ones", (OBJECTIVE,)),
+          "the shallow layers get the weights of the deep ones"),
     Fault("label_behind_picture", "", LOSSES,
           "ops.concat([ops.concat([seg, fake], 1), ops.concat([seg, real], 1)], 0)",
           "ops.concat([ops.concat([fake, seg], 1), ops.concat([real, seg], 1)], 0)",
-          "the label map comes after the picture's channels", (OBJECTIVE,)),
+          "the label map comes after the picture's channels"),
     Fault("fake_and_real_swapped", "", LOSSES,
           "ops.concat([ops.concat([seg, fake], 1), ops.concat([seg, real], 1)], 0)",
           "ops.concat([ops.concat([seg, real], 1), ops.concat([seg, fake], 1)], 0)",
-          "the first half of the batch is taken for fake and is real", (OBJECTIVE,)),
+          "the first half of the batch is taken for fake and is real"),
     Fault("label_nearest_for_critic", "F6", LOSSES,
           "seg = ops.interpolate(seg, size, semantics.label_resize)", 'seg = ops.interpolate(seg, size, "nearest")',
-          "labels reach the discriminators unsoftened", (OBJECTIVE,)),
+          "labels reach the discriminators unsoftened"),
     Fault("matching_weight", "", LOSSES,
           '"GAN_Feat": self.lambda_feat * feature_matching', '"GAN_Feat": feature_matching',
-          "feature matching is not weighted", (OBJECTIVE,)),
+          "feature matching is not weighted"),
     Fault("label_not_augmented", "", LOSSES,
           "real, fake, seg = diff_augment(", "real, fake, _ = diff_augment(",
-          "the label map does not move along with the pictures", (OBJECTIVE,)),
+          "the label map does not move along with the pictures"),
     Fault("fake_keeps_gradient", "", LOSSES,
           "        with ops.no_grad():\n"
           '            self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
@@ -53,7 +52,7 @@ FAULTS = (
           '        self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
           "        fake = self.fake(seg, stage, noise)\n"
           "        self.generator.track(True)",
-          "the discriminators' loss reaches the generator", (OBJECTIVE,),
+          "the discriminators' loss reaches the generator",
           equivalent="each optimizer asks for the gradients of its own parameters alone"),
     Fault("statistics_once", "", LOSSES,
           'batchnorm_updates == "twice"', 'batchnorm_updates != "twice"',

@@ -41,6 +41,13 @@ def test_every_fault_concerns_cases_that_exist():
     assert not unknown
 
 
+def test_a_fault_concerns_the_models_of_its_file_unless_it_names_others():
+    inception = "backbones/inception_v3.py"
+    assert Fault("f", "", inception, "", "", "").cases == ("inception_v3", "inception_fid")
+    assert Fault("f", "", inception, "", "", "", ("inception_fid",)).cases == ("inception_fid",)
+    assert Fault("f", "", "nn/ops.py", "", "", "").cases == ()
+
+
 def test_a_broken_copy_differs_in_one_file(tmp_path):
     fault = find("gain_without_one")
     folder = broken_copy(fault, tmp_path / "copy") / PACKAGE.name

@@ -1,13 +1,11 @@
 """`python -m parity explain`: which known difference between the frameworks is behind a failure."""
-from parity.commands.options import twin_folder
+from parity.commands.options import model_arguments, twin_folder
 from parity.explain.finding import LEVELS, Finding, run
 from parity.runner import check_offered
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL",
-                        help="a model, a family such as apf_gan, or module:NAME of a Pair; without one every model")
-    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models to explain")
+    model_arguments(parser)
     parser.add_argument("--level", action="append", metavar="L", help="a level, repeatable; default "
                         + ", ".join(LEVELS))
 

@@ -36,7 +36,7 @@ class Remembered:
     def __init__(self, worker: Worker, twins: Remembering):
         self.worker, self.twins = worker, twins
 
-    def start(self, function: str, arrays=None, /, **arguments) -> None:
+    def start(self, function: Callable | str, arrays=None, /, **arguments) -> None:
         self.twins.asked = self.twins._key("call", function, dict(arrays or {}), arguments)
         if self.twins.asked not in self.twins.known:
             self.worker.start(function, arrays, **arguments)
@@ -48,7 +48,7 @@ class Remembered:
         arrays, values = known[asked]
         return dict(arrays), values
 
-    def call(self, function: str, arrays=None, /, **arguments) -> tuple[dict, dict]:
+    def call(self, function: Callable | str, arrays=None, /, **arguments) -> tuple[dict, dict]:
         self.start(function, arrays, **arguments)
         return self.finish()
 

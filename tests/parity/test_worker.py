@@ -1,10 +1,11 @@
 """Workers: arrays survive the trip, and every way to fail is told."""
 import numpy as np
 import pytest
+import worker_probes
 
 from jittwin.errors import UserError
 from parity.workers.oracle import Twins
-from parity.workers.worker import Worker, WorkerError
+from parity.workers.worker import Worker, WorkerError, reference, resolve
 
 PROBES = "tests.parity.worker_probes"
 
@@ -24,6 +25,19 @@ def test_arrays_and_values_cross_both_ways(twins):
             np.testing.assert_allclose(arrays["y"], given ** 3, rtol=1e-6)
             np.testing.assert_allclose(arrays["slope/x"], 3 * given ** 2, rtol=1e-6)
             np.testing.assert_array_equal(arrays["label"], mark)
+
+
+def test_what_crosses_by_its_name_is_found_again(twins):
+    for thing in (worker_probes.cube, Twins, Twins.compare):
+        assert resolve(reference(thing)) is thing
+    given = {"x": np.ones(1, np.float32), "label": np.uint8([1])}
+    assert {values["framework"] for _, values in twins.both(worker_probes.cube, given).values()} == {"torch", "jittor"}
+
+
+@pytest.mark.parametrize("thing", [lambda side, arrays: arrays, 1.5, object()])
+def test_what_no_worker_could_import_is_refused(thing):
+    with pytest.raises(TypeError, match="does not cross to a worker"):
+        reference(thing)
 
 
 def test_the_truth_is_computed_in_float64(twins):

@@ -47,7 +47,7 @@ def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps
 
 def all_kept():
     """A context in which no checkpoint is thrown away, such as those inside an epoch."""
-    return mock.patch.object(Checkpoints, "_retain")
+    return mock.patch.object(Checkpoints, "thin")
 
 
 def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> Arrays:

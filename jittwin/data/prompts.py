@@ -159,7 +159,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
     columns = _columns(cells)
     if None not in columns:
         return columns
-    if columns != (None, None) and len(cells) > 1:
+    if columns != (None, None):
         lacking, known = ("pictures", PICTURE_COLUMNS) if columns[0] is None else ("prompts", PROMPT_COLUMNS)
         raise UserError(f"{path}: line 1 names no column of the {lacking} ({', '.join(cells)}); "
                         f"call it one of {', '.join(known)}")

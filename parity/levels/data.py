@@ -59,8 +59,8 @@ def expected_tokens(side: Side, arrays: Arrays, case: dict, mode: str) -> Arrays
 def tokens(case: Case, size: str, mode: str, twins: Twins) -> Row:
     """What either twin is given for a text: the oracle is transformers, for both have their ids from one tokenizer."""
     arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
-    truth, _ = twins.torch.call("parity.levels.data:expected_tokens", arrays, case=case.reference(), mode=mode)
-    found = twins.both("parity.levels.data:tokenized", arrays, case=case.reference(), mode=mode)
+    truth, _ = twins.torch.call(expected_tokens, arrays, case=case.reference(), mode=mode)
+    found = twins.both(tokenized, arrays, case=case.reference(), mode=mode)
     if wrong := [side for side, (seen, _) in found.items() if seen.keys() != truth.keys()]:
         return failure(case.name, "L7", mode, f"{wrong[0]} has other arrays", case.dtype)
     verdicts = {f"{side} {name}": equal(a, truth[name]) for side, (seen, _) in found.items()

@@ -97,6 +97,7 @@ def test_names_are_written_with_slashes(tmp_path):
     ("p.csv", 'a.png,"x\nb.png,y\n', "is no row of a table"),
     ("p.csv", 'a.png,"x" y\n', "line 1 is no row of a table"),
     ("p.csv", "id,prompt\n1,x\n", "no column of the pictures (id, prompt); call it one of picture, image"),
+    ("p.csv", "prompt\nx\n", "no column of the pictures"),
     ("p.csv", "picture,label\n1,x\n", "no column of the prompts"),
     ("p.csv", "a.png,x\nb.png,\n", "'b.png' (line 2) has an empty prompt"),
     ("p.csv", "a.png,x\n,y\n", "line 2 names no picture"),
@@ -149,6 +150,11 @@ def test_a_picture_is_found_by_path_then_name_then_stem(tmp_path, names, expecte
     images = pictures(tmp_path / "in", "a/1.png", "b/1.png", "v1.5.png")
     assert prompts_of(tmp_path, names).of(images) == [f"of {name}" for name in expected]
     assert capsys.readouterr().err == ""
+
+
+def test_the_file_name_comes_before_the_stem(tmp_path):
+    images = pictures(tmp_path / "in", "sub/1.jpg", "sub/1.png")
+    assert prompts_of(tmp_path, ["x/1.png", "x/1.jpg"]).of(images) == ["of x/1.jpg", "of x/1.png"]
 
 
 def test_the_exact_path_comes_before_the_name(tmp_path, capsys):

@@ -7,10 +7,12 @@ from PIL import Image
 
 from parity.cases import find
 from parity.cases.apf_gan_data import encoded
+from parity.cases.text import TEXTS
 from parity.levels import data, metrics
 from parity.workers.oracle import Comparison
 
 DATA = find("apf_gan.data")
+TOKENIZERS = find("tokenizers")
 
 
 class Recorded:
@@ -113,6 +115,65 @@ def test_augmentation_that_differs_is_found(name):
     assert row().passed
     candidate[name][1, 1] += np.float32(1e-6 if name == "fake" else 1e-9) + np.spacing(candidate[name][1, 1])
     assert not row().passed and row().worst == name
+
+
+# ---- tokens -------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def ids(twins):
+    """The inputs of one mode, what transformers makes of them, and what the Jittor worker was given."""
+    files = {f"inputs/{name}": a for name, a in TOKENIZERS.inputs("tiny", "eval clip").items()}
+    arguments = {"case": TOKENIZERS.reference(), "mode": "eval clip"}
+    return (twins.torch.call(data.expected_tokens, files, **arguments)[0],
+            twins.jittor.call(data.tokenized, files, **arguments)[0])
+
+
+def judged_tokens(ids, change=lambda seen: None):
+    class Workers:
+        @property
+        def torch(self):
+            return self
+
+        def call(self, function, arrays, **arguments):
+            return ids[0], {}
+
+        def both(self, function, arrays, **arguments):
+            seen = {name: a.copy() for name, a in ids[1].items()}
+            change(seen)
+            return {"torch": (ids[1], {}), "jittor": (seen, {})}
+
+    return data.tokens(TOKENIZERS, "tiny", "eval clip", Workers())
+
+
+def test_ids_are_those_of_transformers(ids):
+    assert judged_tokens(ids).passed and judged_tokens(ids).detail["count"] == 8
+    assert ids[0]["ids 16"].shape == (len(TEXTS), 16) and ids[0]["ids None"].shape[1] == 77
+    assert len(np.unique(ids[0]["ids None"])) > 100 and ids[0]["mask 16"].min() == 0
+
+
+def other_id(seen):
+    seen["ids 16"][3, 4] += 1
+
+
+def padding_counts(seen):
+    seen["mask None"][:] = 1
+
+
+def longer_ids(seen):
+    seen["ids None"] = seen["ids None"].astype(np.int64)
+
+
+def one_text_less(seen):
+    seen["ids 16"] = seen["ids 16"][1:]
+
+
+def no_mask(seen):
+    del seen["mask 16"]
+
+
+@pytest.mark.parametrize("change", [other_id, padding_counts, longer_ids, one_text_less, no_mask])
+def test_ids_that_differ_are_found(ids, change):
+    assert not judged_tokens(ids, change).passed
 
 
 # ---- L8 ------------------------------------------------------------------------------

@@ -129,6 +129,17 @@ def test_further_tokens_of_tokenizer_json_keep_their_ids_and_flags(folders, tmp_
     same(load_tokenizer(tmp_path, "bart"), BartTokenizerFast.from_pretrained(tmp_path), texts)
 
 
+def test_a_mask_that_takes_the_space_before_it(folders, tmp_path):
+    """As published BART files say of <mask>."""
+    oracle = BartTokenizerFast.from_pretrained(folders["bart"], mask_token=AddedToken("<mask>", lstrip=True, special=True))
+    oracle.save_pretrained(tmp_path)
+    texts = ["a <mask> b", "a<mask> b"]
+    same(load_tokenizer(tmp_path, "bart"), oracle, texts)
+    (tmp_path / "tokenizer_config.json").unlink()
+    tokens = same(load_tokenizer(tmp_path, "bart"), oracle, texts)
+    assert tokens.ids[0].tolist() == tokens.ids[1].tolist()
+
+
 def test_openai_clip_cleans_and_then_splits_as_clip(folders):
     oracle = CLIPTokenizerFast.from_pretrained(folders["clip"])
     cleaned = [openai_clean(text) for text in TEXTS]

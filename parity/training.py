@@ -73,6 +73,9 @@ class Memory:
     def has(self, name: str, stem: str) -> bool:
         return any(key.startswith(f"{stem}/") for key in self.arrays)
 
+    def check_optimizers(self, name: str) -> None:
+        """What is handed over has the optimizers' state."""
+
     def save(self, name: str, files, state: dict, metadata: dict) -> None:
         self.saved = {key: a for stem, arrays in files for key, a in grouped(stem, arrays).items()}
         self.ended = state

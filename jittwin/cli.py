@@ -12,13 +12,27 @@ from jittwin.errors import UserError, choose_from, did_you_mean
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
+class Once(argparse.Action):
+    """Keeps a value, and refuses a second one: of two, the first would be ignored without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if option_string and self.dest in parser.given:
+            raise argparse.ArgumentError(self, f"given twice, {parser.given[self.dest]!r} and {values!r}: give it once")
+        parser.given[self.dest] = values
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """One-line errors that name the nearest option; options cannot be abbreviated."""
+    """One-line errors that name the nearest option; options cannot be abbreviated, nor given twice."""
 
     def __init__(self, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
+        self.given = {}         # values of this command line so far, by their option
+        self.register("action", None, Once)
+        self.register("action", "store", Once)
 
     def parse_args(self, args=None, namespace=None):
+        self.given.clear()
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(self._explain(unknown[0]))

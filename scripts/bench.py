@@ -149,7 +149,7 @@ def fid(name: str, size: str, folder: Path) -> dict:
 
 def pixels(backend, config):
     """One picture of the built-in landscapes, as the tower takes it."""
-    return backend.asarray(siglip.preprocess(render(0, 640, 480)[0], config)[None])
+    return backend.asarray(siglip.preprocess(config)(render(0, 640, 480)[0])[None])
 
 
 def tower(name: str, size: str, folder: Path) -> dict:

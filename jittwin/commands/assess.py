@@ -1,6 +1,5 @@
 """`jittwin assess`: how good single pictures are."""
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -8,13 +7,14 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
-from jittwin.commands.options import add_tower_argument, check_positive
+from jittwin.commands.options import add_option, check_positive
 from jittwin.data.pictures import default_workers
+from jittwin.data.prompts import read_prompts
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.assessment import BATCH, Assessment, assess, gather
 from jittwin.metrics.catalog import ASSESSED
-from jittwin.metrics.metric import MARK, Metric
-from jittwin.report.files import JSON, PAGE, TABLE, as_csv, as_json, write_report
+from jittwin.metrics.metric import MARK, Info, Metric, Request
+from jittwin.report.files import JSON, PAGE, TABLE, Report, as_csv, as_json
 
 UNREADABLE = 1          # exit status where some pictures have no score
 
@@ -22,11 +22,15 @@ UNREADABLE = 1          # exit status where some pictures have no score
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="DIR|FILE",
                         help="folders (with subfolders), a zip file, pictures")
-    parser.add_argument("--metrics", default=",".join(ASSESSED), metavar="LIST",
-                        help=f"comma-separated, of {', '.join(ASSESSED)} (default: {','.join(ASSESSED)})")
+    parser.add_argument("--metrics", metavar="LIST", help=f"comma-separated, of {', '.join(ASSESSED)} (default: those "
+                        "whose weights are given)")
+    parser.add_argument("--prompts", metavar="FILE", help="the text each picture was made from: .csv, .tsv, .json or "
+                        ".jsonl with the columns picture and prompt")
     parser.add_argument("--output", metavar="FILE", help="write every number as .json or .csv")
-    parser.add_argument("--report", metavar="DIR", help=f"write {PAGE} with thumbnails, {TABLE} and {JSON}")
-    parser.add_argument("--random-weights", action="store_true", help="go on with untrained networks")
+    parser.add_argument("--report", metavar="DIR", help=f"write {PAGE} with thumbnails, {TABLE}, {JSON}, and the maps "
+                        "of metrics that draw them")
+    parser.add_argument("--random-weights", action="store_true",
+                        help="go on with untrained networks where no weights are given")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=(*DEVICES, "auto"), default="auto",
                         help="default: auto, a GPU if there is one that the backend can use")
@@ -37,34 +41,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--skip-bad", action="store_true", help="exit status 0 even if some pictures cannot be read; "
                         f"they are left out and counted either way (else: {UNREADABLE})")
-    group = parser.add_argument_group("aesthetic")
-    group.add_argument("--aesthetic-weights", metavar="ADAPTER",
-                       help="best_lora.pth, a peft folder, a checkpoint or a run")
-    add_tower_argument(group)
+    for name, metric in ASSESSED.items():
+        group = parser.add_argument_group(name)
+        for option in metric.INFO.options:
+            add_option(group, option)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carries out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
-    wanted = list(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
-    for name in wanted:
-        if name not in ASSESSED:
-            raise UserError(f"unknown metric {name!r}{choose_from(name, ASSESSED)}")
+    wanted = chosen(args)
     check_positive(args, "batch", "workers", "threads")
     check_output(args.output, args.report)
     images = gather(args.images)
-    ready = ready_backend(args.backend, args.device, args.dtype, args.threads)
-    metrics = [importlib.import_module(ASSESSED[name].module).load_metric(
-        *ready, args.aesthetic_weights, args.tower, args.random_weights, args.batch) for name in wanted]
-    found = assess(images, metrics, args.batch, args.workers, thumbnails=bool(args.report))
+    prompts = read_prompts(args.prompts).of(images) if args.prompts else None
+    backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
+    metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
+                                           args.random_weights, args.batch)) for name in wanted]
+    report = Report(Path(args.report)) if args.report else None
+    found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
+                   on_map=report and report.write_map)
     for line in lines(found):
         print(line)
     for message in found.failed:
         print(f"left out: {message}", file=sys.stderr)
     if args.output:
         write_file(args.output, as_csv(found) if args.output.lower().endswith(".csv") else as_json(found))
-    if args.report:
-        write_report(Path(args.report), found)
+    if report:
+        report.write(found)
     return UNREADABLE if found.failed and not args.skip_bad else 0
+
+
+def options_of(args: argparse.Namespace, info: Info) -> dict[str, str | None]:
+    """The values of a metric's options."""
+    return {option.name: getattr(args, option.name.replace("-", "_")) for option in info.options}
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """The metrics to measure: those of --metrics, else those whose weights are given, else, with --random-weights, all
+    that have what they cannot do without. UserError: none, an unknown one, a prompt that is needed and not given."""
+    if args.metrics is not None:
+        wanted = list(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
+    else:
+        given = {name: options_of(args, metric.INFO) for name, metric in ASSESSED.items()}
+        wanted = [name for name, metric in ASSESSED.items()
+                  if any(option.weights and given[name][option.name] for option in metric.INFO.options)]
+        if not wanted and args.random_weights:
+            wanted = [name for name, metric in ASSESSED.items() if (args.prompts or not metric.INFO.needs_prompt)
+                      and all(given[name][option.name] for option in metric.INFO.options if option.required)]
+        if not wanted:
+            raise UserError(f"no metric's weights are given: give {', or '.join(map(needs, ASSESSED))}; "
+                            "--random-weights goes on with untrained networks")
+    for name in wanted:
+        if name not in ASSESSED:
+            raise UserError(f"unknown metric {name!r}{choose_from(name, ASSESSED)}")
+        if ASSESSED[name].INFO.needs_prompt and not args.prompts:
+            raise UserError(f"{name} judges how well pictures show their text: give --prompts FILE")
+    return wanted
+
+
+def needs(name: str) -> str:
+    """What makes `jittwin assess` measure a metric."""
+    info = ASSESSED[name].INFO
+    flags = [f"{option.flag} {option.metavar}" for option in info.options if option.weights or option.required]
+    return f"{' and '.join(flags)} for {name}"
 
 
 def check_output(path: str | None, report: str | None = None) -> None:
@@ -83,14 +122,14 @@ def lines(found: Assessment) -> Iterator[str]:
     for row in found.rows:
         yield f"{row['image']:{width}}" + "".join(f"  {shown(metric, row)}" for metric in found.metrics)
     for metric in found.metrics:
-        facts = found.summary(metric)
-        yield (f"{metric.info.name}: mean {facts['mean']:.4f}{MARK * metric.random}, std {facts['std']:.4f}, "
-               f"{facts['min']:.2f} to {facts['max']:.2f}, {facts['n']} pictures ({metric.info.better} is better, "
-               f"{metric.info.range})")
+        info, facts = metric.info, found.summary(metric)
+        least, greatest = (f"{facts[name]:.{info.digits}f}" for name in ("min", "max"))
+        yield (f"{info.name}: mean {facts['mean']:.4f}{MARK * metric.random}, std {facts['std']:.4f}, {least} to "
+               f"{greatest}, {facts['n']} pictures ({info.better} is better, {info.range})")
     yield (f"{len(found.rows)} scored, {len(found.failed)} left out, {found.seconds:.1f} s, "
            f"{found.seconds / len(found.rows):.2f} s a picture")
 
 
 def shown(metric: Metric, row: dict) -> str:
     value = row[metric.info.name]
-    return f"{metric.info.name} {value:.2f}{MARK * metric.random} {metric.describe(value)}".rstrip()
+    return f"{metric.info.name} {value:.{metric.info.digits}f}{MARK * metric.random} {metric.describe(value)}".rstrip()

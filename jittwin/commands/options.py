@@ -4,10 +4,12 @@ import argparse
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
 from jittwin.data.pictures import default_workers
 from jittwin.errors import UserError
-from jittwin.metrics.aesthetic import load_metric
+from jittwin.metrics.aesthetic import AestheticMetric
 from jittwin.metrics.fid.features import BATCH, FidScorer
 from jittwin.metrics.fid.preparation import MODES
 from jittwin.metrics.mask_accuracy import MaskAccuracy
+from jittwin.metrics.metric import Option
+from jittwin.predictors.aesthetic import ScorerPredictor, read_scorer
 from jittwin.selection.evaluation import Evaluation
 
 
@@ -15,7 +17,8 @@ def add_fid_network_arguments(parser: argparse.ArgumentParser, weights: str = "-
     """What every command that measures FID takes; `weights` names the option of the network's file."""
     parser.add_argument(weights, dest="fid_weights", metavar="FILE",
                         help="Inception: pytorch-fid's .pth or the published net_params.pkl")
-    parser.add_argument("--random-weights", action="store_true", help="go on with an untrained network")
+    parser.add_argument("--random-weights", action="store_true",
+                        help="go on with an untrained network where no weights are given")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
@@ -59,11 +62,14 @@ def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None
     """
     scorer = fid_scorer(args)
     masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers) if segmenter else None
-    aesthetic = (load_metric(scorer.backend, "float32", adapter, tower, args.random_weights, args.batch)
-                 if adapter else None)
+    aesthetic = None
+    if adapter:
+        trained = read_scorer(adapter, tower, args.random_weights)
+        aesthetic = AestheticMetric(ScorerPredictor(scorer.backend, trained, args.batch))
     return Evaluation(scorer, args.labels, args.reference, args.width, args.seed, masks, real, aesthetic, config)
 
 
-def add_tower_argument(parser) -> None:
-    parser.add_argument("--tower", metavar="FOLDER", help="hub folder of the SigLIP model that the adapters were "
-                        "trained on (default: as they name it); with --random-weights an architecture, such as tiny")
+def add_option(parser, option: Option) -> None:
+    """The flag of a metric's option."""
+    parser.add_argument(option.flag, *(f"--{alias}" for alias in option.aliases), dest=option.name.replace("-", "_"),
+                        metavar=option.metavar, help=option.help)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.checkpoints.find import find_checkpoints, find_network
-from jittwin.commands.options import add_evaluation_arguments, add_tower_argument, evaluation_of
+from jittwin.commands.options import add_evaluation_arguments, add_option, evaluation_of
 from jittwin.errors import UserError
 from jittwin.generate import NETWORKS, read_generator
+from jittwin.metrics.aesthetic import TOWER
 from jittwin.metrics.competition import a_board
 from jittwin.metrics.metric import MARK
 from jittwin.report.charts import line_chart
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aesthetic", metavar="NUMBER|CSV|ADAPTER", help="mean aesthetic score, 1..10: of all "
                         "checkpoints, a file with the columns epoch and aesthetic, or the scorer's adapters, which "
                         "measure it; with --segmenter adds the competition's score, and ranks by it")
-    add_tower_argument(parser)
+    add_option(parser, TOWER)
     add_evaluation_arguments(parser, required=True)
 
 
@@ -49,13 +50,14 @@ def run(args: argparse.Namespace) -> None:
     for option in ("real", *(() if adapter else ("aesthetic",))):
         if getattr(args, option) and not args.segmenter:
             raise UserError(f"--{option} is about mask accuracy: give --segmenter FILE too")
-    if args.tower and not adapter:
-        raise UserError(f"--tower {args.tower}: belongs to adapters: give --aesthetic ADAPTER too")
+    if args.aesthetic_tower and not adapter:
+        raise UserError(f"--aesthetic-tower {args.aesthetic_tower}: belongs to adapters: give --aesthetic ADAPTER too")
     aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic and not adapter else {}
     for where, net in itertools.product(checkpoints.values(), NETWORKS):      # not after hours of measuring
         find_network(where, net + ".ema" * args.ema)
     config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
-    evaluation, out = evaluation_of(args, config, args.segmenter, args.real, adapter, args.tower), Path(args.out)
+    evaluation = evaluation_of(args, config, args.segmenter, args.real, adapter, args.aesthetic_tower)
+    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     settings, mark = evaluation.settings() | {"ema": args.ema}, evaluation.mark
     rows = known_rows(out / RECORD, settings)

@@ -54,6 +54,11 @@ class ImageSet:
     def __str__(self) -> str:
         return os.fspath(self.where)
 
+    @cached_property
+    def shown_names(self) -> list[str]:
+        """The names as text: file names may hold bytes that are none."""
+        return [printable(name) for name in self.names]
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -91,6 +96,11 @@ class ImageSet:
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
         return digest.hexdigest()
+
+
+def printable(name: str) -> str:
+    """Text, whatever bytes a file name holds."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def other_pictures(folder: Path, names: Container[str]) -> list[Path]:

@@ -1,41 +1,43 @@
-"""The metric `aesthetic` of `jittwin assess`: the mean rating that people would give."""
-import os
-from collections.abc import Sequence
-
+"""The metric `aesthetic`: the mean rating that people would give a picture, 1 to 10."""
 import numpy as np
 
-from jittwin.backend import Backend
 from jittwin.errors import UserError
-from jittwin.metrics.catalog import ASSESSED
+from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.aesthetic import CLASSES, level
-from jittwin.predictors.aesthetic import BATCH, Predictor, ScorerPredictor, read_scorer
+from jittwin.predictors.aesthetic import Predictor, ScorerPredictor, read_scorer
+
+WEIGHTS = Option("aesthetic-weights", "ADAPTER", "best_lora.pth, a peft folder, a checkpoint or a run", weights=True)
+TOWER = Option("aesthetic-tower", "FOLDER", "hub folder of the SigLIP model that the adapters were trained on "
+               "(default: as they name it); with --random-weights an architecture, such as tiny", aliases=("tower",))
+INFO = Info("aesthetic", "assess", "mean rating, as of photographs in AVA", "higher", (1, 10),
+            "a SigLIP2 tower and adapters", "Apache-2.0 (the tower)", "distribution", options=(WEIGHTS, TOWER))
 
 
 class AestheticMetric:
     """A jittwin.metrics.metric.Metric."""
 
-    info = ASSESSED["aesthetic"]
+    info = INFO
     profile = tuple(f"aesthetic_p{rating}" for rating in range(1, CLASSES + 1))
 
     def __init__(self, predictor: Predictor):
-        self.predictor, self.prepare = predictor, predictor.prepare
+        self.predictor, self.preprocess = predictor, predictor.preprocess
         self.random, self.provenance = predictor.random, predictor.provenance
 
-    def score(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, float]]:
-        """Per picture the score and the share of every rating."""
+    def score(self, batch: Batch) -> Scores:
+        """Per picture the score and the fraction of every rating."""
         try:
-            scores, distributions = self.predictor.score_pixels(np.stack(inputs))
+            scores, distributions = self.predictor.score_pixels(np.stack(batch.pixels))
         except UserError as error:
-            raise UserError(f"{names[0]} and the pictures after it: {error}") from error
-        return [{"aesthetic": float(score), **dict(zip(self.profile, map(float, shares)))}
-                for score, shares in zip(scores, distributions)]
+            raise UserError(f"{batch.names[0]} and the pictures after it: {error}") from error
+        return Scores([{"aesthetic": float(score), **dict(zip(self.profile, map(float, fractions)))}
+                       for score, fractions in zip(scores, distributions)])
 
     def describe(self, value: float) -> str:
         """The name of a score's level."""
         return "{1} ({0})".format(*level(value))
 
 
-def load_metric(backend: Backend, dtype: str, weights: str | os.PathLike | None, tower: str | os.PathLike | None,
-                random: bool, batch: int = BATCH) -> AestheticMetric:
-    """weights, tower, random: see read_scorer, whose UserErrors it raises."""
-    return AestheticMetric(ScorerPredictor(backend, read_scorer(weights, tower, random), batch, dtype))
+def load(request: Request) -> AestheticMetric:
+    """UserError: see read_scorer."""
+    scorer = read_scorer(request.options[WEIGHTS.name], request.options[TOWER.name], request.random)
+    return AestheticMetric(ScorerPredictor(request.backend, scorer, request.batch, request.dtype))

@@ -3,7 +3,7 @@ import io
 import itertools
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from jittwin.data.pictures import SUFFIXES as PICTURES
-from jittwin.data.pictures import ImageSet, prepared
+from jittwin.data.pictures import ImageSet, prepared, printable
 from jittwin.errors import UserError
-from jittwin.metrics.metric import Metric
+from jittwin.metrics.metric import Batch, Metric
 
 SUFFIXES = (*PICTURES, ".gif")
 BATCH = 8
 THUMBNAIL = 200         # pixels of a thumbnail's longer side
+OnMap = Callable[[str, str, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,43 @@ def gather(sources: Sequence[str]) -> ImageSet:
 
 
 def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, workers: int | None = None,
-           thumbnails: bool = False, quiet: bool = False) -> Assessment:
-    """Scores of the pictures. UserError: none of them can be read."""
+           prompts: Sequence[str] | None = None, thumbnails: bool = False, on_map: OnMap | None = None,
+           quiet: bool = False) -> Assessment:
+    """Scores of the pictures. prompts: of each picture, in the order of images.names.
+
+    on_map: called with the metric's name, the picture's, and the map of every picture that a metric draws one of, as
+    soon as it is drawn. UserError: none of the pictures can be read.
+    """
     start, rows, failed, small = time.perf_counter(), [], [], {}
+    # Metrics that prepare pictures alike share the result: each way is taken once.
+    ways = list(dict.fromkeys(metric.preprocess for metric in metrics))
+    way_of = [ways.index(metric.preprocess) for metric in metrics]
 
     def prepare(image: np.ndarray):
-        return image.shape[:2], thumbnail(image) if thumbnails else None, [metric.prepare(image) for metric in metrics]
+        return image.shape[:2], thumbnail(image) if thumbnails else None, [way(image) for way in ways]
 
     items = prepared(images, prepare, workers, lambda error: failed.append(printable(str(error))))
     with tqdm(total=len(images), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
         for group in grouped(items, batch):
-            names, found = [printable(images.names[index]) for index, _ in group], []
-            for name, (_, ((height, width), jpeg, _)) in zip(names, group):
-                found.append({"image": name, "width": width, "height": height})
-                if thumbnails:
-                    small[name] = jpeg
-            for metric, inputs in zip(metrics, zip(*(inputs for _, (_, _, inputs) in group))):
-                for row, values in zip(found, metric.score(inputs, names), strict=True):
+            indices, (sizes, jpegs, inputs) = [index for index, _ in group], zip(*(item for _, item in group))
+            names = [images.shown_names[index] for index in indices]
+            texts = prompts and [prompts[index] for index in indices]
+            found = [{"image": name, "width": width, "height": height} for name, (height, width) in zip(names, sizes)]
+            for row, text in zip(found, texts or ()):
+                row["prompt"] = text
+            if thumbnails:
+                small.update(zip(names, jpegs))
+            for metric, way in zip(metrics, way_of):
+                scores = metric.score(Batch([each[way] for each in inputs], names, sizes, texts, on_map is not None))
+                for row, values in zip(found, scores.values, strict=True):
                     row.update(values)
+                for name, drawn in zip(names, scores.maps or ()):
+                    on_map(metric.info.name, name, drawn)
             rows += found
             bar.update(len(group))
     if not rows:
         raise UserError(f"{failed[0]}; none of {len(images)} pictures could be scored")
     return Assessment(list(metrics), rows, failed, small, time.perf_counter() - start)
-
-
-def printable(name: str) -> str:
-    """File names may hold bytes that are no text."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def grouped(items: Iterator, size: int) -> Iterator[list]:

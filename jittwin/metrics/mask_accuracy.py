@@ -8,23 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from jittwin import imaging
 from jittwin.backend import Backend
-from jittwin.classes import CLASSES
+from jittwin.classes import CLASSES, colour_label
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, prepared
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
+from jittwin.preprocessing import Preprocess
 from jittwin.weights import fingerprint, read_weights
 
-SIDE = 640      # of what the network sees; the aspect is squashed
-MEAN, DEVIATION = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
+# What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
+PREPROCESS = Preprocess((640, 640), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BAND = 64       # rows of logits enlarged at a time
 FILES = "the hub's nvidia/segformer-b5-finetuned-ade-640-640, or a SegFormer trained on the 29 classes"
+
+
+LABELS = Option("labels", "DIR", "label maps with the pictures' names, or the data set that has them", required=True)
+SEGMENTER = Option("segmenter", "FILE", "weights of a SegFormer B0 to B5 with the 150 classes of ADE20K or the "
+                   "challenge's 29", weights=True)
+INFO = Info("mask_accuracy", "assess", "fraction of pixels that show their label", "higher", (0, 1), "segformer",
+            "NVIDIA source code, non-commercial (nvidia/segformer-*)", "map", options=(LABELS, SEGMENTER))
 
 
 class MaskAccuracy:
@@ -65,16 +73,16 @@ class MaskAccuracy:
         return self.weights == "random"
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Float32 (K, 160, 160) of an image as `prepare` makes it."""
+        """Float32 (K, 160, 160) of an image as PREPROCESS makes it."""
         with self.backend.no_grad():
             return self.backend.numpy(self.network(self.backend.asarray(image[None])))[0]
 
     def labels(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """uint8 (*size) with the challenge's classes, as seen in the picture uint8 (H, W, 3)."""
-        return self.table[enlarged_argmax(self.logits(prepare(image)), size)]
+        return self.table[enlarged_argmax(self.logits(PREPROCESS(image)), size)]
 
     def measure(self, pictures, labels, quiet: bool = False) -> dict[str, float]:
-        """{"mask_accuracy", "mask_accuracy_shuffled"}: the mean, over pictures, of the share of right pixels.
+        """{"mask_accuracy", "mask_accuracy_shuffled"}: the mean, over pictures, of the fraction of right pixels.
 
         pictures: see ImageSet. labels: a folder of label maps, or of a data set, with the pictures' names. shuffled:
         every picture against the label map half the set away, NaN for one picture. UserError: names without a partner.
@@ -82,7 +90,7 @@ class MaskAccuracy:
         pictures = ImageSet(pictures)
         maps = paired_labels(pictures, labels)
         right, shuffled = [], []
-        for index, image in tqdm(prepared(pictures, prepare, self.workers), f"{pictures}"[-40:], len(pictures),
+        for index, image in tqdm(prepared(pictures, PREPROCESS, self.workers), f"{pictures}"[-40:], len(pictures),
                                  disable=quiet or None):
             logits, seen = self.logits(image), {}
             for at, found in ((index, right), ((index + max(1, len(maps) // 2)) % len(maps), shuffled)):
@@ -94,10 +102,37 @@ class MaskAccuracy:
                 "mask_accuracy_shuffled": float(np.mean(shuffled)) if len(maps) > 1 else float("nan")}
 
 
-def prepare(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) to float32 (3, 640, 640): Pillow's antialiased bilinear, ImageNet's mean and deviation."""
-    resized = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-    return np.ascontiguousarray(((resized / np.float32(255) - MEAN) / DEVIATION).transpose(2, 0, 1))
+class MaskAccuracyMetric:
+    """A jittwin.metrics.metric.Metric. maps: the label map of each picture, by its name."""
+
+    info, profile, preprocess = INFO, (), PREPROCESS
+
+    def __init__(self, network: MaskAccuracy, maps: dict[str, Path]):
+        self.network, self.maps, self.random = network, maps, network.random
+        self.provenance = {"network": f"SegFormer {network.variant}", "weights_sha256": network.weights,
+                           "random_weights": network.random, "backend": network.backend.name,
+                           "device": network.backend.device}
+
+    def score(self, batch: Batch) -> Scores:
+        """Per picture the fraction of right pixels; the maps show the classes that the network sees."""
+        values, drawn = [], []
+        for pixels, name in zip(batch.pixels, batch.names, strict=True):
+            truth = checked_label(self.maps[name])
+            seen = self.network.table[enlarged_argmax(self.network.logits(pixels), truth.shape)]
+            values.append({INFO.name: float(np.mean(seen == truth))})
+            if batch.draw:
+                drawn.append(colour_label(seen))
+        return Scores(values, drawn if batch.draw else None)
+
+    def describe(self, value: float) -> str:
+        return ""
+
+
+def load(request: Request) -> MaskAccuracyMetric:
+    """UserError: pictures without a label map, no weights and not random, weights of another network."""
+    labels = paired_labels(request.images, request.needed(LABELS))
+    network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random)
+    return MaskAccuracyMetric(network, dict(zip(request.images.shown_names, labels)))
 
 
 def enlarged_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.preprocessing import Preprocess
 from jittwin.weights import fingerprint, open_weights
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import differences
@@ -216,8 +216,7 @@ def random_tower(config: SiglipVisionConfig, seed: int = 0) -> LazyArrays:
     return LazyArrays(shapes, make)
 
 
-def preprocess(image: np.ndarray, config: SiglipVisionConfig) -> np.ndarray:
-    """uint8 (H, W, 3) to float32 (3, S, S) in [-1, 1]: squashed to a square, as SigLIP's processor does."""
-    side = config.image_size
-    resized = Image.fromarray(image).resize((side, side), Image.Resampling[config.resample.upper()])
-    return ((np.asarray(resized, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1).copy()
+def preprocess(config: SiglipVisionConfig) -> Preprocess:
+    """A picture to float32 (3, S, S) in [-1, 1]: squashed to a square, as SigLIP's processor does."""
+    side, half = config.image_size, (0.5, 0.5, 0.5)
+    return Preprocess((side, side), config.resample, half, half)

@@ -93,8 +93,8 @@ def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | No
     check_adapter(found, made.config)
     if found.tower_sha256 and not untrained and made.sha256 != found.tower_sha256:
         raise UserError(f"{found.source}: was trained on {found.model_name!r} of SHA-256 {found.tower_sha256[:12]}…, "
-                        f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--tower, in scripts "
-                        "--model)")
+                        f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--aesthetic-tower, in "
+                        "scripts --model)")
     return Scorer(AestheticConfig(made.config, found.config), made, found.arrays, untrained, found.model_name)
 
 
@@ -104,7 +104,7 @@ def _which_tower(name: str, tower) -> str:
         return f"was trained on an untrained tower ({name}): its scores mean nothing; --random-weights gives them"
     known = f"was trained on {name!r}" if name else "does not tell its tower"
     missing = "which is no folder here" if tower is None else f"and {os.fspath(tower)!r} is no folder"
-    return f"{known}, {missing}: give that model's hub folder (--tower, in scripts --model)"
+    return f"{known}, {missing}: give that model's hub folder (--aesthetic-tower, in scripts --model)"
 
 
 def _random_tower(name: str) -> Tower:
@@ -127,11 +127,8 @@ class Predictor:
         if batch < 1:
             raise UserError(f"batch {batch}: must be at least 1")
         self.batch = batch
-        self._square = SiglipVisionConfig(patch_size=image_size, image_size=image_size, resample=resample)
-
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) to the network's float32 (3, S, S)."""
-        return preprocess(image, self._square)
+        self.preprocess = preprocess(SiglipVisionConfig(patch_size=image_size, image_size=image_size,
+                                                        resample=resample))
 
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Prepared (N, 3, S, S) to scores float64 (N,) and distributions float32 (N, 10). UserError: NaN."""
@@ -145,7 +142,7 @@ class Predictor:
         """As score_pixels, of pictures uint8 (H, W, 3) of any sizes, a batch at a time."""
         images = iter(images)
         scores, distributions = [np.empty(0)], [np.empty((0, CLASSES), np.float32)]
-        while batch := [self.prepare(image) for image in itertools.islice(images, self.batch)]:
+        while batch := [self.preprocess(image) for image in itertools.islice(images, self.batch)]:
             for found, part in zip((scores, distributions), self.score_pixels(np.stack(batch))):
                 found.append(part)
         return np.concatenate(scores), np.concatenate(distributions)

@@ -1,15 +1,18 @@
-"""The files of an assessment: a table, a JSON file with everything, and a page with thumbnails."""
+"""The files of an assessment: a table, a JSON file with everything, a page with thumbnails, and maps beside it."""
 import csv
 import io
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from jittwin.atomic import atomic_write, write_file
+from jittwin.imaging import save_image
 from jittwin.metrics.assessment import Assessment
 from jittwin.metrics.metric import MARK
 from jittwin.report.page import page
 
-PAGE, TABLE, JSON = "index.html", "scores.csv", "scores.json"
+PAGE, TABLE, JSON, MAPS = "index.html", "scores.csv", "scores.json", "maps"
 
 
 def as_csv(found: Assessment) -> str:
@@ -30,10 +33,26 @@ def as_json(found: Assessment) -> str:
                        "failed": found.failed}, indent=1, ensure_ascii=False) + "\n"
 
 
-def write_report(folder: Path, found: Assessment) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / TABLE, as_csv(found))
-    write_file(folder / JSON, as_json(found))
-    with atomic_write(folder / PAGE) as stream:     # thumbnails take megabytes, which need not be there at once
-        for part in page(found):
-            stream.write(part.encode())
+class Report:
+    """A report as a folder: maps come while pictures are scored, everything else in the end."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.maps = folder, {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write_map(self, metric: str, picture: str, drawn: np.ndarray) -> None:
+        """A metric's map of a picture, uint8 (h, w) or (h, w, 3), as maps/METRIC/PICTURE.png."""
+        # Names of pictures may hold "..", where a list of files names one outside the folder.
+        parts = [part for part in PurePosixPath(picture.lstrip("/")).parts if part not in ("..", ".")]
+        path = Path(MAPS, metric, *parts[:-1], f"{parts[-1]}.png")
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        save_image(self.folder / path, drawn)
+        self.maps[metric, picture] = path.as_posix()
+
+    def write(self, found: Assessment) -> None:
+        """The table, the JSON file and the page."""
+        write_file(self.folder / TABLE, as_csv(found))
+        write_file(self.folder / JSON, as_json(found))
+        with atomic_write(self.folder / PAGE) as stream:     # thumbnails take megabytes: they are written one by one
+            for part in page(found, self.maps):
+                stream.write(part.encode())

@@ -1,7 +1,8 @@
-"""Assessed pictures as one HTML page that needs nothing else: no other file, no network."""
+"""Assessed pictures as one HTML page that needs no network and, but for maps, no other file."""
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
+from urllib.parse import quote
 
 from jittwin.metrics.assessment import Assessment
 from jittwin.metrics.metric import MARK
@@ -12,13 +13,16 @@ h1{font-size:22px;margin:0}h2{font-size:16px;margin:32px 0 8px}p,.soft{color:#66
 table{border-collapse:collapse}td,th{padding:2px 16px 2px 0;text-align:left}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:16px}
 .card{content-visibility:auto;contain-intrinsic-size:200px 280px}.card img{max-width:100%;display:block}
-.card b{font-size:16px}.name{overflow-wrap:anywhere;font-size:12px}
+.card b{font-size:16px}.prompt{font-style:italic;overflow-wrap:anywhere}.name{overflow-wrap:anywhere;font-size:12px}
 .bars{display:flex;align-items:flex-end;height:28px;gap:2px}.bars i{flex:1;background:#2b6cb0;min-height:1px}"""
 NUMBERS = ("mean", "std", "min", "max")
 
 
-def page(found: Assessment) -> Iterator[str]:
-    """Of an Assessment, in pieces: metrics, histograms, and the pictures, the best by the first metric first."""
+def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """In pieces: metrics, histograms, and the pictures, the best by the first metric first.
+
+    maps: paths from the page, by metric and picture.
+    """
     metrics = found.metrics
     first = metrics[0].info
     title = f"{len(found.rows)} pictures by {first.name}"
@@ -31,7 +35,7 @@ def page(found: Assessment) -> Iterator[str]:
     yield '<h2>Pictures, best first</h2><div class="cards">'
     ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
     for place, row in enumerate(ranked, 1):
-        yield _card(place, row, metrics, found.thumbnails[row["image"]])
+        yield _card(place, row, metrics, found.thumbnails[row["image"]], maps)
     yield "</div>"
     if found.failed:
         lines = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
@@ -58,17 +62,29 @@ def _summary(found) -> str:
     return f"<table><tr>{heads}</tr>{''.join(parts)}</table>{made}"
 
 
-def _card(place: int, row: dict, metrics, jpeg: bytes) -> str:
+def _card(place: int, row: dict, metrics, jpeg: bytes, maps) -> str:
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    values = "".join(f"<div>{escape(metric.info.name)} <b>{row[metric.info.name]:.2f}</b>{mark(metric)} "
-                     f"{escape(metric.describe(row[metric.info.name]))}</div>{_bars(metric, row)}"
-                     for metric in metrics)
-    return (f'<div class="card"><img loading="lazy" alt="" src="{source}">{values}'
+    values = "".join(_value(metric, row) + _bars(metric, row) + _map(metric, row, maps) for metric in metrics)
+    prompt = f'<div class="prompt">{escape(row["prompt"])}</div>' if "prompt" in row else ""
+    return (f'<div class="card"><img loading="lazy" alt="" src="{source}">{prompt}{values}'
             f'<div class="name soft">{place}. {escape(row["image"])} ({row["width"]}x{row["height"]})</div></div>')
 
 
+def _value(metric, row: dict) -> str:
+    """A score, what it is called, and in which range it lies."""
+    info, value = metric.info, row[metric.info.name]
+    about = f"{info.summary}, {info.range}, {info.better} is better"
+    return (f'<div title="{escape(about)}">{escape(info.name)} <b>{value:.{info.digits}f}</b>{mark(metric)} '
+            f"{escape(metric.describe(value))}</div>")
+
+
+def _map(metric, row: dict, maps) -> str:
+    path = maps.get((metric.info.name, row["image"]))
+    return f'<img loading="lazy" alt="{escape(metric.info.name)}" src="{quote(path)}">' if path else ""
+
+
 def _bars(metric, row: dict) -> str:
-    """The metric's further numbers of a picture; the highest bar is its greatest share."""
+    """The metric's further numbers of a picture; the highest bar is the largest of them."""
     if not metric.profile:
         return ""
     values = [row[name] for name in metric.profile]

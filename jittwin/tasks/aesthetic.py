@@ -5,7 +5,7 @@ is trained, its loss and its moments stay float32 where the original held all of
 the log is the mean over samples; the original's is `accumulation` times that.
 """
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -161,7 +161,7 @@ class Task(Plain):
     def open_data(self, data_dir: str | None) -> tuple:
         """Data sets for training, for choosing the best epoch, and for reporting (None: the same as choosing)."""
         config, sizes = self.config, self.tower.config
-        prepare = partial(preprocess, config=sizes)
+        prepare = preprocess(sizes)
         if data_dir is None:
             count = config.synthetic_images
             train = int(config.train_split * count)

@@ -9,7 +9,7 @@ FLOORS = {
     "jittwin": (
         ("__init__", "errors", "draws"),
         ("atomic", "backend", "config"),
-        ("classes", "imaging", "text", "text_cleaning"),
+        ("classes", "imaging", "preprocessing", "text", "text_cleaning"),
         ("weights",),
         ("models",),
         ("checkpoints", "data"),

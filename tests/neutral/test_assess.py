@@ -1,6 +1,5 @@
 """Assessing pictures with a metric that needs no framework: their brightness."""
 import csv
-import importlib
 import importlib.util
 import io
 import json
@@ -17,9 +16,10 @@ from jittwin.commands import assess as command
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
 from jittwin.metrics.assessment import assess, gather
-from jittwin.metrics.catalog import ASSESSED, METRICS, Info
+from jittwin.metrics.catalog import ASSESSED, METRICS
+from jittwin.metrics.metric import Info, Scores
 from jittwin.report.charts import histogram
-from jittwin.report.files import as_csv, as_json, write_report
+from jittwin.report.files import Report, as_csv, as_json
 
 
 class Brightness:
@@ -32,15 +32,34 @@ class Brightness:
     def __init__(self, random=False):
         self.random, self.calls = random, []
 
-    def prepare(self, image):
+    def preprocess(self, image):
         return image.mean((0, 1))
 
-    def score(self, inputs, names):
-        self.calls.append(len(names))
-        return [{"brightness": float(x.mean()), "brightness_low": 0.25, "brightness_high": 0.75} for x in inputs]
+    def score(self, batch):
+        self.calls.append(len(batch.names))
+        return Scores([{"brightness": float(x.mean()), "brightness_low": 0.25, "brightness_high": 0.75}
+                       for x in batch.pixels])
 
     def describe(self, value):
         return "bright" if value > 127 else "dark"
+
+
+class Length:
+    """Letters of a picture's prompt; draws its map, the picture in grey, where one is asked for."""
+
+    info = Info("length", "assess", "letters of the prompt", "higher", (0, 1), "none", needs_prompt=True)
+    profile, random, provenance = (), False, {}
+
+    def __init__(self, preprocess):
+        self.preprocess = preprocess
+
+    def score(self, batch):
+        maps = [pixels.astype(np.uint8) for pixels in batch.pixels] if batch.draw else None
+        assert [pixels.shape for pixels in batch.pixels] == list(batch.sizes)
+        return Scores([{"length": float(len(prompt))} for prompt in batch.prompts], maps)
+
+    def describe(self, value):
+        return ""
 
 
 def picture(path, value, size=(12, 8)):
@@ -77,6 +96,35 @@ def test_every_picture_is_decoded_once_for_all_metrics(folder, monkeypatch):
     monkeypatch.setattr(ImageSet, "decode", lambda self, index: decoded.append(index) or decode(self, index))
     assess(gather([str(folder)]), [Brightness(), Brightness()], thumbnails=True, quiet=True)
     assert sorted(decoded) == [0, 1, 2, 3, 4]
+
+
+def test_metrics_that_prepare_alike_share_the_array_and_prompts_go_with_their_pictures(folder, tmp_path):
+    prepared, drawn = [], {}
+
+    def grey(image):
+        prepared.append(image.shape)
+        return image.mean(2)
+
+    images = gather([str(folder)])
+    found = assess(images, [Length(grey), Length(grey)], batch=3, prompts=[name * 2 for name in images.names],
+                   on_map=lambda metric, name, array: drawn.__setitem__((metric, name), array), quiet=True)
+    assert len(prepared) == len(found.rows) == 4
+    assert all(row["prompt"] == row["image"] * 2 and row["length"] == len(row["prompt"]) for row in found.rows)
+    assert {key: array.mean() for key, array in drawn.items()} == {
+        ("length", "2.png"): 20, ("length", "10.png"): 200, ("length", "a.gif"): 250, ("length", "deep/<b>1.png"): 120}
+
+
+def test_maps_lie_beside_the_report(folder, tmp_path):
+    report, images = Report(tmp_path / "report"), gather([str(folder)])
+    found = assess(images, [Length(lambda image: image.mean(2))], prompts=["a <b>"] * 5, thumbnails=True,
+                   on_map=report.write_map, quiet=True)
+    report.write_map("length", "../outside.png", np.zeros((2, 2), np.uint8))
+    report.write(found)
+    maps = tmp_path / "report/maps/length"
+    assert np.asarray(Image.open(maps / "deep/<b>1.png.png")).mean() == 120
+    assert (maps / "outside.png.png").exists() and "map" not in as_csv(found)
+    page = (tmp_path / "report/index.html").read_text()
+    assert 'src="maps/length/deep/%3Cb%3E1.png.png"' in page and "a &lt;b&gt;" in page
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
@@ -145,7 +193,7 @@ def test_table_record_and_lines_say_where_weights_are_random(done):
 
 
 def test_the_page_is_complete_and_escapes_names(done, tmp_path):
-    write_report(tmp_path / "report", done)
+    Report(tmp_path / "report").write(done)
     text = (tmp_path / "report/index.html").read_text()
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "scores.csv", "scores.json"]
     order = re.findall(r'class="name soft">\d+\. ([^ ]+) \(', text)
@@ -162,24 +210,28 @@ def test_names_that_are_no_text(tmp_path):
     path = (bytes(tmp_path) + b"/a/\xff.png").decode("utf-8", "surrogateescape")
     Image.new("RGB", (4, 4)).save(path)
     found = assess(gather([str(tmp_path / "a")]), [Brightness()], thumbnails=True, quiet=True)
-    write_report(tmp_path / "report", found)
+    Report(tmp_path / "report").write(found)
     "\n".join(command.lines(found)).encode()
     assert found.rows[0]["image"] == "\\udcff.png"
 
 
 @pytest.mark.parametrize("argv, message", [
     (["x", "--metrics", "asthetic"], "unknown metric 'asthetic' (did you mean 'aesthetic'?)"),
-    (["x", "--batch", "0"], "--batch 0: must be at least 1"),
-    (["x", "--output", "a.txt"], "--output a.txt: the name must end in .json or .csv"),
-    (["x", "--output", "no/such/a.csv"], "--output no/such/a.csv: cannot be written; name a file in a folder"),
-    (["x", "--output", "folder.json"], "--output folder.json: cannot be written"),
-    (["x", "--report", "file"], "--report file: is no folder"),
-    (["no/such/folder"], "no/such/folder: no such file or folder"),
-    (["x", "--prompts", "p.csv"], "unknown option '--prompts'")])
+    (["x", "--batch", "0", "--random-weights"], "--batch 0: must be at least 1"),
+    (["x", "--output", "a.txt", "--random-weights"], "--output a.txt: the name must end in .json or .csv"),
+    (["x", "--output", "no/such/a.csv", "--random-weights"], "--output no/such/a.csv: cannot be written; name a file in a folder"),
+    (["x", "--output", "folder.json", "--random-weights"], "--output folder.json: cannot be written"),
+    (["x", "--report", "file", "--random-weights"], "--report file: is no folder"),
+    (["no/such/folder", "--random-weights"], "no/such/folder: no such file or folder"),
+    (["x"], "no metric's weights are given: give --aesthetic-weights ADAPTER for aesthetic, or --labels DIR and "
+            "--segmenter FILE for mask_accuracy; --random-weights goes on"),
+    (["pictures", "--metrics", "mask_accuracy", "--backend", "torch"], "--labels is missing: label maps with"),
+    (["pictures", "--prompts", "p.csv", "--random-weights"], "p.csv: cannot be read")])
 def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("folder.json").mkdir()
     Path("file").touch()
+    picture(Path("pictures/a.png"), 1)
     assert cli.main(["assess", *argv]) == 2
     assert message in capsys.readouterr().err
 
@@ -192,11 +244,25 @@ def test_every_value_counts_in_the_histogram():
 
 
 def test_every_metric_of_assess_has_its_module():
-    for metric in METRICS:
-        assert metric.better in ("higher", "lower") and metric.span[0] < metric.span[1]
-        assert (metric.module is not None) == (metric.command == "assess")
-    for metric in ASSESSED.values():
-        assert callable(importlib.import_module(metric.module).load_metric)
+    for info in METRICS:
+        assert info.better in ("higher", "lower") and info.span[0] < info.span[1]
+        assert info.produces in ("score", "distribution", "map")
+        assert (info.name in ASSESSED) == (info.command == "assess")
+    flags = [name for metric in ASSESSED.values() for option in metric.INFO.options
+             for name in (option.name, *option.aliases)]
+    assert len(set(flags)) == len(flags)
+    for name, metric in ASSESSED.items():
+        assert callable(metric.load) and name == metric.INFO.name and metric.INFO.options
+
+
+@pytest.mark.parametrize("argv, names", [
+    (["--aesthetic-weights", "a"], ["aesthetic"]), (["--segmenter", "s", "--labels", "l"], ["mask_accuracy"]),
+    (["--segmenter", "s", "--aesthetic-weights", "a"], ["aesthetic", "mask_accuracy"]),
+    (["--random-weights"], ["aesthetic"]), (["--random-weights", "--labels", "l"], ["aesthetic", "mask_accuracy"]),
+    (["--random-weights", "--segmenter", "s"], ["mask_accuracy"]),
+    (["--metrics", "mask_accuracy,aesthetic,mask_accuracy"], ["mask_accuracy", "aesthetic"])])
+def test_metrics_are_those_whose_weights_are_given(argv, names):
+    assert command.chosen(cli.JITTWIN.parser_of("assess").parse_args(["x", *argv])) == names
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

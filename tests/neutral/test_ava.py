@@ -2,8 +2,6 @@
 import json
 import os
 from collections import Counter
-from functools import partial
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +20,7 @@ from jittwin.models.siglip import SiglipVisionConfig, preprocess
 FIRST_ROW = "1 953619 0 1 5 17 38 36 15 6 5 1 1 22 1396"  # as published
 TOWER = SiglipVisionConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
                            patch_size=8, image_size=32)
-PREPARE = partial(preprocess, config=TOWER)
+PREPARE = preprocess(TOWER)
 
 
 def row(image, votes="1 2 3 4 5 6 7 8 9 10"):

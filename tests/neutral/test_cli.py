@@ -22,9 +22,11 @@ FLAGS = {
     "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet", "--reference", "--mode",
                  "--fid-weights", "--random-weights"},
-    "select": {"run", "--epochs", "--out", "--ema", "--segmenter", "--real", "--aesthetic", "--tower", *EVALUATION},
+    "select": {"run", "--epochs", "--out", "--ema", "--segmenter", "--real", "--aesthetic", "--aesthetic-tower",
+               "--tower", *EVALUATION},
     "assess": {"images", "--metrics", "--output", "--report", "--random-weights", "--backend", "--device", "--dtype",
-               "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--tower"},
+               "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--aesthetic-tower",
+               "--tower", "--labels", "--segmenter", "--prompts"},
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
@@ -36,7 +38,7 @@ FLAGS = {
 
 def flags(command):
     actions = cli.JITTWIN.parser_of(command)._actions
-    return {action.option_strings[-1] if action.option_strings else action.dest for action in actions}
+    return {name for action in actions for name in action.option_strings or [action.dest] if name != "-h"}
 
 
 @pytest.mark.parametrize("command", FLAGS)
@@ -55,6 +57,8 @@ def test_the_flags_of_every_command_are_pinned():
     (["train", "--backend", "torhc"], "(did you mean 'torch'?): choose from jittor, torch"),
     (["train", "apf_gna", "--backend", "torch"], "unknown task 'apf_gna' (did you mean 'apf_gan'?)"),
     (["train", "apf_gan", "more"], "unexpected argument 'more'"),
+    (["train", "--out", "a", "--out", "b"], "--out: given twice, 'a' and 'b': give it once"),
+    (["assess", "x", "--tower", "a", "--aesthetic-tower", "b"], "given twice, 'a' and 'b': give it once"),
     (["train", "--threads", "x"], "--threads: invalid int value: 'x'"),
     (["train", "--resume", "--continue", "3"], "not allowed with argument"),
     (["prepare", "landscape", "x", "--size", "12"], "'12' is not WIDTHxHEIGHT"),

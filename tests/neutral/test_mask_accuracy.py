@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 
 from jittwin import imaging
-from jittwin.classes import CLASS_NAMES, CLASSES
+from jittwin.classes import CLASS_NAMES, CLASSES, PALETTE
 from jittwin.errors import UserError
 from jittwin.metrics import mask_accuracy
-from jittwin.metrics.mask_accuracy import MaskAccuracy, enlarged_argmax, prepare
+from jittwin.metrics.assessment import assess, gather
+from jittwin.metrics.mask_accuracy import (
+    PREPROCESS,
+    MaskAccuracy,
+    MaskAccuracyMetric,
+    enlarged_argmax,
+    paired_labels,
+)
 from jittwin.models.segformer import PRESETS, infer_preset, landscape_classes, preset
 from jittwin.weights import write_weights
 
@@ -51,6 +58,7 @@ def test_states_of_other_networks_are_refused():
 
 
 class ColourBackend:
+    name, device = "colour", "cpu"
     """Its SegFormer gives, at a quarter of the size, the class whose number is the red of the picture."""
 
     def build(self, name, config):
@@ -114,6 +122,17 @@ def test_accuracy_and_the_shuffled_anchor(folder, segmenter):
     assert segmenter.measure(folder / "imgs", folder / "labels", quiet=True) == found
 
 
+def test_the_metric_agrees_and_shows_what_the_network_sees(folder, segmenter):
+    images, drawn = gather([str(folder / "imgs")]), {}
+    metric = MaskAccuracyMetric(segmenter, dict(zip(images.shown_names, paired_labels(images, folder))))
+    found = assess(images, [metric], on_map=lambda _, name, array: drawn.__setitem__(name, array), quiet=True)
+    whole = segmenter.measure(folder / "imgs", folder, quiet=True)
+    assert found.summary(metric)["mean"] == pytest.approx(whole["mask_accuracy"])
+    assert [row["mask_accuracy"] for row in found.rows] == pytest.approx([1, 0.5, 1], abs=0.02)
+    assert (drawn["2.png"][:, :40] == PALETTE[1]).all() and (drawn["2.png"][:, 56:] == PALETTE[7]).all()
+    assert drawn["10.png"].shape == (40, 80, 3)
+
+
 def test_one_picture_has_no_shuffled_anchor(folder, segmenter):
     found = segmenter.measure([folder / "imgs/10.png"], folder, quiet=True)
     assert found["mask_accuracy"] == 1 and np.isnan(found["mask_accuracy_shuffled"])
@@ -137,7 +156,7 @@ def test_enlarging_one_row_at_a_time_changes_nothing(monkeypatch):
 def test_pictures_are_normalised():
     image = np.full((30, 50, 3), (0, 128, 255), np.uint8)
     expected = (np.array([0, 128 / 255, 1]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(prepare(image)[:, 320, 320], expected, rtol=1e-5)
+    np.testing.assert_allclose(PREPROCESS(image)[:, 320, 320], expected, rtol=1e-5)
 
 
 def test_mistakes(folder, segmenter, tmp_path):

@@ -270,7 +270,7 @@ def test_another_tower_of_the_same_sizes_is_refused(tmp_path):
     for name, format in (("a.pth", "original"), ("a", "peft")):
         write_adapter(tmp_path / name, hashed, format)
         assert read_scorer(tmp_path / name, towers[0]).trained_on == "siglip"
-        with pytest.raises(UserError, match=r"was trained on 'siglip' of SHA-256 .*tower2 has .*--tower"):
+        with pytest.raises(UserError, match=r"was trained on 'siglip' of SHA-256 .*tower2 has .*--aesthetic-tower"):
             read_scorer(tmp_path / name, towers[1])
 
 

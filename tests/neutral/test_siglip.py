@@ -191,6 +191,6 @@ def test_random_towers():
 def test_pictures_are_squashed():
     image = np.zeros((10, 200, 3), np.uint8)
     image[:, 100:] = 255
-    found = preprocess(image, TINY)
+    found = preprocess(TINY)(image)
     assert found.shape == (3, 32, 32) and found.dtype == np.float32
     assert (found[:, :, :15] == -1).all() and (found[:, :, 17:] == 1).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from jittwin.metrics.mask_accuracy import enlarged_argmax, prepare
+from jittwin.metrics.mask_accuracy import PREPROCESS, enlarged_argmax
 from jittwin.models.segformer import SegFormerConfig, infer_preset, preset
 from jittwin.weights import read_weights, write_weights
 from torch_models.backbones.segformer import SegFormer
@@ -108,4 +108,4 @@ def test_pictures_are_prepared_as_the_hubs_processor_does():
     size = {"height": 640, "width": 640}
     processor = transformers.models.segformer.image_processing_pil_segformer.SegformerImageProcessorPil(size=size)
     expected = processor(image, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(prepare(image), expected, atol=2e-6)
+    np.testing.assert_allclose(PREPROCESS(image), expected, atol=2e-6)

@@ -80,4 +80,4 @@ def test_pictures_are_prepared_as_the_hubs_processor_does(number, name):
     processor = transformers.models.siglip.image_processing_pil_siglip.SiglipImageProcessorPil(
         size={"height": 32, "width": 32}, resample=number, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     expected = processor(image, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_allclose(preprocess(image, replace(TINY, resample=name)), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(preprocess(replace(TINY, resample=name))(image), expected, rtol=0, atol=2e-6)

@@ -46,8 +46,6 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
         shapes = {name: value.shape for name, value in backend.state_numpy(network).items()}
         backend.load_numpy(network, random_weights(shapes))
         return Inception(network, random_weights({"fc.weight": (CLASSES, WIDTH)})["fc.weight"], "random")
-    if random:
-        raise UserError(f"{os.fspath(weights)} and --random-weights contradict each other: give one of them")
     arrays = read_weights(weights)
     shape = arrays[CLASSIFIER[0]].shape if CLASSIFIER[0] in arrays else None
     if shape != (CLASSES, WIDTH):

@@ -1,0 +1,47 @@
+"""How a picture becomes a network's input: one record that says all of it, and does it.
+
+Two metrics with equal records share the prepared array.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+RESAMPLES = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resizing by Pillow with antialiasing, an optional crop, then (x / 255 - mean) / std in float32.
+
+    size: (height, width) that the picture is squashed to; or one number, the length of its shorter side, the
+    proportions kept. crop: (height, width) of the part cut from the centre, None for all of it. resample: one of
+    RESAMPLES. mean, std: of red, green and blue. ValueError: another resample.
+    """
+
+    size: tuple[int, int] | int
+    resample: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.resample not in RESAMPLES:
+            raise ValueError(f"resample is {self.resample!r}; legal: {', '.join(RESAMPLES)}")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to float32 (3, h, w), in its own memory."""
+        height, width = self.resized(*image.shape[:2])
+        pixels = Image.fromarray(image).resize((width, height), Image.Resampling[self.resample.upper()])
+        if self.crop:
+            top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
+            pixels = pixels.crop((left, top, left + self.crop[1], top + self.crop[0]))
+        scaled = np.asarray(pixels, np.float32) / np.float32(255)
+        return ((scaled - np.float32(self.mean)) / np.float32(self.std)).transpose(2, 0, 1).copy()
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after resizing, before the crop; the longer side is rounded down."""
+        if not isinstance(self.size, int):
+            return self.size
+        shorter = min(height, width)
+        return self.size * height // shorter, self.size * width // shorter

@@ -79,8 +79,8 @@ class Backend(Protocol):
     def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:
         """One rate for all groups, or one per group."""
 
-    def state_numpy(self, module: Module, leave_out: tuple[str, ...] = ()) -> Arrays:
-        """Parameters and buffers by state-dict key, without those that a shell pattern of `leave_out` matches."""
+    def state_numpy(self, module: Module, exclude: tuple[str, ...] = ()) -> Arrays:
+        """Parameters and buffers by state-dict key, without those that a shell pattern of `exclude` matches."""
 
     def load_numpy(self, module: Module, arrays: Mapping[str, np.ndarray], allow_missing: tuple[str, ...] = (),
                    allow_unexpected: tuple[str, ...] = ()) -> None:

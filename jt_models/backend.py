@@ -92,8 +92,8 @@ class Backend:
         for group, rate in zip(optimizer.groups, rates, strict=True):
             group["lr"] = rate
 
-    def state_numpy(self, module, leave_out=()):
-        return {name: value.numpy() for name, value in module.state_dict().items() if not matches(name, leave_out)}
+    def state_numpy(self, module, exclude=()):
+        return {name: value.numpy() for name, value in module.state_dict().items() if not matches(name, exclude)}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state = module.state_dict()

@@ -11,8 +11,18 @@ from jittwin.errors import UserError, choose_from
 from parity import cases
 from parity.bundle import write as write_bundle
 from parity.case import Case
-from parity.levels import (backward, data, environment, forward, metrics, operators, resume, structure, trajectory,
-                           update)
+from parity.levels import (
+    backward,
+    data,
+    environment,
+    forward,
+    metrics,
+    operators,
+    resume,
+    structure,
+    trajectory,
+    update,
+)
 from parity.pair import resolved
 from parity.result import LEVELS, Row, failure
 from parity.workers.oracle import Twins

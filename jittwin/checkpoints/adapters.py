@@ -93,12 +93,12 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
 
 def _resolve(path: Path) -> Path:
     """A peft folder, or the file that holds the arrays."""
-    if not path.exists() and (record := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
+    if not path.exists() and (asked := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
         run = Checkpoints(path.parent)
-        records = run.records()
-        best = records.get(record[1]) if record[1] else run.best()
+        bests = run.bests()
+        best = bests.get(asked[1]) if asked[1] else run.best()
         if best is None:
-            raise UserError(f"{path}: this run has no such best checkpoint{choose_from(path.name, _bests(records))}")
+            raise UserError(f"{path}: this run has no such best checkpoint{choose_from(path.name, _bests(bests))}")
         return run.folder / best["checkpoint"] / f"{MODULE}.safetensors"
     if not path.is_dir():
         return path
@@ -112,8 +112,8 @@ def _resolve(path: Path) -> Path:
     return file
 
 
-def _bests(records: Mapping) -> list[str]:
-    return [*(["best"] if records else []), *(f"best_{measure}" for measure in records)]
+def _bests(bests: Mapping) -> list[str]:
+    return [*(["best"] if bests else []), *(f"best_{measure}" for measure in bests)]
 
 
 def _read_peft(folder: Path) -> Adapter:

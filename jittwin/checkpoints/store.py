@@ -72,9 +72,9 @@ class Checkpoints:
 
     def best(self) -> dict | None:
         """{"checkpoint": name, "score": value} by the measure that decides, or None."""
-        return next(iter(self.records().values()), None)
+        return next(iter(self.bests().values()), None)
 
-    def records(self) -> dict[str, dict]:
+    def bests(self) -> dict[str, dict]:
         """{"checkpoint": name, "score": value} of the best checkpoint by each measure, the deciding one first."""
         path = self.run / "best.json"
         return _read(path) if path.exists() else {}
@@ -136,7 +136,7 @@ class Checkpoints:
     def thin(self) -> None:
         """Delete the checkpoints, and the optimizer states, that are not to be kept."""
         latest = self.latest()
-        kept = {latest, *(record["checkpoint"] for record in self.records().values())}
+        kept = {latest, *(record["checkpoint"] for record in self.bests().values())}
         for name in self.names():
             on_schedule = "." not in name and int(name) % self.keep_epochs == 0
             if not on_schedule and name not in kept:

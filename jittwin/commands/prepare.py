@@ -49,7 +49,7 @@ def _landscape(args):
 
 def _ava(args):
     """Decodes every picture, and writes DIR/bad_ids.txt, which training then reads instead of decoding them again."""
-    from jittwin.data.ava import BAD_IDS, AvaIndex, check_share, scan, write_bad_ids
+    from jittwin.data.ava import BAD_IDS, AvaIndex, check_bad_fraction, scan, write_bad_ids
     from jittwin.data.synthetic.rated import write_mini_ava
 
     if args.synthetic is not None:
@@ -59,7 +59,7 @@ def _ava(args):
     bad = scan(index)
     print(f"{len(index.ids) - len(bad)} pictures decode, {len(bad)} do not, as {BAD_IDS} tells")
     write_bad_ids(index.folder / BAD_IDS, index, bad)
-    check_share(index, bad)
+    check_bad_fraction(index, bad)
     print("\n".join(_splits(index, bad)))
     print(f"{args.folder}: ready for training")
 
@@ -68,12 +68,12 @@ def _contents(index):
     """Lines about AVA.txt and the listing."""
     import numpy as np
 
-    from jittwin.data.ava import shares
+    from jittwin.data.ava import rating_fractions
     from jittwin.models.aesthetic import mean_score
 
     scores = index.scores
     votes = np.array(list(scores.values()))
-    counts, means = votes.sum(axis=1), mean_score(shares(votes))
+    counts, means = votes.sum(axis=1), mean_score(rating_fractions(votes))
     yield (f"{scores.path}: {len(scores)} rated pictures, {counts.min():.0f} to {counts.max():.0f} votes each "
            f"(median {np.median(counts):.0f}), mean rating {means.mean():.3f}, deviation {means.std():.3f}")
     yield from index.left_out()

@@ -22,7 +22,7 @@ from jittwin.errors import UserError
 BINS = 10
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first that exists is the picture
 BAD_IDS = "bad_ids.txt"
-MAX_BAD = 0.001  # largest share of undecodable pictures that training accepts
+MAX_BAD = 0.001  # largest fraction of undecodable pictures that training accepts
 MOST_VOTES = 2 ** 24  # the largest count that float32 holds exactly along with all smaller ones
 _SCAN_CHUNK = 64
 
@@ -73,8 +73,8 @@ def read_scores(path) -> Scores:
     return scores
 
 
-def shares(votes: np.ndarray) -> np.ndarray:
-    """Vote counts (..., 10) to the share of each, float32 (..., 10)."""
+def rating_fractions(votes: np.ndarray) -> np.ndarray:
+    """Vote counts (..., 10) to the fraction of each, float32 (..., 10)."""
     votes = np.asarray(votes, np.float32)
     return votes / votes.sum(axis=-1, keepdims=True)
 
@@ -191,7 +191,7 @@ def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0)
     """Id -> reason of the pictures to leave out, from bad_ids.txt of the data or of `folder`, else by a scan.
 
     The scan's report goes to folder/bad_ids.txt; a report about other file names is not used.
-    UserError when more than the share `max_bad` of the pictures is bad.
+    UserError when more than the fraction `max_bad` of the pictures is bad.
     """
     reports = [Path(place) / BAD_IDS for place in (index.folder, folder)]
     known = next((bad for report in reports if (bad := read_bad_ids(report, index)) is not None), None)
@@ -199,16 +199,16 @@ def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0)
         known = scan(index, workers)
         reports[1].parent.mkdir(parents=True, exist_ok=True)
         write_bad_ids(reports[1], index, known)
-    check_share(index, known, max_bad)
+    check_bad_fraction(index, known, max_bad)
     return known
 
 
-def check_share(index: AvaIndex, bad: dict[str, str], max_bad: float = MAX_BAD) -> None:
-    """UserError when more than the share `max_bad` of the index's pictures is in `bad`."""
-    share = len(bad) / len(index.ids)
-    if share > max_bad:
+def check_bad_fraction(index: AvaIndex, bad: dict[str, str], max_bad: float = MAX_BAD) -> None:
+    """UserError when more than the fraction `max_bad` of the index's pictures is in `bad`."""
+    fraction = len(bad) / len(index.ids)
+    if fraction > max_bad:
         raise UserError(f"{index.path(next(iter(bad)))}: cannot be decoded, like {len(bad)} of {len(index.ids)} "
-                        f"pictures ({share:.2%}, at most {max_bad:.2%} accepted): see {BAD_IDS}; replace the files "
+                        f"pictures ({fraction:.2%}, at most {max_bad:.2%} accepted): see {BAD_IDS}; replace the files "
                         f"and delete {BAD_IDS}, or raise max_bad")
 
 
@@ -228,7 +228,7 @@ class AvaDataset:
 
     def target(self, index: int) -> np.ndarray:
         """The votes' distribution, float32 (10,); the picture is not decoded."""
-        return shares(self.scores[self.names[index]])
+        return rating_fractions(self.scores[self.names[index]])
 
     def get(self, index: int, draws=None) -> dict:
         """dict(pixels float32 (3, S, S), target float32 (10,), name). UserError: undecodable picture."""

@@ -76,7 +76,7 @@ class StepContext:
     global_step: int                 # optimizer steps completed in the whole run
     draws: Draws                     # keyed by (seed, epoch, number of the batch in the epoch)
     accumulate: bool = False         # hand to backend.step: only add gradients, this is not the last batch
-    share: float = 1.0               # 1 / accumulation: factor of every loss given to backend.step
+    loss_factor: float = 1.0             # 1 / accumulation: factor of every loss given to backend.step
 
 
 class Loader(Protocol):

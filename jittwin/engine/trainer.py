@@ -122,7 +122,7 @@ class Trainer:
                 # A last step may have fewer batches than the others; each keeps its weight.
                 terms = self.step(batches, min(self.config.accumulation, len(loader) - self.batches_done()))
                 stop = bool(interrupted)
-                self.record(log, terms, epoch_done=at.step == steps, interrupted=stop)
+                self.log_step(log, terms, epoch_done=at.step == steps, interrupted=stop)
                 del terms  # with what lazy evaluation keeps alive for them
                 log.bar.update()
                 if stop:
@@ -148,7 +148,7 @@ class Trainer:
                 self.ema.update(name, self.arrays(name), at.global_step)
         return terms
 
-    def record(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
+    def log_step(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
         """Log, sample and save what is due after a step. Losses are read back only here, when needed."""
         at, config = self.at, self.config
         last = epoch_done and at.epoch == self.task.phases[-1].last_epoch
@@ -204,7 +204,7 @@ class Trainer:
 
     def arrays(self, stem: str) -> dict:
         """The weights of a module that training may change."""
-        return self.backend.state_numpy(self.task.modules[stem], leave_out=self.task.frozen)
+        return self.backend.state_numpy(self.task.modules[stem], exclude=self.task.frozen)
 
     def files(self) -> Iterator[tuple[str, dict]]:
         """(name, arrays) of every file of a checkpoint, one in memory at a time."""

@@ -82,7 +82,7 @@ class Config(RunConfig):
     train_list: str | None = None
     test_list: str | None = None
     max_samples: int | None = None
-    max_bad: float = 0.001                # largest share of pictures that cannot be decoded
+    max_bad: float = 0.001                # largest fraction of pictures that cannot be decoded
     workers: int = 0                      # decoding threads; 0: min(4, cores)
     # Optimization: AdamW, warm-up and half a cosine per step.
     batch_size: int = 48
@@ -104,7 +104,7 @@ class Config(RunConfig):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative or infinite")
         if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"max_bad={self.max_bad} must be from 0 to 1, a share of the pictures")
+            raise ValueError(f"max_bad={self.max_bad} must be from 0 to 1, a fraction of the pictures")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio={self.warmup_ratio} must be from 0 to 1")
         LoraConfig(self.lora_r, self.lora_alpha, self.lora_dropout)
@@ -226,7 +226,7 @@ class Task(Plain):
         backend.set_lr(optimizer, [config.lr * factor, config.head_lr * factor])
         terms = self.modules[STEM].loss(backend.asarray(batch["pixels"]), backend.asarray(batch["target"]),
                                         config.emd_r)
-        backend.step(optimizer, sum(terms.values()) * context.share, config.clip, context.accumulate)
+        backend.step(optimizer, sum(terms.values()) * context.loss_factor, config.clip, context.accumulate)
         return terms
 
     def predict(self, batches) -> tuple[np.ndarray, np.ndarray]:
@@ -290,7 +290,7 @@ class Task(Plain):
         """The original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth and final_lora.pth."""
         checkpoints = Checkpoints(self.out)
         if state["epoch_done"] and state["measures"]:
-            arrays = self.backend.state_numpy(self.modules[STEM], leave_out=FROZEN)
+            arrays = self.backend.state_numpy(self.modules[STEM], exclude=FROZEN)
             moments = self.backend.optimizer_state(self.optimizers[STEM])
             write_checkpoint(self.out, arrays, moments, state, self.config, self.model, self.tower.name,
                              self.rate(state["global_step"]), self.tower_hash)

@@ -277,7 +277,8 @@ class Task(Plain):
         for name, compute in (("G", objective.generator_losses), ("D", objective.discriminator_losses)):
             draws = context.draws.within(name)
             terms = compute(label, real, at, draws, self.noise(draws))
-            backend.step(self.optimizers[name], sum(terms.values()) * context.share, config.clip, context.accumulate)
+            loss = sum(terms.values()) * context.loss_factor
+            backend.step(self.optimizers[name], loss, config.clip, context.accumulate)
             losses.update(terms)
         return losses
 

@@ -7,7 +7,7 @@ from jittwin.errors import UserError
 from parity import runner
 from parity.explain.search import Failure, Suspect, search
 from parity.result import Row
-from parity.workers.oracle import DRAWS, Twins
+from parity.workers.oracle import PERTURBATIONS, Twins
 from parity.workers.worker import WorkerError
 
 LEVELS = ("L2", "L3", "L4", "L5")   # where the numbers of a model are compared; from L6 on whole programs are
@@ -87,8 +87,8 @@ class Recorder:
     def __getattr__(self, name: str):
         return getattr(self.twins, name)
 
-    def compare(self, function, arrays, /, draws: int = DRAWS, **arguments):
-        comparison = self.twins.compare(function, arrays, draws=draws, **arguments)
+    def compare(self, function, arrays, /, perturbations: int = PERTURBATIONS, **arguments):
+        comparison = self.twins.compare(function, arrays, perturbations=perturbations, **arguments)
         self.made.append(Failure(function, arrays, arguments, comparison))
         return comparison
 

@@ -1,7 +1,17 @@
 """Faults of layers: norms, convolutions, what is a parameter and what a buffer."""
 from parity.faults.fault import Fault
-from parity.faults.where import (AESTHETIC_TRAINING, DATA, DISCRIMINATOR, ENCODER, ENVIRONMENT, GENERATOR,
-                                 INCEPTION, NETWORKS, OPTIMIZERS, VGG)
+from parity.faults.where import (
+                                 AESTHETIC_TRAINING,
+                                 DATA,
+                                 DISCRIMINATOR,
+                                 ENCODER,
+                                 ENVIRONMENT,
+                                 GENERATOR,
+                                 INCEPTION,
+                                 NETWORKS,
+                                 OPTIMIZERS,
+                                 VGG,
+)
 
 LAYERS = "nn/layers.py"
 

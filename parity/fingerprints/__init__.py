@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from jittwin.errors import UserError, choose_from
 from parity.fingerprints import layers, losses, numeric, ports, ties, training
-from parity.fingerprints.record import FINGERPRINTS, Fingerprint
+from parity.fingerprints.fingerprint import FINGERPRINTS, Fingerprint
 
 __all__ = ["FINGERPRINTS", "Fingerprint", "applied", "layers", "losses", "numeric", "ports", "ties", "training"]
 

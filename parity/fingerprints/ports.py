@@ -8,7 +8,7 @@ from collections.abc import Callable
 from parity.fingerprints.layers import interpolate_with
 from parity.fingerprints.numeric import batch_norm_storing
 from parity.fingerprints.patch import rerouted, swapped
-from parity.fingerprints.record import fingerprint
+from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.training import adam_with
 
 

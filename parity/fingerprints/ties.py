@@ -4,7 +4,7 @@ from functools import cache
 from parity.fingerprints.layers import fixed_windows, pair
 from parity.fingerprints.losses import reduced
 from parity.fingerprints.patch import rerouted
-from parity.fingerprints.record import fingerprint
+from parity.fingerprints.fingerprint import fingerprint
 
 
 @cache

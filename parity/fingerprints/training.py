@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from parity.fingerprints.patch import swapped
-from parity.fingerprints.record import fingerprint
+from parity.fingerprints.fingerprint import fingerprint
 
 
 def adam_with(settings: Callable = lambda known: {}, count: Callable = lambda step, who: step,
@@ -19,6 +19,7 @@ def adam_with(settings: Callable = lambda known: {}, count: Callable = lambda st
     optimizer of torch_models.
     """
     import torch
+
     from torch_models.nn import optim
 
     def changed_torch(original):
@@ -62,6 +63,7 @@ def _():
 @contextlib.contextmanager
 def _():
     import torch
+
     from torch_models.nn import optim
     handles = []
 
@@ -104,6 +106,7 @@ def default_of(owner: type, name: str, value):
 @contextlib.contextmanager
 def _():
     import torch
+
     from torch_models.nn import optim
     with default_of(torch.optim.AdamW, "weight_decay", 0.0), default_of(optim.AdamW, "weight_decay", 0.0):
         yield
@@ -130,6 +133,7 @@ def _():
 def _():
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
+
     from torch_models.nn import optim
 
     def fill(optimizer, *_):

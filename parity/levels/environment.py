@@ -32,7 +32,7 @@ BYTES = "every element type keeps its bytes"
 DENORMAL = np.float32(1e-40)
 
 
-def specimens() -> Arrays:
+def samples() -> Arrays:
     """Per element type the values most easily lost: extremes, -0, infinities, NaN, the smallest denormal."""
     arrays = {}
     for name in DTYPES:
@@ -184,7 +184,7 @@ def facts(side: Side) -> dict:
 
 
 def observe(side: Side, arrays: Arrays) -> tuple[Arrays, dict]:
-    """In a worker: the specimens through the framework; facts; and per promise what is wrong with it."""
+    """In a worker: the samples through the framework; facts; and per promise what is wrong with it."""
     numpy_before = bool(DENORMAL * np.float32(1))
     copies = {name: side.host(side.tensor(a)) for name, a in arrays.items()}
     recorded = facts(side) | {"NumPy kept denormals before [P1]": "yes" if numpy_before else "no"}
@@ -193,7 +193,7 @@ def observe(side: Side, arrays: Arrays) -> tuple[Arrays, dict]:
 
 def attestation(twins: Twins) -> dict:
     """{"verdict", "made", "facts": {framework: {name: value}}, "owed": [{"promise", "id", framework: reason}, …]}."""
-    sent = specimens()
+    sent = samples()
     results = twins.both(observe, sent)
     broken = {name: values["broken"] for name, (_, values) in results.items()}
     owed = [{"promise": promise, "id": identity, **{name: broken[name][promise] for name in results}}

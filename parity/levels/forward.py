@@ -12,7 +12,7 @@ from parity.workers.compare import Comparison, Verdict, is_discrete, rms
 from parity.workers.oracle import Twins
 from parity.workers.side import grouped
 
-FULL_DRAWS = 2        # perturbations at the published size
+FULL_PERTURBATIONS = 2     # at the published size, where one takes long
 MAP_SIDE = 64         # points of an error map along either side, at most
 
 
@@ -20,7 +20,7 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     """The row of this level; at full size from the free pass alone, down to the case's depth."""
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode)
-    limits = {"draws": FULL_DRAWS, "depth": case.full_depth} if size == "full" else {}
+    limits = {"perturbations": FULL_PERTURBATIONS, "depth": case.full_depth} if size == "full" else {}
     free = twins.compare(record, arrays, inputs=False, **limits, **arguments)
     passes, verdicts, culprits = {"": free}, {"": judged(free)}, []
     if size != "full":

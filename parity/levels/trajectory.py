@@ -19,7 +19,7 @@ from parity.workers.side import Arrays, Side
 
 NEAR = 1e-3          # float32 PyTorch's distance from the truth, of the update's norm, up to which a free run counts
 FREE_STEPS = 6
-DRAWS = {"tiny": compare.DRAWS, "full": 2}     # of the noise; fewer make the limits tighter
+PERTURBATIONS = {"tiny": compare.PERTURBATIONS, "full": 2}     # of the noise; fewer make the limits tighter
 LOOKS = 3            # a fault shows in any state, a flipped ReLU sign in this state only
 NEARBY = 2.0 ** -10  # relative distance of the states looked at again
 EXACT = ("position", "rates", "counts")
@@ -115,7 +115,8 @@ def compared(twins: Twins, arrays: Arrays, **arguments) -> dict[str, Verdict]:
     """One step from a checkpoint in either framework."""
     _, found = twins.torch.call(still, arrays, **arguments)
     size = arguments["size"]
-    return judged(twins.compare(step, arrays, draws=DRAWS[size], keep=size == "tiny", still=found["names"],
+    return judged(twins.compare(step, arrays, perturbations=PERTURBATIONS[size], keep=size == "tiny",
+                                still=found["names"],
                                 **arguments))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jittwin.errors import UserError
 from parity.result import LEVELS, Row, finite
-from parity.workers.compare import DRAWS, FACTORS
+from parity.workers.compare import FACTORS, PERTURBATIONS
 
 NUMBERS = ("error", "noise", "ratio")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like
@@ -20,8 +20,8 @@ READING = (
     "The truth is PyTorch in float64 on the same weights and inputs. Error is the largest deviation of the Jittor twin "
     "from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign "
     "of a ReLU moves single elements of a correct gradient far. Noise is the same of float32 PyTorch when weights and "
-    f"inputs move by one unit in the last place, at worst over {DRAWS} draws. Ratio is error over noise, or over "
-    "float32 PyTorch's own error where that is larger.",
+    f"inputs move by one unit in the last place, at worst over {PERTURBATIONS} trials. Ratio is error over noise, or "
+    "over float32 PyTorch's own error where that is larger.",
     f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates "
     f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), never by a number somebody picked. Where equality is owed, bytes are "
     "compared: \"equal\" means that not one bit differs.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-DRAWS = 8                                     # perturbations
+PERTURBATIONS = 8      # of weights and inputs by one unit in the last place, which show the noise
 FACTORS = {False: (8, 4), True: (16, 8)}      # gradient or update?: (times the noise, times PyTorch's own error)
 VACUOUS = 0.01                                # noise that hides a hundredth of the signal: nothing is shown
 FLOOR_ULPS = 4                                # what one elementwise function may cost in Jittor's fast kernels

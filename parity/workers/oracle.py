@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jittwin.weights import fingerprint
-from parity.workers.compare import DRAWS, Comparison, is_discrete, named_error, perturb
+from parity.workers.compare import PERTURBATIONS, Comparison, is_discrete, named_error, perturb
 from parity.workers.side import Arrays, Side, group, grouped
 from parity.workers.worker import Worker, reference, resolve
 
@@ -21,22 +21,23 @@ def compute(side: Side, arrays: Arrays, function: str, arguments: dict) -> tuple
     return result if isinstance(result, tuple) else (result, {})
 
 
-def measure(side: Side, arrays: Arrays, function: str, arguments: dict, draws: int = DRAWS) -> tuple[Arrays, dict]:
+def measure(side: Side, arrays: Arrays, function: str, arguments: dict,
+            perturbations: int = PERTURBATIONS) -> tuple[Arrays, dict]:
     """PyTorch only: "truth/…" in float64; errors of float32 PyTorch as it is ("own") and when all floating
-    arrays move by one unit in the last place, at worst over the draws ("noise"); of integers and booleans also
+    arrays move by one unit in the last place, at worst over the perturbations ("noise"); of integers and booleans also
     "unsure/…", the elements that any of these changed.
     """
     with side.double():
         truth, values = compute(side, widened(arrays), function, arguments)
     own, noise = {}, dict.fromkeys(truth, 0.0)
     unsure = {name: np.zeros(a.shape, bool) for name, a in truth.items() if is_discrete(a)}
-    for draw in range(draws + 1):
-        results, _ = compute(side, perturb(arrays, draw), function, arguments)
+    for number in range(perturbations + 1):
+        results, _ = compute(side, perturb(arrays, number), function, arguments)
         for name, value in results.items():
             if name in truth:
                 seen = named_error(name, value, truth[name])
                 own.setdefault(name, seen)
-                noise[name] = max(noise[name], seen if draw else 0.0)
+                noise[name] = max(noise[name], seen if number else 0.0)
                 if name in unsure and value.shape == truth[name].shape:
                     unsure[name] |= value != truth[name]
     return ({**grouped("truth", truth), **grouped("unsure", unsure)},
@@ -79,18 +80,18 @@ class Twins:
         if "jittor" in self.workers:
             self.workers.pop("jittor").close()
 
-    def compare(self, function: Callable | str, arrays: Arrays, /, draws: int = DRAWS, keep: bool = True,
-                **arguments) -> Comparison:
+    def compare(self, function: Callable | str, arrays: Arrays, /, perturbations: int = PERTURBATIONS,
+                keep: bool = True, **arguments) -> Comparison:
         """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time.
 
         keep: PyTorch's part, for another Jittor twin.
         """
-        key = self._key(function, arrays, draws, arguments)
+        key = self._key(function, arrays, perturbations, arguments)
         jittor = self.jittor                    # this one, even if it dies meanwhile
         jittor.start(function, arrays, **arguments)
         if key not in self.known:
             torch = self.torch
-            torch.start(measure, arrays, function=function, arguments=arguments, draws=draws)
+            torch.start(measure, arrays, function=function, arguments=arguments, perturbations=perturbations)
             self.known[key] = torch.finish()
         truth, measured = self.known[key] if keep else self.known.pop(key)
         candidate, values = jittor.finish()

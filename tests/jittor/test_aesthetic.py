@@ -77,7 +77,7 @@ def test_trainable_parameters_and_their_order(backend, tower, trained, pixels, t
     check()
     state = backend.state_numpy(model)
     assert set(state) == set(tower_state(tower)) | set(trained)
-    assert set(backend.state_numpy(model, leave_out=FROZEN)) == set(trained)
+    assert set(backend.state_numpy(model, exclude=FROZEN)) == set(trained)
     # Neither modes, nor merging, nor training makes the tower trainable or a part of the model frozen.
     for flag in (True, False, True):
         backend.train_mode(model, flag)

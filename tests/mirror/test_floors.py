@@ -21,6 +21,16 @@ FLOORS = {
         ("cli",),
         ("__main__",),
     ),
+    "parity": (
+        ("__init__", "__main__", "align", "fingerprints", "workers"),
+        ("case", "lint", "result", "sites"),
+        ("pair", "report", "training"),
+        ("cases", "levels"),
+        ("bundle",),
+        ("runner",),
+        ("explain", "faults"),
+        ("commands", "testing"),
+    ),
 }
 COMMANDS = {"jittwin/cli.py", "jittwin/commands/", "parity/commands/"}      # the places that know argparse
 

@@ -58,7 +58,7 @@ def test_the_first_row_as_published(tmp_path):
     votes = read_scores(tmp_path / "AVA.txt")["953619"]
     assert votes.dtype == np.float32 and votes.sum() == 124
     assert mean_and_deviation(votes) == pytest.approx((5.637097, 1.421804), abs=5e-7)
-    shares = ava.shares(votes)
+    shares = ava.rating_fractions(votes)
     assert shares.dtype == np.float32 and (shares == votes / np.float32(124)).all()
 
 

@@ -34,7 +34,7 @@ def test_what_is_saved_comes_back(checkpoints):
 def test_a_damaged_state_is_one_line(checkpoints, content):
     write(checkpoints, "1", best={"emd": {"checkpoint": "1", "score": 0.5}})
     for path, read in ((checkpoints.folder / "1/state.json", lambda: checkpoints.state("1")),
-                       (checkpoints.run / "best.json", checkpoints.records)):
+                       (checkpoints.run / "best.json", checkpoints.bests)):
         path.write_text(content)
         with pytest.raises(UserError, match=rf"{path}: damaged \(.*go back with --continue EPOCH") as error:
             read()
@@ -58,7 +58,7 @@ def test_retention_keeps_multiples_the_newest_and_the_best(tmp_path):
         write(checkpoints, f"{epoch}.5", best=best)
         write(checkpoints, str(epoch), best=best)
     assert checkpoints.names() == ["2", "3", "4", "6", "7"]
-    assert checkpoints.best() == best["loss"] and checkpoints.records() == best
+    assert checkpoints.best() == best["loss"] and checkpoints.bests() == best
 
 
 def test_optimizer_state_stays_with_the_newest_alone(tmp_path):
@@ -154,7 +154,7 @@ def test_kill_at_any_system_call_of_a_save_that_thins_leaves_what_is_needed(tmp_
         _, status = os.waitpid(child, 0)
         thinning.clean()
         latest = thinning.latest()
-        assert thinning.records() == best and latest in ("3.5", "3") and {"1", "2", latest} <= set(thinning.names())
+        assert thinning.bests() == best and latest in ("3.5", "3") and {"1", "2", latest} <= set(thinning.names())
         thinning.check_optimizers(latest)
         for name in thinning.names():
             assert (thinning.weights(name, "G")["w"] == (2.0 if name == "3" else 1.0)).all()

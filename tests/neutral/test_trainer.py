@@ -57,9 +57,9 @@ def test_run_directory(whole):
     assert (whole / "config.yaml").exists() and list(whole.glob("events.out.tfevents.*"))
     scores = [np.abs(checkpoints.weights(n, "W")["w"] - [1, -2, 3]).max() for n in checkpoints.names()]
     best = {"checkpoint": checkpoints.names()[int(np.argmin(scores))], "score": min(scores)}
-    assert checkpoints.best() == best and list(checkpoints.records()) == ["error", "size"]
+    assert checkpoints.best() == best and list(checkpoints.bests()) == ["error", "size"]
     sizes = [np.abs(checkpoints.weights(n, "W")["w"]).sum() for n in checkpoints.names()]
-    assert checkpoints.records()["size"]["score"] == max(sizes)
+    assert checkpoints.bests()["size"]["score"] == max(sizes)
 
 
 def test_log_has_every_second_step_and_no_times(whole):
@@ -104,7 +104,7 @@ def thinned(tmp_path_factory):
 
 def test_thinning_changes_no_number(whole, thinned):
     checkpoints = Checkpoints(thinned)
-    best = {record["checkpoint"] for record in checkpoints.records().values()}
+    best = {record["checkpoint"] for record in checkpoints.bests().values()}
     assert set(checkpoints.names()) == {"4", "6"} | best
     assert final_state(thinned) == final_state(whole)
     every, kept = files_of(whole), files_of(thinned)
@@ -198,7 +198,7 @@ def test_left_over_batches_make_a_weaker_step_where_the_task_wants_it(tmp_path):
 
     shares, whole = [], run(tmp_path / "a")
     original = whole.task.train_step
-    whole.task.train_step = lambda batch, context: (shares.append((context.accumulate, context.share)),
+    whole.task.train_step = lambda batch, context: (shares.append((context.accumulate, context.loss_factor)),
                                                     original(batch, context))[1]
     whole.train()
     assert shares[:5] == [(True, 0.5), (False, 0.5), (True, 0.5), (False, 0.5), (False, 0.5)]
@@ -246,18 +246,18 @@ def test_a_kill_around_the_files_of_an_epoch_loses_none_of_them(whole, tmp_path,
         patch.setattr(Checkpoints, "point_to", killed)
         with pytest.raises(KeyboardInterrupt):
             run().train()
-    assert Checkpoints(tmp_path).records() == states[str(int(last) - 1)]["best"]
+    assert Checkpoints(tmp_path).bests() == states[str(int(last) - 1)]["best"]
     resumed = run()
     resumed.config = replace(resumed.config, max_steps=5 * int(last))
     resumed.train(Checkpoints(tmp_path).latest())
-    assert Checkpoints(tmp_path).records() == states[last]["best"]
+    assert Checkpoints(tmp_path).bests() == states[last]["best"]
     assert (tmp_path / "best.txt").read_text() == f"{last} {states[last]['best']}"
 
 
 def test_going_back_forgets_what_was_best_since(whole, tmp_path):
     toy.trainer(tmp_path).train()
     toy.trainer(tmp_path, "max_steps=10").train("2")
-    assert Checkpoints(tmp_path).records() == Checkpoints(whole).state("2")["best"]
+    assert Checkpoints(tmp_path).bests() == Checkpoints(whole).state("2")["best"]
 
 
 def test_a_run_goes_on_only_with_the_inputs_it_had(tmp_path):
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
     found = OtherCheckpoint(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
                             state["measures"], {"error": state["measures"]["error"], "size": 99.0}, {"lr": 0.05}, {})
     name = toy.trainer(tmp_path, "ema=0").adopt(found)
-    assert name == "2" and Checkpoints(tmp_path).records() == {
+    assert name == "2" and Checkpoints(tmp_path).bests() == {
         "error": {"checkpoint": "2", "score": state["measures"]["error"]}, "size": {"checkpoint": None, "score": 99.0}}
     toy.trainer(tmp_path, "ema=0").train(name)
     for stem in ("W", "B", "optimizer"):

@@ -68,8 +68,8 @@ class Backend:
     def set_lr(self, optimizer, lr):
         optimizer.lr = lr
 
-    def state_numpy(self, module, leave_out=()):
-        return {name: value.copy() for name, value in module.items() if name not in leave_out}
+    def state_numpy(self, module, exclude=()):
+        return {name: value.copy() for name, value in module.items() if name not in exclude}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         if module.keys() - set(allow_missing) != arrays.keys():
@@ -139,7 +139,7 @@ class Task(Plain):
         error = x @ self.modules["W"]["w"] + bias - y + 0.01 * noise
         gradients = {"W": {"w": 2 * x.T @ error / len(x)}, "B": {"b": 2 * error.mean(keepdims=True)}}
         for name, optimizer in self.optimizers.items():
-            loss = {key: context.share * gradient for key, gradient in gradients[name].items()}
+            loss = {key: context.loss_factor * gradient for key, gradient in gradients[name].items()}
             self.backend.step(optimizer, loss, accumulate=context.accumulate)
         poisoned = 0 <= self.config.poison_step <= context.global_step
         return {"mse": np.float32(np.nan) if poisoned else (error ** 2).mean()}

@@ -73,4 +73,4 @@ def test_an_unknown_id_is_named_with_the_nearest():
 
 def test_two_entries_of_one_id_are_refused():
     with pytest.raises(ValueError, match="two fingerprints are called N4"):
-        fingerprints.record.fingerprint("N4", "", "")(lambda: None)
+        fingerprints.fingerprint.fingerprint("N4", "", "")(lambda: None)

@@ -119,7 +119,7 @@ def test_trainable_parameters_and_their_order(backend, tower, trained):
     assert list(backend.parameters(model)) == list(trainable_keys(CONFIG))
     state = backend.state_numpy(model)
     assert set(state) == set(tower_state(tower)) | set(trained)
-    assert set(backend.state_numpy(model, leave_out=FROZEN)) == set(trained)
+    assert set(backend.state_numpy(model, exclude=FROZEN)) == set(trained)
     # The index of each parameter in the original's optimizer, as far as it has a use here.
     original = [name for name, value in Original(tower).named_parameters() if value.requires_grad and ".model.head." not in name]
     assert original == list(trained)

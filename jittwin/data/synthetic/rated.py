@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from jittwin import imaging
 from jittwin.atomic import whole_folder, write_file
-from jittwin.data.ava import BINS, shares
+from jittwin.data.ava import BINS, rating_fractions
 from jittwin.data.ava_split import LISTS, TEST_LIST, TRAIN_LIST
 from jittwin.data.landscape import each, list_pictures
 from jittwin.data.synthetic.landscapes import render
@@ -106,7 +106,7 @@ class SyntheticAva:
 
     def target(self, index: int) -> np.ndarray:
         """The votes' distribution, float32 (10,); the picture is not drawn."""
-        return shares(draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index)))
+        return rating_fractions(draw_votes(Damage.drawn(self.draws(index)).severity, self.draws(index)))
 
     def get(self, index: int, draws: Draws | None = None) -> dict:
         """dict(pixels float32 (3, S, S), target float32 (10,), name); nothing depends on `draws`."""

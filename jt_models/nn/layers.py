@@ -29,30 +29,32 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """Rows of weight (num, channels) by their numbers."""
+    """Rows of weight (num, channels) by their numbers. The row padding_idx gets no gradient."""
 
-    def __init__(self, num_embeddings: int, embedding_dim: int):
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
         super().__init__()
+        self.padding_idx = padding_idx
         self.weight = jt.zeros((num_embeddings, embedding_dim))
 
     def execute(self, numbers):
-        return self.weight[numbers]
+        return ops.embedding(numbers, self.weight, self.padding_idx)
 
 
 class Conv2d(Module):
-    """Convolution; kernel and padding a side or (height, width); weight (out, in, height, width)."""
+    """Convolution; kernel, stride and padding a side or (height, width); weight (out, in / groups, height, width)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
-                 bias: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True,
+                 groups: int = 1):
         super().__init__()
         kernel = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
         self.stride = stride
         self.padding = padding
-        self.weight = jt.zeros((out_channels, in_channels, *kernel))
+        self.groups = groups
+        self.weight = jt.zeros((out_channels, in_channels // groups, *kernel))
         self.bias = jt.zeros((out_channels,)) if bias else None
 
     def execute(self, x):
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
 
 
 class DepthwiseConv2d(Module):
@@ -150,6 +152,13 @@ class BatchNorm2d(Module):
         return y
 
 
+class BatchNorm1d(BatchNorm2d):
+    """Batch normalisation of (B, C)."""
+
+    def execute(self, x):
+        return super().execute(x.reshape(*x.shape, 1, 1)).reshape(x.shape)
+
+
 class FrozenBatchNorm2d(Module):
     """Batch normalisation with the same result in training and inference; its statistics never change.
 
@@ -234,20 +243,45 @@ class Dropout(Module):
         return ops.dropout(x, self.p, self.site) if self.is_training() else x
 
 
+class DropPath(Module):
+    """In training each sample is zero with probability p, by counters (nn.ops.drop_path); see `name_dropouts`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.site = 0
+
+    def execute(self, x):
+        return ops.drop_path(x, self.p, self.site) if self.is_training() else x
+
+
 class MaxPool2d(Module):
-    def __init__(self, kernel_size: int, stride: int):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0):
         super().__init__()
         self.kernel_size = kernel_size
         self.stride = stride
+        self.padding = padding
 
     def execute(self, x):
-        return ops.max_pool2d(x, self.kernel_size, self.stride)
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+
+class AvgPool2d(Module):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, count_include_pad: bool = True):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.count_include_pad = count_include_pad
+
+    def execute(self, x):
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
 
 
 def name_dropouts(module):
-    """Give every Dropout the site of its path, so that no two draw the same mask. Constructors call it last."""
+    """Give every Dropout and DropPath the site of its path: no two draw the same mask. Constructors call it last."""
     for path, part in module.named_modules():
-        if isinstance(part, Dropout):
+        if isinstance(part, (Dropout, DropPath)):
             part.site = key("site", path) & 0x7FFFFFFF
 
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from jittwin import draws
 from jt_models.boot import jt, nn
-from jt_models.nn.kernels.activation import Gelu, GeluTanh
+from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
 from jt_models.nn.kernels.depthwise import DepthwiseConv
-from jt_models.nn.kernels.dropout import Drop
+from jt_models.nn.kernels.dropout import Drop, drop_key
+from jt_models.nn.kernels.lookup import Along, Rows
+from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
@@ -66,9 +68,21 @@ def one_hot(labels, classes: int):
     return (labels.unsqueeze(1) == jt.arange(classes).reshape(1, classes, 1, 1)).float32()
 
 
-def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
+def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
+    """weight (out, in / groups, height, width); stride and padding one number, or two for height and width.
+
+    Where each channel has one kernel of its own and the stride is 1, not by Jittor's: that uses one thread.
+    """
     x, weight, bias = _rounded(x, weight, bias)
-    return _rounded(_biased(nn.conv2d(x, weight, None, stride, padding), bias))[0]
+    if groups == x.shape[1] == weight.shape[0] > 1 and _two(stride) == (1, 1):
+        y = DepthwiseConv(_two(padding))(x, weight)
+    else:
+        y = nn.conv2d(x, weight, None, _two(stride), _two(padding), 1, groups)
+    return _rounded(_biased(y, bias))[0]
+
+
+def _two(size) -> tuple:
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def _biased(y, bias):
@@ -83,9 +97,9 @@ def _biased(y, bias):
     return y + spread
 
 
-def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
-    """Each channel by its own kernel of weight (C, 1, k, k), stride 1; Jittor's grouped one uses one thread."""
-    return _biased(DepthwiseConv(padding)(x, weight), bias)
+def depthwise_conv2d(x, weight, bias=None, padding=0):
+    """Each channel by its own kernel of weight (C, 1, height, width), stride 1."""
+    return conv2d(x, weight, bias, 1, padding, groups=x.shape[1])
 
 
 def linear(x, weight, bias=None):
@@ -105,6 +119,11 @@ def gelu_tanh(x):
     return GeluTanh()(x)
 
 
+def quick_gelu(x):
+    """x times the logistic function of 1.702 x (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return QuickGelu()(x)
+
+
 def layer_norm(x, weight, bias, eps: float = 1e-5):
     """Each row of x (…, C) normalised; Jittor's own loses the variance of rows with a large mean [N3]."""
     return LayerNorm(eps)(x, weight, bias)
@@ -115,9 +134,61 @@ def softmax(x):
     return Softmax()(x)
 
 
-def attention(q, k, v, heads: int):
-    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads)."""
-    return _rounded(Attention(heads)(*_rounded(q, k, v)))[0]
+def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
+    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads).
+
+    mask: is added to the scores and gets no gradient; (B or 1, heads or 1, N or 1, M). The weights are subject to
+    dropout with probability p at `site`.
+    """
+    if mask is not None:
+        batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
+        if len(mask.shape) != 4 or mask.shape[3] != keys or any(
+                side not in (1, full) for side, full in zip(mask.shape, (batch, heads, length))):
+            raise ValueError(f"the mask of attention is {tuple(mask.shape)}, not ({batch} or 1, {heads} or 1, "
+                             f"{length} or 1, {keys})")
+        mask = mask.detach()
+    key = drop_key(p, *_numbers(site)) if p else None
+    return _rounded(Attention(heads, mask, key)(*_rounded(q, k, v)))[0]
+
+
+# The mask of what may not be seen. Added to a score it leaves float32's lowest number, so that a row where nothing may
+# be seen has equal weights; two such masks together make -inf, and that row not a number.
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def padding_mask(keep):
+    """The mask of `attention` for keys (B, M) of which those with a 0 may not be seen: (B, 1, 1, M)."""
+    keep = keep.reshape(keep.shape[0], 1, 1, keep.shape[1])
+    return jt.ternary(keep != 0, jt.zeros(keep.shape), jt.full(keep.shape, LOWEST))
+
+
+def causal_mask(length: int):
+    """The mask of `attention` with which each of `length` tokens sees itself and those before it: (1, 1, N, N)."""
+    return jt.array(np.triu(np.full((1, 1, length, length), LOWEST, np.float32), 1))
+
+
+def embedding(numbers, weight, padding_idx: int | None = None):
+    """Rows of weight (V, C) by their numbers (…), 0 to V - 1: (…, C). The row padding_idx gets no gradient [F14]."""
+    return Rows(numbers, padding_idx)(weight)
+
+
+def take_along_dim(x, numbers, dim: int):
+    """Of each line of x along `dim` the elements with these numbers, which have the shape of x elsewhere, or 1."""
+    shape, outer = list(x.shape), 1
+    for side in shape[:dim]:
+        outer *= side
+    count = numbers.shape[dim]
+    wide = [*shape[:dim], count, *shape[dim + 1:]]
+    numbers = numbers.broadcast(wide).reshape(outer, count, -1)
+    return Along(numbers)(x.reshape(outer, shape[dim], -1)).reshape(wide)
+
+
+def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -100):
+    """-log softmax(logits)[label] of each row of logits (N, C) by labels (N,), or the sum or mean over rows whose label
+    is not ignore_index; reduction none, sum or mean. Refuses other labels that are no class [L1, L2]."""
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"{reduction} is not a valid value for reduction: none, sum, mean")
+    return CrossEntropy(labels, reduction, ignore_index)(logits)
 
 
 def interpolate(x, size, mode: str = "nearest"):
@@ -241,8 +312,23 @@ def dropout(x, p: float, site: int):
     """
     if not p:
         return x
-    numbers = draws.key("dropout", _settings["seed"], site)
-    return Drop(p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)(x)
+    return Drop(p, *_numbers(site))(x)
+
+
+def drop_path(x, p: float, site: int):
+    """Each sample of x (B, …) zero with probability p, else divided by 1 - p (Huang et al. 2016, arXiv 1603.09382).
+
+    Drawn as the elements of a dropout of (B,).
+    """
+    if not p:
+        return x
+    return x * dropout(jt.ones((x.shape[0],)), p, site).reshape(-1, *[1] * (len(x.shape) - 1))
+
+
+def _numbers(site: int) -> tuple[int, int]:
+    """Two 32-bit numbers for the masks of a site."""
+    number = draws.key("dropout", _settings["seed"], site)
+    return number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF
 
 
 def set_precision(name: str):

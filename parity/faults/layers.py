@@ -17,8 +17,8 @@ LAYERS = "nn/layers.py"
 
 FAULTS = (
     Fault("transposed_kernels", "", LAYERS,
-          "return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)",
-          "return ops.conv2d(x, self.weight.permute(0, 1, 3, 2), self.bias, self.stride, self.padding)",
+          "return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)",
+          "return ops.conv2d(x, self.weight.permute(0, 1, 3, 2), self.bias, self.stride, self.padding, self.groups)",
           "square kernels are read with rows and columns exchanged", (DISCRIMINATOR,)),
     Fault("transposed_square_weight", "", LAYERS,
           '        if self.spectral == "off":\n            return self.weight_orig\n',
@@ -34,8 +34,8 @@ FAULTS = (
           "return ops.conv2d(x, self.weight(), None, self.stride, self.padding)",
           "spectral convolutions forget their bias", (GENERATOR,)),
     Fault("conv_padding_ignored", "", LAYERS,
-          "return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)",
-          "return ops.conv2d(x, self.weight, self.bias, self.stride, 1)",
+          "return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)",
+          "return ops.conv2d(x, self.weight, self.bias, self.stride, 1, self.groups)",
           "every plain convolution is padded by one", (DISCRIMINATOR,)),
     Fault("trained_buffer", "S1", LAYERS,
           '        self.__dict__.setdefault("buffer_names", set()).add(name)\n'

@@ -1,8 +1,9 @@
 """Faults of the tensor functions and kernels."""
 from parity.faults.fault import Fault
-from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, VGG
+from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, OPERATORS, VGG
 
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
+ATTENTION, LOOKUP, LOSS = "nn/kernels/attention.py", "nn/kernels/lookup.py", "nn/kernels/loss.py"
 
 FAULTS = (
     Fault("one_pass_variance", "N3", NORM,
@@ -99,4 +100,35 @@ FAULTS = (
     Fault("detach_missing", "", OPS,
           "def detach(x):\n    return x.detach()", "def detach(x):\n    return x",
           "gradients flow into what the losses compare with", (OBJECTIVE,)),
+    Fault("mask_of_first_sample", "", ATTENTION,
+          "BS = mask_shape0 > 1 ? mask_shape1 * mask_shape2 * M : 0;", "BS = 0;",
+          "the padding of the first sample counts for all", (OPERATORS,)),
+    Fault("mask_before_scale", "", ATTENTION,
+          "y[i] = x[i] * scale + mask[i];", "y[i] = (x[i] + mask[i]) * scale;",
+          "scores are divided by the root of the width after the mask was added", (OPERATORS,)),
+    Fault("mask_of_ten_thousand", "", OPS,
+          "LOWEST = float(np.finfo(np.float32).min)", "LOWEST = -10000.0",
+          "masks have -10000, as in BERT's first code: rows with nothing to see are not uniform", (OPERATORS,)),
+    Fault("causal_mask_hides_itself", "", OPS,
+          "np.float32), 1))", "np.float32), 0))",
+          "a token does not see itself", (OPERATORS,)),
+    Fault("attention_gradient_undropped", "", ATTENTION,
+          "if (DROPS) drop_row(t, t, M, INDEX, dropped);", "",
+          "the gradient passes through weights of attention that were dropped", (OPERATORS,)),
+    Fault("padding_row_trained", "F14", LOOKUP,
+          "if (row == PADDING) continue;", "",
+          "the embedding of padding gets a gradient", (OPERATORS,)),
+    Fault("last_reading_counts", "", LOOKUP,
+          "sum[c] += g_p[order[i] * C + from + c];", "sum[c] = g_p[order[i] * C + from + c];",
+          "an embedding read twice gets the gradient of one reading", (OPERATORS,)),
+    Fault("ignored_labels_counted", "", LOSS,
+          "count += int64_t(labels_p[from + r]) != IGNORED;", "count += 1;",
+          "the mean of cross entropy divides by the number of all rows", (OPERATORS,)),
+    Fault("quick_gelu_slope", "", "nn/kernels/activation.py",
+          "(s + x * s * (1 - s) * 1.702f)", "(s + x * s * (1 - s))",
+          "the gradient of quick GELU forgets the factor inside", (OPERATORS,)),
+    Fault("drop_path_of_elements", "", OPS,
+          "return x * dropout(jt.ones((x.shape[0],)), p, site).reshape(-1, *[1] * (len(x.shape) - 1))",
+          "return dropout(x, p, site)",
+          "stochastic depth drops elements instead of samples", (OPERATORS,)),
 )

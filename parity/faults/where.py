@@ -9,3 +9,4 @@ SEGFORMER = "segformer"
 SIGLIP, AESTHETIC, MERGED, AESTHETIC_TRAINING = "siglip", "aesthetic", "aesthetic.merged", "aesthetic.training"
 OPTIMIZERS = "optimizers"
 NETWORKS = (ENCODER, GENERATOR, DISCRIMINATOR, OBJECTIVE)
+OPERATORS = "operators"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from jittwin.draws import Draws
-from parity.case import Case
 
 BATCH = (2, 3, 6, 8)
 
@@ -83,6 +82,15 @@ def dropped(side, *arguments):
     return side.ops.dropout(x, p, site)
 
 
+def seeded(name: str):
+    """The function of this name, whose masks come from the seed 5."""
+    def call(side, *arguments):
+        side.ops.seed_dropout(5)
+        return getattr(side.ops, name)(*arguments)
+
+    return call
+
+
 def reduced(side, *_):
     """A layer and its gradient in all precisions, on whole numbers: their sums are exact in any order, so what is
     left is how operands and results are rounded."""
@@ -100,6 +108,7 @@ def reduced(side, *_):
 
 
 IMAGES = Like(BATCH)
+QUERIES, KEYS = Like((2, 7, 8)), Like((2, 5, 8))
 OPS = {
     "leaky_relu": Op((IMAGES, 0.2)),
     "relu": Op((IMAGES,)),
@@ -119,7 +128,7 @@ OPS = {
     "gelu_tanh": Op((IMAGES,)),
     "layer_norm": Op((Like((2, 5, 8)), Like((8,)), Like((8,)), 1e-5)),
     "softmax": Op((Like((2, 5, 8)),)),
-    "attention": Op((Like((2, 7, 8)), Like((2, 5, 8)), Like((2, 5, 8)), 2)),
+    "attention": Op((QUERIES, KEYS, KEYS, 2), run=seeded("attention")),
     "interpolate": Op((IMAGES, (9, 10), "bicubic"), size_argument=1),
     "upsample2": Op((IMAGES,), exact=True),
     "avg_pool2d": Op((IMAGES, 3, 2, 1, False)),
@@ -133,6 +142,13 @@ OPS = {
     "dropout": Op((IMAGES, 0.25, 7), run=dropped),
     "set_precision": Op(("float32",), exact=True, run=reduced),
     "autocast": Op((), exact=True, run=reduced),
+    "quick_gelu": Op((IMAGES,)),
+    "padding_mask": Op((Like((3, 5), "uint8"),), exact=True, masks=(0,)),
+    "causal_mask": Op((5,), exact=True),
+    "embedding": Op((Like((3, 6), "int64", 0, 4), Like((5, 9)), 2), exact=True, labels=(0,)),
+    "take_along_dim": Op((IMAGES, Like((2, 3, 4, 1), "int64", 0, 4), 2), exact=True, labels=(1,)),
+    "cross_entropy": Op((Like((6, 9)), Like((6,), "int64", 0, 8)), labels=(1,)),
+    "drop_path": Op((Like((9, 3, 4)), 0.4, 7), run=seeded("drop_path")),
 }
 # More examples: every mode, and the argument types that behave differently.
 MORE = (
@@ -149,31 +165,10 @@ MORE = (
     ("avg_pool2d", (IMAGES, 3, 2, 1, True)),
     ("max_pool2d", (Like((2, 3, 4, 3)), 3, 2, 1)),
     ("max_pool2d", (IMAGES, 2, 2)),
+    ("attention", (QUERIES, KEYS, KEYS, 2, Like((2, 1, 1, 5)))),
+    ("attention", (QUERIES, KEYS, KEYS, 2, Like((1, 2, 7, 5)), 0.25, 7)),
+    ("cross_entropy", (Like((6, 9)), Like((6,), "int64", 0, 8), "none", 3)),
+    ("cross_entropy", (Like((6, 9)), Like((6,), "int64", 0, 8), "sum")),
+    ("conv2d", (IMAGES, Like((3, 1, 1, 5)), Like((3,)), 1, (1, 2), 3)),
+    ("conv2d", (IMAGES, Like((6, 1, 1, 5)), None, (2, 1), (1, 2), 3)),
 )
-
-
-class Functions(Case):
-    """All functions of `nn.ops`, as a model that calls every one of them."""
-    name = "nn.ops"
-    modes = ("eval",)
-    levels = ("L2",)
-
-    def build(self, side, size, mode):
-        return side.layers.ReLU()
-
-    def inputs(self, size, mode):
-        return {}
-
-    def run(self, side, module, inputs, mode):
-        for number, (name, example) in enumerate([*((name, op.example) for name, op in OPS.items()), *MORE]):
-            getattr(side.ops, name)(*_filled(side, example, f"{number} {name}"))
-        return {}
-
-
-def _filled(side, value, site: str):
-    """An example's arguments."""
-    if isinstance(value, Like):
-        return value.array(site) if value.host else side.tensor(value.array(site))
-    if isinstance(value, tuple):
-        return tuple(_filled(side, item, f"{site} {index}") for index, item in enumerate(value))
-    return value

@@ -19,8 +19,8 @@ ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
-        "__init__", "activation", "adam", "attention", "checkpoint", "depthwise", "dropout", "norm", "pool",
-        "precision")},
+        "__init__", "activation", "adam", "attention", "checkpoint", "depthwise", "dropout", "lookup", "loss",
+        "norm", "pool", "precision")},
     "backbones/segformer.py:SegFormer": WRAPPED,
     "backbones/segformer.py:SegFormer.named_modules": "transformers 5 has other names than the hub's files",
     **{f"backbones/segformer.py:{part}": WRAPPED for part in (

@@ -7,7 +7,7 @@ import pytest
 from parity.levels import ops
 from parity.levels.calls import decode, distinct, encode, title
 from parity.levels.operators import check, decided, verdicts
-from parity.levels.ops import OPS, Functions
+from parity.levels.ops import OPS
 from parity.levels.probes import inputs
 from parity.pair import Pair
 from parity.workers.compare import Comparison, Verdict

@@ -10,19 +10,20 @@ Module, ModuleList, Sequential, Linear, Embedding = nn.Module, nn.ModuleList, nn
 
 
 class Conv2d(nn.Module):
-    """Convolution; kernel and padding a side or (height, width); weight (out, in, height, width)."""
+    """Convolution; kernel, stride and padding a side or (height, width); weight (out, in / groups, height, width)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, padding=0,
-                 bias: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True,
+                 groups: int = 1):
         super().__init__()
         kernel = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
         self.stride = stride
         self.padding = padding
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, *kernel))
+        self.groups = groups
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels // groups, *kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x):
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)
 
 
 class DepthwiseConv2d(nn.Module):
@@ -112,6 +113,10 @@ class BatchNorm2d(nn.Module):
         return y
 
 
+class BatchNorm1d(BatchNorm2d):
+    """Batch normalisation of (B, C)."""
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation with the same result in training and inference; its statistics never change.
 
@@ -193,20 +198,45 @@ class Dropout(nn.Module):
         return ops.dropout(x, self.p, self.site) if self.training else x
 
 
+class DropPath(nn.Module):
+    """In training each sample is zero with probability p, by counters (nn.ops.drop_path); see `name_dropouts`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.site = 0
+
+    def forward(self, x):
+        return ops.drop_path(x, self.p, self.site) if self.training else x
+
+
 class MaxPool2d(nn.Module):
-    def __init__(self, kernel_size: int, stride: int):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0):
         super().__init__()
         self.kernel_size = kernel_size
         self.stride = stride
+        self.padding = padding
 
     def forward(self, x):
-        return ops.max_pool2d(x, self.kernel_size, self.stride)
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+
+class AvgPool2d(nn.Module):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, count_include_pad: bool = True):
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x):
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
 
 
 def name_dropouts(module):
-    """Give every Dropout the site of its path, so that no two draw the same mask. Constructors call it last."""
+    """Give every Dropout and DropPath the site of its path: no two draw the same mask. Constructors call it last."""
     for path, part in module.named_modules():
-        if isinstance(part, Dropout):
+        if isinstance(part, (Dropout, DropPath)):
             part.site = key("site", path) & 0x7FFFFFFF
 
 

@@ -4,6 +4,7 @@ Images are (B, C, H, W) float32. `size` is (height, width).
 """
 import contextlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -56,13 +57,14 @@ def one_hot(labels, classes: int):
     return match.to(torch.get_default_dtype())
 
 
-def conv2d(x, weight, bias=None, stride: int = 1, padding: int = 0):
-    return F.conv2d(x, weight, bias, stride, padding)
+def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
+    """weight (out, in / groups, height, width); stride and padding one number, or two for height and width."""
+    return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
 
-def depthwise_conv2d(x, weight, bias=None, padding: int = 0):
-    """Each channel by its own kernel of weight (C, 1, k, k), stride 1."""
-    return F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
+def depthwise_conv2d(x, weight, bias=None, padding=0):
+    """Each channel by its own kernel of weight (C, 1, height, width), stride 1."""
+    return conv2d(x, weight, bias, 1, padding, groups=x.shape[1])
 
 
 def linear(x, weight, bias=None):
@@ -75,6 +77,11 @@ def gelu_tanh(x):
     return F.gelu(x, approximate="tanh")
 
 
+def quick_gelu(x):
+    """x times the logistic function of 1.702 x (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 def layer_norm(x, weight, bias, eps: float = 1e-5):
     """Each row of x (…, C) normalised."""
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
@@ -85,12 +92,48 @@ def softmax(x):
     return x.softmax(-1)
 
 
-def attention(q, k, v, heads: int):
-    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads)."""
+def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
+    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads).
+
+    mask: is added to the scores and gets no gradient; (B or 1, heads or 1, N or 1, M). The weights are subject to
+    dropout with probability p at `site`.
+    """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     # Not the fused kernel: it makes 0 of a query that is not a number.
-    weights = softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+    weights = softmax(scores if mask is None else scores + mask.detach())
+    return (dropout(weights, p, site) @ v).transpose(1, 2).flatten(2)
+
+
+# The mask of what may not be seen. Added to a score it leaves float32's lowest number, so that a row where nothing may
+# be seen has equal weights; two such masks together make -inf, and that row not a number.
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def padding_mask(keep):
+    """The mask of `attention` for keys (B, M) of which those with a 0 may not be seen: (B, 1, 1, M)."""
+    return torch.where(keep[:, None, None] != 0, 0.0, LOWEST)
+
+
+def causal_mask(length: int):
+    """The mask of `attention` with which each of `length` tokens sees itself and those before it: (1, 1, N, N)."""
+    return torch.full((1, 1, length, length), LOWEST).triu(1)
+
+
+def embedding(numbers, weight, padding_idx: int | None = None):
+    """Rows of weight (V, C) by their numbers (…), 0 to V - 1: (…, C). The row padding_idx gets no gradient."""
+    return F.embedding(numbers, weight, padding_idx)
+
+
+def take_along_dim(x, numbers, dim: int):
+    """Of each line of x along `dim` the elements with these numbers, which have the shape of x elsewhere, or 1."""
+    return torch.take_along_dim(x, numbers, dim)
+
+
+def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -100):
+    """-log softmax(logits)[label] of each row of logits (N, C) by labels (N,), or the sum or mean over rows whose label
+    is not ignore_index; reduction none, sum or mean. Refuses other labels that are no class."""
+    return F.cross_entropy(logits, labels, reduction=reduction, ignore_index=ignore_index)
 
 
 def interpolate(x, size, mode: str = "nearest"):
@@ -167,6 +210,16 @@ def dropout(x, p: float, site: int):
         return x
     numbers = draws.key("dropout", _settings["seed"], site)
     return _Dropout.apply(x, p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)
+
+
+def drop_path(x, p: float, site: int):
+    """Each sample of x (B, …) zero with probability p, else divided by 1 - p (Huang et al. 2016, arXiv 1603.09382).
+
+    Drawn as the elements of a dropout of (B,).
+    """
+    if not p:
+        return x
+    return x * dropout(x.new_ones(x.shape[0]), p, site).reshape(-1, *[1] * (x.ndim - 1))
 
 
 class _Dropout(torch.autograd.Function):

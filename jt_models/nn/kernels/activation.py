@@ -57,3 +57,25 @@ class GeluTanh(jt.Function):
                 out0_p[i] = in1_p[i] * (s + x * s * (1 - s) * slope);
             }
         """.replace("CURVE", self.CURVE))
+
+
+class QuickGelu(jt.Function):
+    """x times the logistic function of 1.702 x."""
+
+    def execute(self, x):
+        self.x = x
+        return jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) out0_p[i] = in0_p[i] * (1 / (1 + std::exp(-1.702f * in0_p[i])));
+        """)
+
+    def grad(self, g):
+        return jt.code(g.shape, g.dtype, [self.x, g], cpu_header=_HEADER, cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) {
+                const float x = in0_p[i], s = 1 / (1 + std::exp(-1.702f * x));
+                out0_p[i] = in1_p[i] * (s + x * s * (1 - s) * 1.702f);
+            }
+        """)

@@ -4,13 +4,15 @@ Attention multiplies with oneDNN, one block of queries at a time, so that its sc
 pass computes them again. Jittor alone would run a softmax on one thread and the products as one huge loop. CPU only.
 """
 from jt_models.boot import jt, onednn_flags
+from jt_models.nn.kernels.dropout import DROPPED
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
 _SOFTMAX_ROW = """
-    inline void softmax_row(const float* x, float* y, int64_t n, float scale) {
-        float top = x[0] * scale;
-        for (int64_t i = 0; i < n; i++) { y[i] = x[i] * scale; top = std::max(top, y[i]); }
+    inline void softmax_row(const float* x, float* y, int64_t n, float scale, const float* mask = nullptr) {
+        float top = x[0] * scale + (mask ? mask[0] : 0);
+        if (mask) for (int64_t i = 0; i < n; i++) { y[i] = x[i] * scale + mask[i]; top = std::max(top, y[i]); }
+        else for (int64_t i = 0; i < n; i++) { y[i] = x[i] * scale; top = std::max(top, y[i]); }
         float sum = 0;
         for (int64_t i = 0; i < n; i++) { y[i] = std::exp(y[i] - top); sum += y[i]; }   // a NaN gets into the sum
         const float inv = 1 / sum;
@@ -46,7 +48,8 @@ class Softmax(jt.Function):
         """)
 
 
-# S = scores of a block of queries of one head (rows x M). Heads lie side by side in the rows of q, k and v.
+# S = weights of a block of queries of one head (rows x M). Heads lie side by side in the rows of q, k and v. Heads
+# whose queries fit into one block are spread over the threads; of larger ones, the rows and the products are.
 _GEMM = """
     inline void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
                      int64_t ldb, float beta, float* c, int64_t ldc) {
@@ -55,62 +58,106 @@ _GEMM = """
     const int64_t BLOCK = 1 << 18;      // scores at a time
 """
 
-_ATTENTION = """
-    @alias(q, in0) @alias(k, in1) @alias(v, in2) @alias(y, out0)
+_SIZES = """
     const int64_t B = q_shape0, N = q_shape1, C = q_shape2, M = k_shape1, D = C / HEADS;
     const int64_t rows = std::max<int64_t>(1, std::min(N, BLOCK / M));
+    const bool spread = rows == N && B * HEADS >= omp_get_max_threads();
     const float scale = 1 / std::sqrt(float(D));
-    std::vector<float> S(rows * M);
+"""
+
+_MASK = """
+    const int64_t QS = mask_shape2 > 1 ? M : 0;
+    const int64_t HS = mask_shape1 > 1 ? mask_shape2 * M : 0, BS = mask_shape0 > 1 ? mask_shape1 * mask_shape2 * M : 0;
+"""
+
+_BLOCKS = """
     for (int64_t b = 0; b < B; b++) for (int64_t h = 0; h < HEADS; h++) for (int64_t from = 0; from < N; from += rows) {
         const int64_t R = std::min(rows, N - from), at = (b * N + from) * C + h * D, key = b * M * C + h * D;
         gemm(false, true, R, M, D, q_p + at, C, k_p + key, C, 0, S.data(), M);
         #pragma omp parallel for
-        for (int64_t r = 0; r < R; r++) softmax_row(&S[r * M], &S[r * M], M, scale);
+        for (int64_t r = 0; r < R; r++) softmax_row(&S[r * M], &S[r * M], M, scale, MASKED);
+"""
+
+_ATTENTION = """
+    #pragma omp parallel if (spread)
+    {
+    std::vector<float> S(rows * M);
+    #pragma omp for collapse(2)""" + _BLOCKS + """
+        if (DROPS) {
+            #pragma omp parallel for
+            for (int64_t r = 0; r < R; r++) drop_row(&S[r * M], &S[r * M], M, INDEX, dropped);
+        }
         gemm(false, false, R, D, M, S.data(), M, v_p + key, C, 0, y_p + at, C);
+    }
     }
 """
 
 _ATTENTION_GRAD = """
-    @alias(q, in0) @alias(k, in1) @alias(v, in2) @alias(g, in3) @alias(dq, out0) @alias(dk, out1) @alias(dv, out2)
-    const int64_t B = q_shape0, N = q_shape1, C = q_shape2, M = k_shape1, D = C / HEADS;
-    const int64_t rows = std::max<int64_t>(1, std::min(N, BLOCK / M));
-    const float scale = 1 / std::sqrt(float(D));
+    #pragma omp parallel if (spread)
+    {
     std::vector<float> S(rows * M), T(rows * M);
-    for (int64_t b = 0; b < B; b++) for (int64_t h = 0; h < HEADS; h++) for (int64_t from = 0; from < N; from += rows) {
-        const int64_t R = std::min(rows, N - from), at = (b * N + from) * C + h * D, key = b * M * C + h * D;
+    #pragma omp for collapse(2)""" + _BLOCKS + """
         const float beta = from ? 1 : 0;
-        gemm(false, true, R, M, D, q_p + at, C, k_p + key, C, 0, S.data(), M);
-        #pragma omp parallel for
-        for (int64_t r = 0; r < R; r++) softmax_row(&S[r * M], &S[r * M], M, scale);
-        gemm(true, false, M, D, R, S.data(), M, g_p + at, C, beta, dv_p + key, C);
+        if (DROPS) {
+            #pragma omp parallel for
+            for (int64_t r = 0; r < R; r++) drop_row(&S[r * M], &T[r * M], M, INDEX, dropped);
+        }
+        gemm(true, false, M, D, R, DROPS ? T.data() : S.data(), M, g_p + at, C, beta, dv_p + key, C);
         gemm(false, true, R, M, D, g_p + at, C, v_p + key, C, 0, T.data(), M);
         #pragma omp parallel for
         for (int64_t r = 0; r < R; r++) {
             float *s = &S[r * M], *t = &T[r * M];
+            if (DROPS) drop_row(t, t, M, INDEX, dropped);
             const float along = softmax_slope(s, t, M);
             for (int64_t i = 0; i < M; i++) s[i] *= (t[i] - along) * scale;
         }
         gemm(false, false, R, D, M, S.data(), M, k_p + key, C, 0, dq_p + at, C);
         gemm(true, false, M, D, R, S.data(), M, q_p + at, C, beta, dk_p + key, C);
     }
+    }
 """
+
+_DROP_ROW = """
+    inline void drop_row(const float* x, float* y, int64_t n, uint32_t at, const Dropped& dropped) {
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] * dropped(at + uint32_t(i));
+    }
+"""
+
+_NO_DROP_ROW = "inline void drop_row(const float*, float*, int64_t, uint32_t, int) {}"
 
 
 class Attention(jt.Function):
-    """softmax(q k^T / sqrt(C / heads)) v for each head: q (B, N, C), k and v (B, M, C) to (B, N, C)."""
+    """dropout(softmax(q k^T / sqrt(C / heads) + mask)) v for each head: q (B, N, C), k and v (B, M, C) to (B, N, C).
 
-    def __init__(self, heads: int):
+    mask: (B or 1, heads or 1, N or 1, M), or None; no gradient passes to it. key: of the dropout (`drop_key`), or None;
+    the index of a weight is that in an array (B, heads, N, M).
+    """
+
+    def __init__(self, heads: int, mask=None, key=None):
         self.heads = str(heads)
+        self.options = {name: value for name, value in (("mask", mask), ("drop", key)) if value is not None}
 
     def execute(self, q, k, v):
-        self.kept = q, k, v
-        return self.code(q.shape, q.dtype, [q, k, v], _ATTENTION)
+        self.kept = {"q": q, "k": k, "v": v}
+        return self.code([q.shape], self.kept, ("y",), _ATTENTION)[0]
 
     def grad(self, g):
-        q, k, v = self.kept
-        return self.code([q.shape, k.shape, v.shape], [q.dtype] * 3, [q, k, v, g], _ATTENTION_GRAD)
+        shapes = [x.shape for x in self.kept.values()]
+        return self.code(shapes, {**self.kept, "g": g}, ("dq", "dk", "dv"), _ATTENTION_GRAD)
 
-    def code(self, shapes, types, inputs, source: str):
+    def code(self, shapes, inputs: dict, outputs, source: str):
+        inputs = inputs | self.options
+        aliases = [f"@alias({name}, {side}{number})" for side, names in (("in", inputs), ("out", outputs))
+                   for number, name in enumerate(names)]
+        masked, drops = "mask" in inputs, "drop" in inputs
+        source = "\n".join([*aliases, _SIZES, _MASK if masked else "",
+                            "const Dropped dropped(drop_p);" if drops else "const int dropped = 0;", source])
+        for name, value in (("MASKED", "mask_p + b * BS + h * HS + (from + r) * QS" if masked else "nullptr"),
+                            ("INDEX", "uint32_t(((b * HEADS + h) * N + from + r) * M)"),
+                            ("DROPS", str(int(drops))), ("HEADS", self.heads)):
+            source = source.replace(name, value)
+        header = _HEADER + "#include <dnnl.h>\n#include <omp.h>\n" + _SOFTMAX_ROW + _GEMM
+        header += DROPPED + _DROP_ROW if drops else _NO_DROP_ROW
         with jt.flag_scope(compile_options={onednn_flags(): 1}):
-            return jt.code(shapes, types, inputs, cpu_header=_HEADER + "#include <dnnl.h>\n" + _SOFTMAX_ROW + _GEMM,
-                           cpu_src=source.replace("HEADS", self.heads))
+            return jt.code(shapes, [inputs["q"].dtype] * len(shapes), list(inputs.values()), cpu_header=header,
+                           cpu_src=source)

@@ -15,7 +15,7 @@ _DEPTHWISE = """
             float* __restrict__ row = y_p + (n * P + p) * Q;
             for (int64_t q = 0; q < Q; q++) row[q] = 0;
             for (int64_t i = 0; i < K; i++) for (int64_t j = 0; j < L; j++) {
-                const int64_t at = p + i - PADDING, shift = j - PADDING;
+                const int64_t at = p + i - TOP, shift = j - LEFT;
                 if (at < 0 || at >= H) continue;
                 const float* __restrict__ from = image + at * W + shift;
                 const float weight = FLIPPED ? kernel[(K - 1 - i) * L + L - 1 - j] : kernel[i * L + j];
@@ -33,9 +33,9 @@ _DEPTHWISE_GRAD = """
     #pragma omp parallel for
     for (int64_t c = 0; c < C; c++) for (int64_t i = 0; i < K; i++) for (int64_t j = 0; j < L; j++) {
         double total = 0;
-        const int64_t shift = j - PADDING, end = std::min(Q, W - shift);
+        const int64_t shift = j - LEFT, end = std::min(Q, W - shift);
         for (int64_t b = 0; b < B; b++) for (int64_t p = 0; p < P; p++) {
-            const int64_t at = p + i - PADDING;
+            const int64_t at = p + i - TOP;
             if (at < 0 || at >= H) continue;
             const float* from = x_p + ((b * C + c) * H + at) * W + shift;
             const float* slope = g_p + ((b * C + c) * P + p) * Q;
@@ -49,9 +49,9 @@ _DEPTHWISE_GRAD = """
 
 
 class DepthwiseConv(jt.Function):
-    """Each channel of x (B, C, H, W) by its own kernel of weight (C, 1, k, k), stride 1, with zero padding."""
+    """Each channel of x (B, C, H, W) by its own kernel of weight (C, 1, k, l), stride 1; padding: rows, columns."""
 
-    def __init__(self, padding: int):
+    def __init__(self, padding: tuple[int, int]):
         self.padding = padding
 
     def execute(self, x, weight):
@@ -60,12 +60,16 @@ class DepthwiseConv(jt.Function):
 
     def grad(self, g):
         x, weight = self.kept
-        dw = jt.code(weight.shape, g.dtype, [x, g], cpu_header=_HEADER,
-                     cpu_src=_DEPTHWISE_GRAD.replace("PADDING", str(self.padding)))
-        return self.correlated(g, weight, weight.shape[-1] - 1 - self.padding, flipped=1), dw
+        dw = jt.code(weight.shape, g.dtype, [x, g], cpu_header=_HEADER, cpu_src=_placed(_DEPTHWISE_GRAD, self.padding))
+        padding = tuple(side - 1 - padded for side, padded in zip(weight.shape[2:], self.padding))
+        return self.correlated(g, weight, padding, flipped=1), dw
 
     @staticmethod
-    def correlated(x, weight, padding: int, flipped: int):
-        sides = [side + 2 * padding - weight.shape[-1] + 1 for side in x.shape[2:]]
+    def correlated(x, weight, padding: tuple[int, int], flipped: int):
+        sides = [side + 2 * padded - kernel + 1 for side, padded, kernel in zip(x.shape[2:], padding, weight.shape[2:])]
         return jt.code([*x.shape[:2], *sides], x.dtype, [x, weight], cpu_header=_HEADER,
-                       cpu_src=_DEPTHWISE.replace("PADDING", str(padding)).replace("FLIPPED", str(flipped)))
+                       cpu_src=_placed(_DEPTHWISE, padding).replace("FLIPPED", str(flipped)))
+
+
+def _placed(source: str, padding: tuple[int, int]) -> str:
+    return source.replace("TOP", f"({padding[0]})").replace("LEFT", f"({padding[1]})")

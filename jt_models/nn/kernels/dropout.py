@@ -3,35 +3,50 @@ import numpy as np
 
 from jt_models.boot import jt
 
-_DROP = """
-    @alias(x, in0) @alias(key, in1) @alias(y, out0)
-    const uint32_t first = key_p[0], second = key_p[1], least = LEAST;
-    const int64_t n = x->num;
-    #pragma omp parallel for simd if (n > 32768)
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t h = first + 0x9E3779B1u * uint32_t(i);
-        h = (h ^ h >> 16) * 0x85EBCA6Bu ^ second;
-        h = (h ^ h >> 13) * 0xC2B2AE35u;
-        h = (h ^ h >> 16) >> 8;
-        y_p[i] = x_p[i] * (h >= least ? SCALE : 0.f);
-    }
+# What an element is multiplied with follows from its index. The multipliers are those of MurmurHash3.
+DROPPED = """#include <cstring>
+    struct Dropped {
+        uint32_t first, second, least;
+        float scale;
+        explicit Dropped(const int* key) : first(key[0]), second(key[1]), least(key[2]) {
+            std::memcpy(&scale, key + 3, 4);
+        }
+        inline float operator()(uint32_t i) const {
+            uint32_t h = first + 0x9E3779B1u * i;
+            h = (h ^ h >> 16) * 0x85EBCA6Bu ^ second;
+            h = (h ^ h >> 13) * 0xC2B2AE35u;
+            h = (h ^ h >> 16) >> 8;
+            return h >= least ? scale : 0.f;
+        }
+    };
 """
+
+
+def drop_key(p: float, first: int, second: int):
+    """The numbers behind a mask as a tensor (4,), bit for bit: two 32-bit keys of the hash, p 2^24, and 1 / (1 - p).
+
+    They enter kernels as data: as source text they would have every step, and every p, compile anew.
+    """
+    scale = np.float32(1 / (1 - p) if p < 1 else 0.0).view(np.uint32)
+    return jt.array(np.array([first, second, round(p * 2 ** 24), scale], np.uint32).view(np.int32))
 
 
 class Drop(jt.Function):
     """x without the elements that a hash of their index, keyed by two 32-bit numbers, drops; over 1 - p.
 
-    The upper 24 bits are compared with p 2^24; the multipliers are those of MurmurHash3. The gradient draws the mask
-    again. The key enters as data: as source text it would have every step compile anew.
+    The upper 24 bits of the hash are compared with p 2^24. The gradient draws the mask again.
     """
 
     def __init__(self, p: float, first: int, second: int):
-        self.source = _DROP.replace("LEAST", f"{round(p * 2 ** 24)}u")
-        self.source = self.source.replace("SCALE", f"float({1 / (1 - p) if p < 1 else 0.0!r})")
-        self.key = np.array([first, second], np.uint32).view(np.int32)
+        self.key = drop_key(p, first, second)
 
     def execute(self, x):
-        return jt.code(x.shape, x.dtype, [x, jt.array(self.key)], cpu_src=self.source)
+        return jt.code(x.shape, x.dtype, [x, self.key], cpu_header=DROPPED, cpu_src="""
+            const Dropped dropped(in1_p);
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) out0_p[i] = in0_p[i] * dropped(i);
+        """)
 
     def grad(self, g):
         return self.execute(g)

@@ -10,7 +10,7 @@ from jt_models.boot import jt, nn
 from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
 from jt_models.nn.kernels.depthwise import DepthwiseConv
-from jt_models.nn.kernels.dropout import Drop, drop_key
+from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.norm import LayerNorm
@@ -147,7 +147,7 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
             raise ValueError(f"the mask of attention is {tuple(mask.shape)}, not ({batch} or 1, {heads} or 1, "
                              f"{length} or 1, {keys})")
         mask = mask.detach()
-    key = drop_key(p, *_numbers(site)) if p else None
+    key = Drop(p, *_numbers(site)).key if p else None
     return _rounded(Attention(heads, mask, key)(*_rounded(q, k, v)))[0]
 
 

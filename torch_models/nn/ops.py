@@ -127,7 +127,8 @@ def embedding(numbers, weight, padding_idx: int | None = None):
 
 def take_along_dim(x, numbers, dim: int):
     """Of each line of x along `dim` the elements with these numbers, which have the shape of x elsewhere, or 1."""
-    return torch.take_along_dim(x, numbers, dim)
+    # PyTorch's own function of this name takes numbers out of range modulo the length; this one refuses them.
+    return x.gather(dim, numbers.expand(*x.shape[:dim], -1, *x.shape[dim + 1:]))
 
 
 def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -100):

@@ -129,8 +129,8 @@ _NO_DROP_ROW = "inline void drop_row(const float*, float*, int64_t, uint32_t, in
 class Attention(jt.Function):
     """dropout(softmax(q k^T / sqrt(C / heads) + mask)) v for each head: q (B, N, C), k and v (B, M, C) to (B, N, C).
 
-    mask: (B or 1, heads or 1, N or 1, M), or None; no gradient passes to it. key: of the dropout (`drop_key`), or None;
-    the index of a weight is that in an array (B, heads, N, M).
+    mask: (B or 1, heads or 1, N or 1, M), or None; no gradient passes to it. key: that of a `Drop`, or None; the
+    index of a weight is that in an array (B, heads, N, M).
     """
 
     def __init__(self, heads: int, mask=None, key=None):

@@ -22,23 +22,16 @@ DROPPED = """#include <cstring>
 """
 
 
-def drop_key(p: float, first: int, second: int):
-    """The numbers behind a mask as a tensor (4,), bit for bit: two 32-bit keys of the hash, p 2^24, and 1 / (1 - p).
-
-    They enter kernels as data: as source text they would have every step, and every p, compile anew.
-    """
-    scale = np.float32(1 / (1 - p) if p < 1 else 0.0).view(np.uint32)
-    return jt.array(np.array([first, second, round(p * 2 ** 24), scale], np.uint32).view(np.int32))
-
-
 class Drop(jt.Function):
     """x without the elements that a hash of their index, keyed by two 32-bit numbers, drops; over 1 - p.
 
-    The upper 24 bits of the hash are compared with p 2^24. The gradient draws the mask again.
+    The upper 24 bits of the hash are compared with p 2^24. The gradient draws the mask again. `key` has, bit for bit,
+    the two numbers, p 2^24 and 1 / (1 - p): as source text they would have every step, and every p, compile anew.
     """
 
     def __init__(self, p: float, first: int, second: int):
-        self.key = drop_key(p, first, second)
+        scale = np.float32(1 / (1 - p) if p < 1 else 0.0).view(np.uint32)
+        self.key = jt.array(np.array([first, second, round(p * 2 ** 24), scale], np.uint32).view(np.int32))
 
     def execute(self, x):
         return jt.code(x.shape, x.dtype, [x, self.key], cpu_header=DROPPED, cpu_src="""

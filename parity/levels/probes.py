@@ -105,7 +105,8 @@ def run(side: Side, arrays: Arrays, case: dict, size: str, calls: list[dict]) ->
             try:
                 found = one(side, call, given, modules.get(call["mode"]))
             except Exception as error:
-                found, raised[f"{index}|{probe}"] = {"raised": np.ones(1, np.float32)}, f"{type(error).__name__}: {error}"[:300]
+                raised[f"{index}|{probe}"] = f"{type(error).__name__}: {error}"[:300]
+                found = {"raised": np.ones(1, np.float32)}
             results |= {f"{index}|{probe}|{name}": a for name, a in found.items()}
     return results, {"raised": raised}
 

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from parity.cases.operators import Functions
 from parity.levels import ops
 from parity.levels.calls import decode, distinct, encode, title
 from parity.levels.operators import check, decided, verdicts

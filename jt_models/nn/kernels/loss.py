@@ -45,14 +45,15 @@ _CROSS_ENTROPY_GRAD = """
     for (int64_t n = 0; n < N; n++) {
         const float* __restrict__ p = x_p + n * C;
         float* __restrict__ r = dx_p + n * C;
-        if (int64_t(labels_p[n]) == IGNORED) { for (int64_t i = 0; i < C; i++) r[i] = 0; continue; }
+        const bool ignored = int64_t(labels_p[n]) == IGNORED;
         float top = p[0];
         for (int64_t i = 0; i < C; i++) top = std::max(top, p[i]);
         double sum = 0;
         for (int64_t i = 0; i < C; i++) { r[i] = std::exp(p[i] - top); sum += r[i]; }
-        const float slope = g_p[EACH ? n : 0] / (MEAN ? count : 1), share = float(slope / sum);
+        const float slope = ignored ? 0 : g_p[EACH ? n : 0] / (MEAN ? count : 1);
+        const float share = float(slope / sum);         // of an ignored row with a NaN, NaN, as in PyTorch
         for (int64_t i = 0; i < C; i++) r[i] *= share;
-        r[labels_p[n]] -= slope;
+        if (!ignored) r[labels_p[n]] -= slope;
     }
 """
 

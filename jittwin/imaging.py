@@ -41,6 +41,13 @@ def image_size(path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def check_sides(what, shape: tuple[int, int], multiple: int, made_by: str) -> None:
+    """UserError: a side of (H, W) is no multiple. what: has that size. made_by: the settings that it follows from."""
+    if any(side < multiple or side % multiple for side in shape):
+        raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
+                        f"be multiples of {multiple}, such as 512x384; change the width or the proportions")
+
+
 def decode_image(file, name: str | None = None) -> np.ndarray:
     """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file.
 

@@ -15,6 +15,7 @@ from jittwin.errors import UserError
 from jittwin.generate import EXTENSIONS, SHEET_ROWS, Renderer, Sampler, injected_noise, read_generator
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.preparation import MODES
+from jittwin.models.apf_gan import MULTIPLE
 from jittwin.selection.best_of import TABLE, SeedChooser
 from jittwin.selection.evaluation import check_measurable
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     if args.sheet:
         imaging.format_of(args.sheet)      # not after hours of generating
     weights, config = read_generator(args.weights, args.ema)
-    labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size)
+    labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size, multiple=MULTIPLE)
     if args.reference:
         check_measurable(labels, args.labels, args.reference)
     pure = PureDictionary.load(args.pure) if args.pure else None

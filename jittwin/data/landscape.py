@@ -19,7 +19,6 @@ from jittwin import imaging
 from jittwin.classes import CLASSES
 from jittwin.draws import Draws
 from jittwin.errors import UserError
-from jittwin.models.apf_gan import check_sides
 
 LABEL_FOLDERS = ("labels", "lables")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -104,19 +103,24 @@ def read_removal_list(path) -> set[str]:
 
 @dataclass(frozen=True)
 class Transform:
-    """Sizes and random choices between a decoded pair and a training sample."""
+    """Sizes and random choices between a decoded pair and a training sample.
+
+    multiple: the networks take sides that are multiples of it.
+    """
     load_size: int = 572
     crop_size: int = 512
     aspect_ratio: float = 4 / 3
     vertical_crop: str = "top"  # the reference measures its y range against the crop's width: y is always 0
     flip: bool = True
+    multiple: int = 1
 
     def __post_init__(self):
         if self.vertical_crop not in ("top", "random"):
             raise UserError(f"vertical_crop={self.vertical_crop}: must be 'top' (reference) or 'random'")
         if self.load_size < self.crop_size:
             raise UserError(f"load_size={self.load_size}: must be at least crop_size={self.crop_size}")
-        check_sides("crop", self.crop_shape, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
+        imaging.check_sides("crop", self.crop_shape, self.multiple,
+                            f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
 
     @property
     def crop_shape(self) -> tuple[int, int]:
@@ -155,16 +159,17 @@ class LandscapeDataset:
     train: `get` gives picture and label, scaled, cropped and flipped by the draws.
     otherwise: `folder` holds label maps (itself or in labels/); `get` gives the label scaled
     to a width of crop_size, uncropped, and no picture. `shapes` are its (H, W) per sample.
+    multiple: a sample whose sides are no multiples of it is an error.
     """
 
     def __init__(self, folder, train: bool = True, load_size: int = 572, crop_size: int = 512,
                  aspect_ratio: float = 4 / 3, vertical_crop: str = "top", flip: bool = True,
-                 removal_list=None):
-        self.train, self.crop_size = train, crop_size
+                 removal_list=None, multiple: int = 1):
+        self.train, self.crop_size, self.multiple = train, crop_size, multiple
         if train:
             removed = read_removal_list(removal_list) if removal_list else ()
             self.pairs = find_pairs(folder, removed)
-            self.transform = Transform(load_size, crop_size, aspect_ratio, vertical_crop, flip)
+            self.transform = Transform(load_size, crop_size, aspect_ratio, vertical_crop, flip, multiple)
         else:
             labels = _by_stem(list_pictures(label_folder(folder)))
             self.pairs = [(None, path) for path in labels.values()]
@@ -200,7 +205,7 @@ class LandscapeDataset:
         label = imaging.decode_label(path)
         if not self.train:
             shape = scale_width(label.shape, self.crop_size)
-            check_sides(path, shape, f"a width of {self.crop_size}")
+            imaging.check_sides(path, shape, self.multiple, f"a width of {self.crop_size}")
             return shape, int(label.max())
         size = imaging.image_size(image)
         if size != label.shape:

@@ -12,6 +12,7 @@ import numpy as np
 from jittwin.classes import CLASSES
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.imaging import check_sides
 
 MULTIPLE = 64  # the encoder halves six times and the generator doubles back
 
@@ -92,7 +93,7 @@ class ModelConfig:
             raise UserError(f"aspect_ratio={self.aspect_ratio:g}: width over height must be positive")
         if self.ngf < 2 or self.ngf % 2:
             raise UserError(f"ngf={self.ngf} must be a positive even number: the last block has half of it")
-        check_sides("image", self.size, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
+        check_sides("image", self.size, MULTIPLE, f"crop_size={self.crop_size}, aspect_ratio={self.aspect_ratio:g}")
         if self.num_D < 2 or self.num_D > 4:
             raise UserError(f"num_D={self.num_D}: progressive growing needs 2, 3 or 4 discriminators")
         if self.pg_niter < 1 or self.pg_niter % (self.num_D - 1):
@@ -102,13 +103,6 @@ class ModelConfig:
             raise UserError(f"seg_noise_kernel={self.seg_noise_kernel}: the kernel must be odd")
         if self.ndf % 2 ** (self.num_D - 1):
             raise UserError(f"ndf={self.ndf} must be divisible by {2 ** (self.num_D - 1)} (2^(num_D-1))")
-
-
-def check_sides(what, shape: tuple[int, int], made_by: str) -> None:
-    """Refuse sizes (H, W) that the networks cannot halve and double back."""
-    if any(side < MULTIPLE or side % MULTIPLE for side in shape):
-        raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
-                        f"be multiples of {MULTIPLE}, such as 512x384; change the width or the proportions")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.statistics import fid
 from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.metric import MARK, Metric
+from jittwin.models.apf_gan import MULTIPLE
 from jittwin.weights import fingerprint
 
 
@@ -72,7 +73,7 @@ class Evaluation:
 
     def labels(self, config) -> LandscapeDataset:
         """The label maps at the size that networks of these sizes draw."""
-        return LandscapeDataset(self.folder, train=False, crop_size=self.width or config.crop_size)
+        return LandscapeDataset(self.folder, train=False, crop_size=self.width or config.crop_size, multiple=MULTIPLE)
 
     def __call__(self, weights: dict, config) -> dict[str, float]:
         """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …} and more."""

@@ -23,7 +23,16 @@ from jittwin.draws import Draws
 from jittwin.engine.schedule import linear
 from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
 from jittwin.errors import UserError
-from jittwin.models.apf_gan import AUGMENTATIONS, Augmentation, ModelConfig, Semantics, Stage, initial_weights, stage
+from jittwin.models.apf_gan import (
+    AUGMENTATIONS,
+    MULTIPLE,
+    Augmentation,
+    ModelConfig,
+    Semantics,
+    Stage,
+    initial_weights,
+    stage,
+)
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
 from jittwin.models.perceptual import load_perceptual
 
@@ -150,7 +159,7 @@ class Task(Plain):
     def open_data(self, data_dir):
         config = self.config
         options = dict(crop_size=config.crop_size, aspect_ratio=config.aspect_ratio,
-                       vertical_crop=config.semantics.vertical_crop, flip=config.flip)
+                       vertical_crop=config.semantics.vertical_crop, flip=config.flip, multiple=MULTIPLE)
         if data_dir is None:
             height = max(round(config.load_size / PHOTOGRAPH), self.model.size[0])
             return SyntheticLandscapes(config.synthetic_images, config.load_size, height, config.seed, **options)

@@ -23,7 +23,7 @@ def write_pair(folder, name, value=3, size=(HEIGHT, WIDTH), labels="labels", suf
 
 
 def small(folder, **options):
-    return LandscapeDataset(folder, **{"load_size": 144, "crop_size": 128, "aspect_ratio": 2.0, **options})
+    return LandscapeDataset(folder, **{"load_size": 144, "crop_size": 128, "aspect_ratio": 2.0, "multiple": 64} | options)
 
 
 def test_natural_order():
@@ -182,4 +182,4 @@ def test_label_folder_for_generation(tmp_path):
         assert set(sample) == {"label", "name"}
         assert (sample["label"] == np.asarray(Image.fromarray(label).resize((256, 192), 0))).all()
     with pytest.raises(UserError, match="a10.png: 192x144.*multiples of 64"):
-        LandscapeDataset(tmp_path, train=False, crop_size=192)
+        LandscapeDataset(tmp_path, train=False, crop_size=192, multiple=64)

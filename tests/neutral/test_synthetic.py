@@ -85,7 +85,7 @@ def test_bad_settings(tmp_path):
     with pytest.raises(UserError, match="n=0"):
         SyntheticLandscapes(0, 128, 96)
     with pytest.raises(UserError, match="multiples of 64"):
-        SyntheticLandscapes(4, 100, 75)
+        SyntheticLandscapes(4, 100, 75, multiple=64)
     with pytest.raises(UserError, match="too low"):
         SyntheticLandscapes(4, 128, 60, aspect_ratio=2)
     (tmp_path / "file").write_text("")

@@ -180,11 +180,11 @@ class SyntheticLandscapes:
     """
 
     def __init__(self, n: int, width: int, height: int, seed: int = 0, crop_size: int | None = None,
-                 aspect_ratio: float = 4 / 3, vertical_crop: str = "top", flip: bool = True):
+                 aspect_ratio: float = 4 / 3, vertical_crop: str = "top", flip: bool = True, multiple: int = 1):
         if n < 1:
             raise UserError(f"n={n}: a synthetic data set needs at least 1 scene")
         self.n, self.width, self.height, self.seed = n, width, height, seed
-        self.transform = Transform(width, crop_size or width, aspect_ratio, vertical_crop, flip)
+        self.transform = Transform(width, crop_size or width, aspect_ratio, vertical_crop, flip, multiple)
         self.transform.check("synthetic landscapes", (height, width))
         self.names = [f"scene_{index}" for index in range(n)]
         self.pair = lru_cache(64)(self._render)

@@ -250,8 +250,10 @@ def refused_generation(finished, labels, tmp_path_factory):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         options = [option.format(tmp=folder) for option in options]
+        if "--labels" not in options:
+            options += ["--labels", labels]
         commands.append(["generate", "--backend", "torch", "--weights", finished("torch"), "--out", folder / "out",
-                         "--labels", labels, *options])
+                         *options])
     return dict(zip(BAD_GENERATION, zip(run(*commands), folders), strict=True))
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from jittwin.checkpoints.adapters import Adapter, check_adapter, describe, read_adapter, state_dict, write_adapter
+from jittwin.checkpoints.convert import convert
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands.convert import add_arguments, run
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig
 from jittwin.weights import read_content, read_weights, write_content, write_weights
-from jittwin.commands.convert import add_arguments, convert, run
 
 TINY = PRESETS["tiny"]
 LORA = LoraConfig(4, 8)

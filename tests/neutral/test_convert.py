@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from jittwin.checkpoints.convert import check, convert
+from jittwin.commands.convert import add_arguments, run
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig
-from jittwin.weights import fingerprint, read_metadata, read_weights, write_weights
-from jittwin.commands.convert import add_arguments, check, convert, run
 from jittwin.models.apf_gan_keys import expected_keys, infer_config
+from jittwin.weights import fingerprint, read_metadata, read_weights, write_weights
 
 TINY = ModelConfig(ngf=8, ndf=8, crop_size=256)
 G, E, D = "apf_gan.generator", "apf_gan.encoder", "apf_gan.discriminator"
@@ -139,7 +140,7 @@ def test_dtype(tmp_path):
 
 def test_verify_notices(tmp_path, monkeypatch):
     write_weights(tmp_path / "a.npz", {"w": np.ones(3)})
-    monkeypatch.setattr("jittwin.commands.convert.write_weights",
+    monkeypatch.setattr("jittwin.checkpoints.convert.write_weights",
                         lambda path, arrays, metadata: write_weights(path, {"w": np.zeros(3)}))
     with pytest.raises(UserError, match="reads back differently"):
         convert(tmp_path / "a.npz", tmp_path / "b.npz", "any", verify=True)

@@ -23,7 +23,8 @@ def write_pair(folder, name, value=3, size=(HEIGHT, WIDTH), labels="labels", suf
 
 
 def small(folder, **options):
-    return LandscapeDataset(folder, **{"load_size": 144, "crop_size": 128, "aspect_ratio": 2.0, "multiple": 64} | options)
+    usual = {"load_size": 144, "crop_size": 128, "aspect_ratio": 2.0, "multiple": 64}
+    return LandscapeDataset(folder, **usual | options)
 
 
 def test_natural_order():

@@ -1,4 +1,5 @@
 """A chart as a small SVG file, which any browser shows."""
+import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
@@ -43,6 +44,7 @@ def histogram(title: str, across: str, values: Sequence[float], bins: int = 20) 
     low, high = min(values), max(values)
     if high == low:
         low, high = low - 0.5, high + 0.5
+    digits = max(0, 1 - math.floor(math.log10(high - low)))      # the ticks differ in two places at least
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int((value - low) / (high - low) * bins))] += 1
@@ -52,11 +54,11 @@ def histogram(title: str, across: str, values: Sequence[float], bins: int = 20) 
         edges = [low + (high - low) * (index + side) / bins for side in (0, 1)]
         height = count / max(counts) * tall
         parts.append(f'<rect x="{LEFT + index * wide + 1:.1f}" y="{TOP + tall - height:.1f}" width="{wide - 2:.1f}" '
-                     f'height="{height:.1f}" fill="#2b6cb0"><title>{edges[0]:.3f} to {edges[1]:.3f}: {count}</title>'
+                     f'height="{height:.1f}" fill="#2b6cb0"><title>{edges[0]:.{digits + 1}f} to {edges[1]:.{digits + 1}f}: {count}</title>'
                      "</rect>")
     for tick in range(TICKS):
         parts.append(f'<text x="{LEFT + tick * wide * bins / (TICKS - 1):.1f}" y="{HEIGHT - BOTTOM + 18}" '
-                     f'text-anchor="middle">{low + (high - low) * tick / (TICKS - 1):.2f}</text>')
+                     f'text-anchor="middle">{low + (high - low) * tick / (TICKS - 1):.{digits}f}</text>')
     parts.append(f'<text x="{LEFT - 6}" y="{TOP + 4}" text-anchor="end">{max(counts)}</text>'
                  f'<path d="M{LEFT} {TOP + tall}H{WIDTH - RIGHT}" stroke="#999"/>')
     return _svg(parts)

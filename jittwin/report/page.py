@@ -54,7 +54,7 @@ def _summary(found) -> str:
         facts = found.summary(metric)
         numbers = "".join(f"<td>{facts[name]:.4f}{mark(metric)}</td>" for name in NUMBERS)
         parts.append(f"<tr><th>{escape(metric.info.name)}</th>{numbers}<td>{facts['n']}</td>"
-                     f"<td>{facts['better']} is better, {facts['range']}</td></tr>")
+                     f"<td>{escape(metric.info.summary)}; {facts['better']} is better, {facts['range']}</td></tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("metric", *NUMBERS, "pictures", ""))
     made = "".join(f"<p>{escape(metric.info.name)}: "
                    + escape(", ".join(f"{name} {value}" for name, value in metric.provenance.items())) + "</p>"

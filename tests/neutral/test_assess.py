@@ -243,6 +243,13 @@ def test_every_value_counts_in_the_histogram():
     assert sum(map(int, re.findall(r": (\d+)</title>", histogram("t", "x", [3.0] * 5)))) == 5
 
 
+@pytest.mark.parametrize("low, high, ticks", [(1, 10, "1.0 3.2 5.5 7.8 10.0"), (0, 0.0142, "0.000 0.004 0.007 0.011 0.014"),
+                                              (0, 400, "0 100 200 300 400")])
+def test_the_ticks_of_a_histogram_can_be_told_apart(low, high, ticks):
+    found = re.findall(r'text-anchor="middle">([^<]+)<', histogram("t", "x", [low, high]))
+    assert found == ticks.split()
+
+
 def test_every_metric_of_assess_has_its_module():
     for info in METRICS:
         assert info.better in ("higher", "lower") and info.span[0] < info.span[1]

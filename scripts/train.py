@@ -14,10 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli
+from jittwin import cli, training
 from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands import train
 from jittwin.errors import UserError
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.statistics import write_pair
@@ -30,13 +29,13 @@ def run(argv: list[str]) -> int:
     given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN", FID)
     removed = flags.removal_list(given["remove_hard_imgs"], given)
     folder = Path(given["checkpoints_dir"], given["name"])
-    if not train.is_only_process(os.environ):
+    if not training.is_only_process(os.environ):
         return 2
     if Checkpoints(folder).latest():      # not after hours of measuring
         raise UserError(f"{folder} already holds a run: go on with jittwin train --resume --out {folder}, or pass "
                         "another --name")
     measure(Path(given["input_path"], "imgs"), folder, options)
-    return train.train("apf_gan", options.backend, data=given["input_path"], device=options.device,
+    return training.train("apf_gan", options.backend, data=given["input_path"], device=options.device,
                        out=str(folder), overrides=[f"removal_list={removed}"])
 
 

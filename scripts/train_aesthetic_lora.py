@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jittwin import cli
+from jittwin import cli, training
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands import train
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
 
@@ -106,7 +105,7 @@ def start(folder: Path, wanted: str) -> dict:
 
 def run(argv: list[str]) -> int:
     args = parse(argv)
-    return train.train("aesthetic", args.backend, data=args.image_dir, out=args.save_dir, overrides=overrides(args),
+    return training.train("aesthetic", args.backend, data=args.image_dir, out=args.save_dir, overrides=overrides(args),
                        device=args.device, **start(Path(args.save_dir), args.resume_checkpoint))
 
 

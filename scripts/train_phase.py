@@ -14,10 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import apf_gan_flags as flags
 
-from jittwin import cli
+from jittwin import cli, training
 from jittwin import config as settings
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands import train
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config
 
@@ -32,7 +31,7 @@ def run(argv: list[str]) -> int:
     flags.refuse_others(given, flags.TRAIN, CHOICES)
     folder = Path(given["checkpoints_dir"], given["name"])
     start, phases = starting_point(given, folder, second)
-    return train.train("apf_gan", options.backend, data=given["input_path"], out=str(folder),
+    return training.train("apf_gan", options.backend, data=given["input_path"], out=str(folder),
                        overrides=flags.overrides(given, second) + phases, continue_from=start,
                        device=options.device)
 

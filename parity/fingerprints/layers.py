@@ -1,7 +1,7 @@
 """Pools, resampling, activations and embeddings [F1-F16, S10]."""
+from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.numeric import LOWEST
 from parity.fingerprints.patch import rerouted, swapped
-from parity.fingerprints.fingerprint import fingerprint
 
 
 def pair(value) -> tuple[int, int]:

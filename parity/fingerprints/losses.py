@@ -1,6 +1,6 @@
 """Loss functions [L2-L6]."""
-from parity.fingerprints.patch import rerouted
 from parity.fingerprints.fingerprint import fingerprint
+from parity.fingerprints.patch import rerouted
 
 
 def reduced(loss, reduction: str):

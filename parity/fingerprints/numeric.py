@@ -1,6 +1,6 @@
 """Reductions, normalisations, elementary functions and integers [N4-N14, F8, F9, P6]."""
-from parity.fingerprints.patch import rerouted
 from parity.fingerprints.fingerprint import fingerprint
+from parity.fingerprints.patch import rerouted
 
 LOWEST = -3.4028234663852886e38      # where Jittor starts a maximum
 

@@ -5,10 +5,10 @@ An id says what the port does, not what PyTorch does.
 import contextlib
 from collections.abc import Callable
 
+from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.layers import interpolate_with
 from parity.fingerprints.numeric import batch_norm_storing
 from parity.fingerprints.patch import rerouted, swapped
-from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.training import adam_with
 
 

@@ -1,10 +1,10 @@
 """Gradients where a function has none: at exact ties, which ReLU and zero padding make common [G1-G5]."""
 from functools import cache
 
+from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.layers import fixed_windows, pair
 from parity.fingerprints.losses import reduced
 from parity.fingerprints.patch import rerouted
-from parity.fingerprints.fingerprint import fingerprint
 
 
 @cache

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from importlib import import_module
 
-from parity.fingerprints.patch import swapped
 from parity.fingerprints.fingerprint import fingerprint
+from parity.fingerprints.patch import swapped
 
 
 def adam_with(settings: Callable = lambda known: {}, count: Callable = lambda step, who: step,

@@ -12,7 +12,7 @@ from unittest import mock
 
 from jittwin import config as settings
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands.train import train
+from jittwin.training import train
 from parity.case import load
 from parity.levels.trajectory import changes, judged, step, still
 from parity.levels.update import missing

@@ -17,6 +17,7 @@ FLOORS = {
         ("metrics", "metrics/fid", "aesthetic", "export"),
         ("report", "generate"),
         ("selection", "tasks"),
+        ("training",),
         ("commands",),
         ("cli",),
         ("__main__",),

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jittwin import config as settings
+from jittwin import training
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands import train
 from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
 from jittwin.data.loader import Loader
@@ -290,7 +290,7 @@ def trained(monkeypatch, tmp_path):
     """Runs the script as far as the training call; returns that call's settings and keywords."""
     monkeypatch.chdir(tmp_path)
     calls = []
-    monkeypatch.setattr(train, "train", lambda task, backend, **keywords: calls.append(
+    monkeypatch.setattr(training, "train", lambda task, backend, **keywords: calls.append(
         {"task": task, "backend": backend, **keywords}) or 0)
 
     def call(command):
@@ -357,9 +357,9 @@ def test_a_file_of_the_run_itself_is_its_checkpoint(written):
     """`--continue RUN/checkpoint_epoch_2.pth` goes back to checkpoint 2; elsewhere the file is read."""
     module = SimpleNamespace(read_other=files.read_other)
     checkpoints = Checkpoints(written.path.parent)
-    assert train.read_other(module, str(written.path), checkpoints)[0] is None
+    assert training.read_other(module, str(written.path), checkpoints)[0] is None
     checkpoints.save("2", [], json.loads("{}"), {})
-    assert train.read_other(module, str(written.path), checkpoints) == ("2", None)
-    assert train.read_other(module, str(written.path), Checkpoints(written.path.parent / "run"))[1].epoch == 2
+    assert training.read_other(module, str(written.path), checkpoints) == ("2", None)
+    assert training.read_other(module, str(written.path), Checkpoints(written.path.parent / "run"))[1].epoch == 2
     with pytest.raises(UserError, match="this task reads no checkpoints of other programs"):
-        train.read_other(SimpleNamespace(), "x.pth", checkpoints)
+        training.read_other(SimpleNamespace(), "x.pth", checkpoints)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from jittwin import backend, cli, tasks
+from jittwin import backend, cli, tasks, training
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.commands import train
 from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +72,10 @@ def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
-@pytest.mark.parametrize("size, rank", train.LAUNCHERS.items())
+@pytest.mark.parametrize("size, rank", training.LAUNCHERS.items())
 @pytest.mark.parametrize("name", ["jittor", "torch"])
 def test_several_processes_are_refused_by_one_line_of_the_first(tmp_path, monkeypatch, capsys, size, rank, name):
-    monkeypatch.setattr(train, "load_backend", lambda name: pytest.fail("a framework was asked for"))
+    monkeypatch.setattr(training, "load_backend", lambda name: pytest.fail("a framework was asked for"))
     argv = ["train", "--backend", name, "--out", str(tmp_path / "run")]
     monkeypatch.setenv(size, "2")
     assert cli.main(argv) == 2            # of an unknown rank
@@ -91,7 +90,7 @@ def test_several_processes_are_refused_by_one_line_of_the_first(tmp_path, monkey
 
 @pytest.mark.parametrize("count", ["1", "", "many"])
 def test_a_launcher_may_start_one_process(count):
-    assert train.is_only_process({"WORLD_SIZE": count, "RANK": "0"})
+    assert training.is_only_process({"WORLD_SIZE": count, "RANK": "0"})
 
 
 class Asked:
@@ -179,13 +178,13 @@ class ToyBackend(toy.Backend):
 
 @pytest.fixture
 def toy_train(tmp_path, monkeypatch):
-    """train.train on the toy task; keywords as there."""
+    """training.train on the toy task; keywords as there."""
     monkeypatch.setitem(tasks.TASKS, "toy", "toy")
-    monkeypatch.setattr(train, "load_backend", lambda name: ToyBackend())
+    monkeypatch.setattr(training, "load_backend", lambda name: ToyBackend())
     usual = ["log_every=2"]
 
     def call(*overrides, **keywords):
-        return train.train("toy", **{"backend_name": "torch", "out": str(tmp_path / "run"), **keywords,
+        return training.train("toy", **{"backend_name": "torch", "out": str(tmp_path / "run"), **keywords,
                                      "overrides": [*usual, *overrides]})
     call.run = tmp_path / "run"
     return call
@@ -242,7 +241,7 @@ def test_a_run_keeps_its_task(toy_train, monkeypatch):
     toy_train("max_steps=1")
     monkeypatch.setitem(tasks.TASKS, "other", "toy")
     with pytest.raises(UserError, match="is a run of toy, not of other"):
-        train.train("other", backend_name="torch", out=str(toy_train.run), resume=True)
+        training.train("other", backend_name="torch", out=str(toy_train.run), resume=True)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(toy_train):

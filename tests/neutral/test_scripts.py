@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from jittwin import config as settings
-from jittwin.commands import generate, train
+from jittwin import training
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands import generate
 from jittwin.errors import UserError
 from jittwin.tasks.apf_gan import Config
 
@@ -44,7 +45,7 @@ def trained(monkeypatch, tmp_path):
         calls.append({"backend": backend, **keywords})
         return 0
 
-    monkeypatch.setattr(train, "train", record)
+    monkeypatch.setattr(training, "train", record)
 
     def call(name, command):
         assert script(name, monkeypatch).run(shlex.split(command)) == 0

@@ -23,13 +23,17 @@ class Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """One-line errors that name the nearest option; options cannot be abbreviated, nor given twice."""
+    """One-line errors that name the nearest option; options cannot be abbreviated.
 
-    def __init__(self, **keywords):
+    once: nor can they be given twice. The originals' commands take the last value, and so do ours of their names.
+    """
+
+    def __init__(self, once: bool = False, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
         self.given = {}         # values of this command line so far, by their option
-        self.register("action", None, Once)
-        self.register("action", "store", Once)
+        if once:
+            self.register("action", None, Once)
+            self.register("action", "store", Once)
 
     def parse_args(self, args=None, namespace=None):
         self.given.clear()
@@ -76,7 +80,7 @@ class Program:
     def parser_of(self, command: str) -> Parser:
         """The parser of one command, with `--debug` added."""
         where, summary = self.commands[command]
-        parser = Parser(prog=f"{self.call} {command}", description=summary)
+        parser = Parser(once=True, prog=f"{self.call} {command}", description=summary)
         importlib.import_module(where.split(":")[0]).add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         return parser

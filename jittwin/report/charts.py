@@ -51,10 +51,10 @@ def histogram(title: str, across: str, values: Sequence[float], bins: int = 20) 
     wide, tall = (WIDTH - LEFT - RIGHT) / bins, HEIGHT - TOP - BOTTOM
     parts = _titles(title, across, "pictures")
     for index, count in enumerate(counts):
-        edges = [low + (high - low) * (index + side) / bins for side in (0, 1)]
+        left, right = (f"{low + (high - low) * (index + side) / bins:.{digits + 1}f}" for side in (0, 1))
         height = count / max(counts) * tall
         parts.append(f'<rect x="{LEFT + index * wide + 1:.1f}" y="{TOP + tall - height:.1f}" width="{wide - 2:.1f}" '
-                     f'height="{height:.1f}" fill="#2b6cb0"><title>{edges[0]:.{digits + 1}f} to {edges[1]:.{digits + 1}f}: {count}</title>'
+                     f'height="{height:.1f}" fill="#2b6cb0"><title>{left} to {right}: {count}</title>'
                      "</rect>")
     for tick in range(TICKS):
         parts.append(f'<text x="{LEFT + tick * wide * bins / (TICKS - 1):.1f}" y="{HEIGHT - BOTTOM + 18}" '

@@ -57,6 +57,12 @@ class Backend(Protocol):
         parts: for "apf_gan.objective" the networks that it trains; a model has none.
         """
 
+    def state_shapes(self, name: str, config: Any, **options) -> dict[str, tuple[int, ...]]:
+        """Keys and shapes of the state that `build` would give a model, in the order of definition.
+
+        No weights are allocated or computed.
+        """
+
     def no_grad(self) -> AbstractContextManager:
         """Inside, no graph for gradients is recorded."""
 

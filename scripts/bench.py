@@ -41,6 +41,7 @@ from jittwin.models import aesthetic, siglip  # noqa: E402
 from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 from jittwin.weights import read_weights, write_weights  # noqa: E402
+from jittwin.weights.initial import initial_weights  # noqa: E402
 
 MEASURES = ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "import")
 WITHOUT_WEIGHTS = {"tower", "lora", "recompute", "import"}     # measures that read no file
@@ -155,7 +156,7 @@ def pixels(backend, config):
 def tower(name: str, size: str, folder: Path) -> dict:
     backend, config = ready(name), siglip.PRESETS["tiny" if size == "tiny" else TOWER]
     module = backend.build("siglip", config)
-    backend.load_numpy(module, siglip.random_tower(config))
+    backend.load_numpy(module, initial_weights("siglip", backend.state_shapes("siglip", config)))
     backend.train_mode(module, False)
     x = pixels(backend, config)
 
@@ -170,8 +171,10 @@ def lora(name: str, size: str, folder: Path, **options) -> dict:
     backend = ready(name)
     config = aesthetic.AestheticConfig(siglip.PRESETS["tiny" if size == "tiny" else TOWER])
     module = backend.build("aesthetic", config, **options)
-    backend.load_numpy(module, aesthetic.tower_state(siglip.random_tower(config.tower)), aesthetic.TRAINED)
-    backend.load_numpy(module, aesthetic.initial_trainables(aesthetic.trainable_keys(config)), aesthetic.FROZEN)
+    shapes = backend.state_shapes("siglip", config.tower)
+    trained = initial_weights("aesthetic", aesthetic.trainable_keys(config, shapes))
+    backend.load_numpy(module, aesthetic.tower_state(initial_weights("siglip", shapes)), aesthetic.TRAINED)
+    backend.load_numpy(module, trained, aesthetic.FROZEN)
     backend.train_mode(module, True)
     optimizer = backend.optimizer("adamw", [{"params": backend.parameters(module), "lr": 2e-4}])
     x, target = pixels(backend, config.tower), backend.asarray(np.full((1, 10), 0.1, np.float32))

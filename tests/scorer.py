@@ -1,16 +1,18 @@
 """A small aesthetic scorer whose adapters do something, for the tests of either twin."""
 import numpy as np
 import pytest
+from tower import random_tower, tower_shapes
 
-from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.aesthetic import AestheticPredictor
-from jittwin.models.aesthetic import (
-    FROZEN, TRAINED, AestheticConfig, initial_trainables, tower_state, trainable_keys)
+from jittwin.checkpoints.adapters import Adapter, write_adapter
+from jittwin.models.aesthetic import FROZEN, TRAINED, AestheticConfig, tower_state, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
+from jittwin.models.siglip import PRESETS
+from jittwin.weights.initial import initial_weights
 
 TOWER = PRESETS["tiny"]
 CONFIG = AestheticConfig(TOWER, LoraConfig(4, 8))
+KEYS = trainable_keys(CONFIG, tower_shapes(TOWER))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def tower():
 @pytest.fixture(scope="module")
 def trained():
     """LoRA that does something, and a head."""
-    arrays, rng = initial_trainables(trainable_keys(CONFIG), 1), np.random.default_rng(0)
+    arrays, rng = dict(initial_weights("aesthetic", KEYS, 1)), np.random.default_rng(0)
     return {key: array if array.any() else rng.normal(0, 0.3, array.shape).astype(np.float32)
             for key, array in arrays.items()}
 

@@ -11,10 +11,48 @@ import pytest
 
 from jittwin.backend import PACKAGES
 from jittwin.draws import key
-from jittwin.models.siglip import PRESETS, expected_keys, random_tower
+from jittwin.models.siglip import PRESETS
+from jittwin.weights.initial import initial_weights
+from jittwin.weights.lazy import LazyArrays
 
 TINY = replace(PRESETS["tiny"], head=True)
 PIXELS = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+
+
+def tower_shapes(config) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of the tower as the hub's files have them, in the order of transformers' definition."""
+    width, hidden = config.hidden_size, config.intermediate_size
+
+    def pair(name, *shape):
+        return {f"{name}.weight": shape, f"{name}.bias": (shape[0],)}
+
+    found = pair("embeddings.patch_embedding", width, 3, config.patch_size, config.patch_size)
+    found["embeddings.position_embedding.weight"] = ((config.image_size // config.patch_size) ** 2, width)
+    for layer in (f"encoder.layers.{index}" for index in range(config.num_hidden_layers)):
+        found |= pair(f"{layer}.layer_norm1", width)
+        for part in ("k", "v", "q", "out"):
+            found |= pair(f"{layer}.self_attn.{part}_proj", width, width)
+        found |= (pair(f"{layer}.layer_norm2", width) | pair(f"{layer}.mlp.fc1", hidden, width)
+                  | pair(f"{layer}.mlp.fc2", width, hidden))
+    found |= pair("post_layernorm", width)
+    if config.head:
+        found |= {"head.probe": (1, 1, width), "head.attention.in_proj_weight": (3 * width, width),
+                  "head.attention.in_proj_bias": (3 * width,), **pair("head.attention.out_proj", width, width),
+                  **pair("head.layernorm", width), **pair("head.mlp.fc1", hidden, width),
+                  **pair("head.mlp.fc2", width, hidden)}
+    return found
+
+
+def random_tower(config, seed: int = 0) -> LazyArrays:
+    return initial_weights("siglip", tower_shapes(config), seed)
+
+
+class Shapes:
+    """Of a backend what tells the shapes of a tower, for tests without a framework."""
+
+    def state_shapes(self, name, config):
+        assert name == "siglip"
+        return tower_shapes(config)
 
 
 def gelu(x):
@@ -98,7 +136,12 @@ class TowerFacts:
     def test_keys_their_order_and_shapes(self, backend, head):
         config = replace(TINY, head=head)
         state = backend.state_numpy(backend.build("siglip", config))
-        assert [(name, value.shape) for name, value in state.items()] == list(expected_keys(config).items())
+        assert [(name, value.shape) for name, value in state.items()] == list(tower_shapes(config).items())
+
+    @pytest.mark.parametrize("head", [False, True])
+    def test_shapes_without_arrays(self, backend, head):
+        config = replace(TINY, head=head)
+        assert list(backend.state_shapes("siglip", config).items()) == list(tower_shapes(config).items())
 
     def test_values(self, backend):
         module = self.built(backend)
@@ -115,7 +158,7 @@ class TowerFacts:
             backend.train_mode(module, True)
             hidden = module(backend.asarray(PIXELS))
             found.append(self.gradients(backend, backend.parameters(module), ops.mean(hidden * hidden * hidden)))
-        assert set(found[0]) == set(found[1]) and len(found[0]) == len(expected_keys(replace(TINY, head=False)))
+        assert set(found[0]) == set(found[1]) and len(found[0]) == len(tower_shapes(replace(TINY, head=False)))
         for name, gradient in found[0].items():
             # The slope of a key's bias is 0: it adds the same to all scores of a query.
             if not name.endswith("k_proj.bias"):

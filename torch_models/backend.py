@@ -62,6 +62,11 @@ class Backend:
         module, kind = WHERE[name]
         return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, *parts, **options)
 
+    def state_shapes(self, name, config, **options):
+        with torch.device("meta"):
+            module = self.build(name, config, **options)
+        return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
     def no_grad(self):
         return ops.no_grad()
 

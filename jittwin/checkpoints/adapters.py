@@ -7,7 +7,7 @@ peft does not know. Ours: MODULE.safetensors, whose metadata hold the original's
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from jittwin.models.aesthetic import (
     HEAD_PREFIX,
     TOWER_PREFIX,
     AestheticConfig,
-    initial_trainables,
     trainable_keys,
 )
 from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
-from jittwin.models.siglip import SiglipVisionConfig, expected_keys
+from jittwin.models.siglip import SiglipVisionConfig
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
+from jittwin.weights.initial import initial_weights
 from jittwin.weights.state import differences
 
 FORMATS = ("original", "peft")
@@ -36,6 +36,7 @@ MODULE = "model"            # stem of the weights file in a checkpoint
 PEFT_CONFIG, PEFT_HEAD = "adapter_config.json", "aesthetic_head.safetensors"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTED = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+POOLING = ("head.attention.out_proj", "head.mlp.fc1", "head.mlp.fc2")       # linear layers of the pooling head
 # A key inside the scorer; one in a file: the original's, peft's (no "default"), or with the level that the towers of
 # transformers 4 have ("vision_model").
 _PLACE = re.compile(re.escape(TOWER_PREFIX) + r"encoder\.layers\.(\d+)\.(.+)\.lora_([AB])\.default\.weight")
@@ -153,11 +154,11 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{where}: its settings describe no LoRA ({reason})") from error
     arrays = {name: array for key, array in found.items() if (name := _name(key, array, where))}
-    config = _sizes(arrays, lora, where)
+    config, linears = _sizes(arrays, lora, where)
     rank = next(array.shape[0] for name, array in arrays.items() if ".lora_A." in name)
     if rank != lora.r:
         raise UserError(f"{where}: its settings say rank {lora.r}, its arrays have rank {rank}; the file is damaged")
-    expected = trainable_keys(config)
+    expected = trainable_keys(config, linears)
     if problems := differences(expected, {name: array.shape for name, array in arrays.items()}):
         raise UserError(f"{where}: not a whole adapter of the aesthetic model: {problems}")
     width, types = config.tower.hidden_size, {str(array.dtype) for array in arrays.values()}
@@ -185,8 +186,9 @@ def _name(key: str, array, where: str) -> str | None:
     return None if match[1].startswith("head.") else f"{TOWER_PREFIX}{match[1]}.lora_{match[2]}.default.weight"
 
 
-def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> AestheticConfig:
-    """The configuration that arrays were saved with, which the names of the adapted layers complete."""
+def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> tuple[AestheticConfig, dict]:
+    """The configuration that arrays were saved with, which the names of the adapted layers complete; and the shapes of
+    the tower's layers that it adapts."""
     places = [match for name in arrays if (match := _PLACE.fullmatch(name))]
     adapted = [name for name in ADAPTED if name in {match[2] for match in places}]
     head = [arrays.get(f"{HEAD_PREFIX}mlp.{index}.weight") for index in (0, 6)]
@@ -198,14 +200,23 @@ def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> Ae
     if len(adapted) < len(ADAPTED):
         names = "|".join(map(re.escape, adapted))
         lora = replace(lora, targets=rf".*encoder\.layers\.\d+\.({names})")
-    tower = SiglipVisionConfig(width, len({match[1] for match in places}), 1, hidden)
-    return AestheticConfig(tower, lora, num_classes=head[1].shape[0])
+    layers = len({match[1] for match in places})
+    linears = _linears(width, hidden, [f"encoder.layers.{layer}.{name}" for layer in range(layers) for name in adapted])
+    return AestheticConfig(SiglipVisionConfig(width, layers, 1, hidden), lora, num_classes=head[1].shape[0]), linears
 
 
-def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, lora: LoraConfig | None = None) -> None:
+def _linears(width: int, hidden: int, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Keys and shapes (out, in) of linear layers of a tower: only those of the MLP are not width by width."""
+    sizes = {"fc1": (hidden, width), "fc2": (width, hidden)}
+    return {f"{path}.weight": sizes.get(path.rpartition(".")[2], (width, width)) for path in paths}
+
+
+def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, shapes: Mapping[str, tuple[int, ...]],
+                  lora: LoraConfig | None = None) -> None:
     """UserError, naming both values, unless the adapter has the tower's width, depth and sizes, and the rank of `lora`.
 
-    lora: what a run that continues from the adapter is set to; None takes the adapter as it is.
+    shapes: of the tower's arrays. lora: what a run that continues from the adapter is set to; None takes the adapter
+    as it is.
     """
     config = AestheticConfig(tower, adapter.config, num_classes=adapter.num_classes)
     layers = 1 + max(int(match[1]) for name in adapter.arrays if (match := _PLACE.fullmatch(name)))
@@ -219,8 +230,8 @@ def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, lora: LoraConfig 
             raise UserError(f"{adapter.source or 'adapter'}: {what} {ours}, but {whose} {theirs}; choose the "
                             f"{'model' if whose == 'the tower has' else 'settings'} it was trained with"
                             + (f" ({adapter.model_name})" if adapter.model_name else ""))
-    shapes = {name: array.shape for name, array in adapter.arrays.items()}
-    if problems := differences(trainable_keys(config), shapes):
+    found = {name: array.shape for name, array in adapter.arrays.items()}
+    if problems := differences(trainable_keys(config, shapes), found):
         raise UserError(f"{adapter.source or 'adapter'}: does not fit the tower: {problems}")
 
 
@@ -274,11 +285,10 @@ def _pooling_head(adapter: Adapter) -> dict[str, np.ndarray]:
     """Adapters of the pooling head's linear layers: A as in peft, B zero."""
     width = adapter.hidden_size
     hidden = adapter.arrays.get(f"{TOWER_PREFIX}encoder.layers.0.mlp.fc1.lora_B.default.weight", np.empty((width, 0)))
-    tower = SiglipVisionConfig(width, 0, 1, hidden.shape[0], head=True)
     names = "|".join(describe(adapter)["lora_target_modules"])
     pattern = replace(adapter.config, targets=rf"head\..*({names})")
-    shapes = adapter_keys(expected_keys(tower), pattern)
-    return initial_trainables({TOWER_PREFIX + name: shape for name, shape in shapes.items()})
+    shapes = adapter_keys(_linears(width, hidden.shape[0], POOLING), pattern)
+    return dict(initial_weights("aesthetic", {TOWER_PREFIX + name: shape for name, shape in shapes.items()}))
 
 
 def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray], reference_compat: bool) -> None:

@@ -15,12 +15,12 @@ from jittwin.backend import Backend
 from jittwin.classes import CLASSES, colour_label
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, prepared
-from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
 from jittwin.preprocessing import Preprocess
 from jittwin.weights import fingerprint, read_weights
+from jittwin.weights.initial import initial_weights
 
 # What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
 PREPROCESS = Preprocess((640, 640), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -57,16 +57,17 @@ class MaskAccuracy:
         if num_labels not in (CLASSES, ADE_CLASSES):
             raise UserError(f"{weights or variant}: {num_labels} classes, where mask accuracy needs the challenge's "
                             f"{CLASSES} or ADE20K's {ADE_CLASSES}")
-        self.variant, self.network = variant, backend.build("segformer", preset(variant, num_labels))
+        config = preset(variant, num_labels)
+        self.variant, self.network = variant, backend.build("segformer", config)
         self.table = landscape_classes() if num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
-        shapes = {name: a.shape for name, a in backend.state_numpy(self.network).items()}
+        if arrays is None:
+            arrays = initial_weights("segformer", backend.state_shapes("segformer", config))
         try:
-            backend.load_numpy(self.network, random_weights(shapes) if arrays is None else arrays,
-                               allow_unexpected=("*.num_batches_tracked",))
+            backend.load_numpy(self.network, arrays, allow_unexpected=("*.num_batches_tracked",))
         except UserError as error:
             raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
         backend.train_mode(self.network, False)
-        self.weights = "random" if arrays is None else fingerprint(backend.state_numpy(self.network))
+        self.weights = "random" if weights is None else fingerprint(backend.state_numpy(self.network))
 
     @property
     def random(self) -> bool:
@@ -173,14 +174,3 @@ def checked_label(path: Path) -> np.ndarray:
     if label.max() >= CLASSES:
         raise UserError(f"{path}: holds label {label.max()}; the classes are 0..{CLASSES - 1}")
     return label
-
-
-def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Normal of variance 1 / fan-in; norms are the identity, biases 0."""
-    arrays = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            arrays[name] = Draws(0).normal(name, shape) / np.float32(np.sqrt(np.prod(shape[1:])))
-        else:
-            arrays[name] = np.full(shape, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, np.float32)
-    return arrays

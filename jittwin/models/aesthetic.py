@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jittwin.draws import Draws
 from jittwin.models.lora import ENCODER, LoraConfig, adapter_keys
-from jittwin.models.siglip import SiglipVisionConfig, expected_keys
+from jittwin.models.siglip import SiglipVisionConfig
 from jittwin.weights.lazy import LazyArrays
 
 CLASSES = 10
@@ -49,9 +48,12 @@ def head_keys(hidden_size: int, num_classes: int = CLASSES) -> dict[str, tuple[i
     return found
 
 
-def trainable_keys(config: AestheticConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of what is trained, in the order of the original's optimizer: LoRA by layer, then the head."""
-    adapters = adapter_keys(expected_keys(config.tower), config.lora)
+def trainable_keys(config: AestheticConfig, tower: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of what is trained: LoRA in the order of `tower`, then the head, as in the original's optimizer.
+
+    tower: shapes of the tower's arrays, as a backend's state_shapes tells them in the order of definition.
+    """
+    adapters = adapter_keys(tower, config.lora)
     return ({TOWER_PREFIX + key: shape for key, shape in adapters.items()}
             | head_keys(config.tower.hidden_size, config.num_classes))
 
@@ -65,21 +67,6 @@ def tower_state(arrays: Mapping[str, np.ndarray], targets: str = ENCODER) -> Map
     if isinstance(arrays, LazyArrays):
         return arrays.renamed(names)
     return {name: arrays[key] for name, key in names.items()}
-
-
-def initial_trainables(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights to start training from: B zero, A and the head uniform within 1 / sqrt(inputs), float32.
-
-    shapes: of all keys that are trained. That is peft's and PyTorch's rule, drawn alike for both twins.
-    """
-    draws, found = Draws(seed), {}
-    for key, shape in shapes.items():
-        if key.endswith("lora_B.default.weight"):
-            found[key] = np.zeros(shape, np.float32)
-        else:
-            inputs = shapes[key.removesuffix("bias") + "weight" if key.endswith(".bias") else key][1]
-            found[key] = (2 * draws.uniform(key, shape) - 1) / np.float32(np.sqrt(inputs))
-    return found
 
 
 def distribution(logits) -> np.ndarray:

@@ -4,17 +4,14 @@ Phase 1 compares VGG-19 features (Johnson et al. 2016, arXiv 1603.08155), phase 
 features. Both take images in [-1, 1] as they are, without ImageNet normalisation.
 """
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jittwin.backend import Backend
-from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
 from jittwin.models.apf_gan import Semantics
 from jittwin.weights import fingerprint, read_weights
+from jittwin.weights.initial import initial_weights
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
     options = {"batch_statistics": semantics.inception_bn == "batch"} if kind == "inception" else {}
     network = backend.build(record.model, None, **options)
     if arrays is None:
-        shapes = {name: value.shape for name, value in backend.state_numpy(network).items()}
-        backend.load_numpy(network, random_weights(kind, shapes, seed))
+        shapes = backend.state_shapes(record.model, None, **options)
+        backend.load_numpy(network, initial_weights(record.model, shapes, seed))
         return Perceptual(f"{record.name}(random)", network, record.layer_weights,
                           f"random (seed {seed}): {record.model} is not trained")
     try:
@@ -78,27 +75,3 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
     digest = fingerprint(backend.state_numpy(network))[:16]
     return Perceptual(record.name, network, record.layer_weights,
                       f"{os.path.basename(weights)}, features sha256 {digest}")
-
-
-def random_weights(kind: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Initial float32 state as torchvision draws it: for VGG He-normal by fan-out (arXiv 1502.01852),
-    for Inception a normal of deviation 0.1 cut off at 0.2; norms are the identity, biases 0."""
-    draws, arrays = Draws(seed), {}
-    for name, shape in shapes.items():
-        if len(shape) == 4 and kind == "vgg":
-            deviation = np.sqrt(2.0 / (shape[0] * shape[2] * shape[3]))
-            arrays[name] = draws.normal(name, shape) * np.float32(deviation)
-        elif len(shape) == 4:
-            arrays[name] = _truncated_normal(draws.generator(name), shape) * np.float32(0.1)
-        else:
-            one = name.endswith((".bn.weight", ".running_var"))
-            arrays[name] = np.full(shape, 1.0 if one else 0.0, np.float32)
-    return arrays
-
-
-def _truncated_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal float32 within two deviations; values outside are drawn again."""
-    values = generator.standard_normal(shape, dtype=np.float32)
-    while (outside := np.abs(values) > 2).any():
-        values[outside] = generator.standard_normal(int(outside.sum()), dtype=np.float32)
-    return values

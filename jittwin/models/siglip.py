@@ -1,25 +1,25 @@
-"""SigLIP's vision tower: its sizes, its keys, its files on the hub, and how a picture is prepared for it.
+"""SigLIP's vision tower: its sizes, its files on the hub, and how a picture is prepared for it.
 
 Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025 (SigLIP 2), arXiv 2502.14786. The checkpoints of fixed
 resolution are meant, of either generation; names and sizes are those of the Hugging Face hub.
 """
-import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
-from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.preprocessing import Preprocess
-from jittwin.weights import fingerprint, open_weights
+from jittwin.weights import fingerprint
+from jittwin.weights.hub import CONFIG, PREPROCESSOR, PROCESSOR, HubFolder, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
-from jittwin.weights.state import differences
+from jittwin.weights.state import matches
 
-PREFIX = "vision_model."        # of the tower's keys in a checkpoint
 ACTIVATION = "gelu_pytorch_tanh"
 RESAMPLES = {2: "bilinear", 3: "bicubic"}       # of preprocessor_config.json: SigLIP 2's and SigLIP's
+STEPS = ("do_resize", "do_rescale", "do_normalize")     # what every published processor does
 
 
 @dataclass(frozen=True)
@@ -69,59 +69,21 @@ _DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads":
              "patch_size": 16, "image_size": 224, "layer_norm_eps": 1e-6}
 
 
-def expected_keys(config: SiglipVisionConfig) -> dict[str, tuple[int, ...]]:
-    """The tower's keys, in the order of its definition, with their shapes."""
-    width, hidden = config.hidden_size, config.intermediate_size
-    keys = {}
-
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        keys.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
-
-    def norm(name: str) -> None:
-        keys.update({f"{name}.weight": (width,), f"{name}.bias": (width,)})
-
-    keys["embeddings.patch_embedding.weight"] = (width, 3, config.patch_size, config.patch_size)
-    keys["embeddings.patch_embedding.bias"] = (width,)
-    keys["embeddings.position_embedding.weight"] = (config.tokens, width)
-    for layer in (f"encoder.layers.{index}" for index in range(config.num_hidden_layers)):
-        norm(f"{layer}.layer_norm1")
-        for part in "kvq":
-            linear(f"{layer}.self_attn.{part}_proj", width, width)
-        linear(f"{layer}.self_attn.out_proj", width, width)
-        norm(f"{layer}.layer_norm2")
-        linear(f"{layer}.mlp.fc1", width, hidden)
-        linear(f"{layer}.mlp.fc2", hidden, width)
-    norm("post_layernorm")
-    if config.head:
-        keys["head.probe"] = (1, 1, width)
-        keys["head.attention.in_proj_weight"] = (3 * width, width)
-        keys["head.attention.in_proj_bias"] = (3 * width,)
-        linear("head.attention.out_proj", width, width)
-        norm("head.layernorm")
-        linear("head.mlp.fc1", width, hidden)
-        linear("head.mlp.fc2", hidden, width)
-    return keys
+# Of a whole SigLIP, what is no part of the vision tower; and a buffer that transformers wrote until 2023.
+BESIDES = ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
+HEAD = "head."                  # begins the keys of the attention pooling
+RENAMES = ((r"^vision_model\.", ""),)
+SIGLIP_2 = "such as google/siglip2-so400m-patch16-512"
+KINDS = {"siglip": "vision_config", "siglip_vision_model": ""}
 
 
-def read_config(folder) -> SiglipVisionConfig:
-    """From config.json and preprocessor_config.json of a hub folder; without the latter, pictures are prepared as for
-    SigLIP 2. UserError: missing, damaged, or that of another kind of model."""
-    return _config(Path(folder))[0]
-
-
-def _config(folder: Path) -> tuple[SiglipVisionConfig, dict]:
-    """The vision tower's configuration, and the whole config.json."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise UserError(f"{path}: not found; give a folder as the hub has it, with config.json and model.safetensors "
-                        "(or pytorch_model.bin)")
-    content = _json(path)
-    kind = content.get("model_type") if isinstance(content, dict) else None
-    vision = content.get("vision_config", {}) if kind == "siglip" else content
-    if kind not in ("siglip", "siglip_vision_model") or not isinstance(vision, dict):
-        naflex = " (a NaFlex model, which takes images of any proportions)" if kind and "siglip2" in kind else ""
-        raise UserError(f"{path}: model_type {kind!r}{naflex}; legal: siglip or siglip_vision_model, such as "
-                        "google/siglip2-so400m-patch16-512")
+def read_config(folder: HubFolder) -> SiglipVisionConfig:
+    """UserError: a missing or damaged file, another kind of model, nothing that tells how pictures are prepared."""
+    path = folder.path / CONFIG
+    if (kind := folder.config.get("model_type")) and "siglip2" in str(kind):
+        raise UserError(f"{path}: model_type {kind!r} (a NaFlex model, which takes images of any proportions); legal: "
+                        f"{' or '.join(KINDS)}, {SIGLIP_2}")
+    vision = folder.section(KINDS, SIGLIP_2)
     if vision.get("hidden_act", ACTIVATION) != ACTIVATION or vision.get("num_channels", 3) != 3:
         raise UserError(f"{path}: hidden_act {vision.get('hidden_act')!r} on {vision.get('num_channels', 3)} channels; "
                         f"legal: {ACTIVATION} on 3")
@@ -131,34 +93,38 @@ def _config(folder: Path) -> tuple[SiglipVisionConfig, dict]:
     if wrong:
         raise UserError(f"{path}: {wrong[0]} is {sizes[wrong[0]]!r}; legal: a positive number")
     try:
-        return SiglipVisionConfig(**sizes, resample=_resample(folder / "preprocessor_config.json")), content
+        return SiglipVisionConfig(**sizes, resample=_resample(folder, sizes["image_size"]))
     except ValueError as error:
         raise UserError(f"{path}: {error}; fetch the file again") from error
 
 
-def _resample(path: Path) -> str:
-    """How pictures are resized. UserError: they are prepared in another way than every published SigLIP's."""
-    content = _json(path) if path.exists() else {}
-    given = {"resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3} | (
-        content if isinstance(content, dict) else {})
-    for key, legal in (("resample", [*RESAMPLES]), ("image_mean", [[0.5] * 3]), ("image_std", [[0.5] * 3])):
-        if given[key] not in legal:
-            raise UserError(f"{path}: {key} is {given[key]!r}; legal: {' or '.join(map(str, legal))}")
-    return RESAMPLES[given["resample"]]
+def _resample(folder: HubFolder, side: int) -> str:
+    """How pictures are resized. UserError: no file tells, or they are prepared unlike every published SigLIP's.
 
-
-def _json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
+    config.json cannot tell: it is the same for SigLIP, whose pictures are resized bicubically, and SigLIP 2.
+    """
+    found = folder.processor()
+    if found is None:
+        raise UserError(f"{folder.path}: holds neither {PREPROCESSOR} nor {PROCESSOR}, and {CONFIG} does not tell "
+                        f"whether pictures are resized bicubically (SigLIP) or bilinearly (SigLIP 2): fetch "
+                        f"{PREPROCESSOR} from the model's page, or write one with {{\"resample\": 3}} for SigLIP, "
+                        "{\"resample\": 2} for SigLIP 2")
+    settings, path = found
+    half = [0.5] * 3
+    for key, legal in (("resample", [*RESAMPLES]), ("image_mean", [half]), ("image_std", [half]),
+                       ("size", [{"height": side, "width": side}]), *((name, [True]) for name in STEPS)):
+        value = settings.get(key, None if key == "resample" else legal[0])
+        if value not in legal or isinstance(value, bool) != (key in STEPS):
+            raise UserError(f"{path}: {key} is {value!r}; legal: {' or '.join(map(str, legal))}")
+    return RESAMPLES[settings["resample"]]
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A vision tower: arrays are float32, by the keys of `expected_keys`, and read when they are asked for.
+    """A vision tower: arrays are float32, by the keys of either twin's SiglipVisionModel, and read when they are asked
+    for. A backend's load_numpy checks that they are all of them.
 
-    name: the model's name on the hub where its config.json tells it, else that of its folder.
+    name: the model's name on the hub where a file tells it, else that of its folder.
     """
 
     config: SiglipVisionConfig
@@ -174,46 +140,36 @@ class Tower:
 def read_tower(where, head: bool = False) -> Tower:
     """The vision tower of a hub folder; of a whole SigLIP the text tower is not read.
 
-    head: with the attention pooling. UserError: a file that is missing or damaged, keys or shapes that are not those
-    of config.json.
+    where: see open_hub. head: with the attention pooling. UserError: a file that is missing or damaged, sizes that are
+    not those of config.json.
     """
-    folder = Path(where)
-    config, content = _config(folder)
-    config = replace(config, head=head)
-    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        raise UserError(f"{folder}: no weights found; legal: {', '.join(names)}")
-    expected = expected_keys(config)
-
-    def wanted(key: str) -> bool:
-        name = key.removeprefix(PREFIX)
-        return name in expected or name.startswith("encoder.")      # also layers that config.json does not know of
-
-    arrays = open_weights(path, wanted)
-    found = arrays.renamed({key.removeprefix(PREFIX): key for key in arrays})
-    problems = differences(expected, found.shapes)
-    if problems:
-        raise UserError(f"{path}: does not hold the vision tower that config.json describes: {problems}; fetch the "
-                        "files again")
-    tower = LazyArrays(expected, lambda name: found[name].astype(np.float32, copy=False))
-    return Tower(config, tower, str(content.get("_name_or_path") or folder.resolve().name))
+    folder = open_hub(where)
+    config = replace(read_config(folder), head=head)
+    found = renamed(folder.arrays(lambda key: not matches(key, BESIDES)), RENAMES)
+    kept = [key for key in found if (head or not key.startswith(HEAD)) and not matches(key, BESIDES)]
+    check_sizes(config, {key: found.shapes[key] for key in kept}, folder.path / CONFIG, found.source)
+    return Tower(config, found.renamed({key: key for key in kept}).cast(np.float32), folder.name)
 
 
-def random_tower(config: SiglipVisionConfig, seed: int = 0) -> LazyArrays:
-    """Weights that keep signals of order one through the depth; each array depends on seed and name only."""
-    shapes, draws = expected_keys(config), Draws(seed)
+def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The sizes that a tower's arrays tell, as fields of SiglipVisionConfig, and its number of tokens."""
+    layers = [int(match[1]) for key in shapes if (match := re.match(r"encoder\.layers\.(\d+)\.", key))]
+    found = {"num_hidden_layers": 1 + max(layers, default=-1)}
+    for name, key, axis in (("hidden_size", "post_layernorm.weight", 0),
+                            ("intermediate_size", "encoder.layers.0.mlp.fc1.weight", 0),
+                            ("patch_size", "embeddings.patch_embedding.weight", -1),
+                            ("tokens", "embeddings.position_embedding.weight", 0)):
+        if shapes.get(key):
+            found[name] = shapes[key][axis]
+    return found
 
-    def make(name: str) -> np.ndarray:
-        values = draws.normal(name, shapes[name])
-        if name.endswith("bias"):
-            return values * np.float32(0.1)
-        if values.ndim == 1:                    # the gain of a normalisation
-            return 1 + values * np.float32(0.1)
-        fan_in = 1 if name == "embeddings.position_embedding.weight" else np.prod(shapes[name][1:])
-        return values * np.float32(fan_in ** -0.5)
 
-    return LazyArrays(shapes, make)
+def check_sizes(config: SiglipVisionConfig, shapes: Mapping[str, tuple[int, ...]], path, source: str) -> None:
+    """UserError: config.json, which is `path`, and the arrays of the file `source` are not of one model."""
+    for name, value in read_sizes(shapes).items():
+        if value != getattr(config, name):
+            raise UserError(f"{source}: its arrays have {name} {value}, but {path} says {getattr(config, name)}: they "
+                            "are not of one model; fetch both files again")
 
 
 def preprocess(config: SiglipVisionConfig) -> Preprocess:

@@ -19,13 +19,13 @@ from jittwin.models.aesthetic import (
     CLASSES,
     AestheticConfig,
     distribution,
-    initial_trainables,
     mean_score,
     tower_state,
     trainable_keys,
 )
-from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, random_tower, read_tower
+from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, read_tower
 from jittwin.weights import fingerprint
+from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
 
 BATCH = 8
@@ -56,7 +56,8 @@ class Scorer:
         frozen = tower_state(self.tower.arrays, self.config.lora.targets)
         shapes = {key: array.shape for key, array in self.trainables.items()}
         return LazyArrays(frozen.shapes | shapes,
-                          lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key])
+                          lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key],
+                          frozen.source)
 
     def provenance(self) -> dict:
         """What scores depend on besides the pictures. Names and hashes."""
@@ -64,21 +65,21 @@ class Scorer:
                                      self.random)))
 
 
-def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
+def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
                 random: bool = False) -> Scorer:
-    """adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name,
-    if that is a folder.
+    """What makes a scorer. backend: tells the shapes of an untrained tower.
 
-    random: where there is no such folder, go on with an untrained tower of the architecture `tower` (a key of PRESETS)
-    or of that which the adapter was trained on; without an adapter nothing is trained. UserError: something is missing,
-    damaged, or does not belong together.
+    adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name, if
+    that is a folder. random: where there is no such folder, go on with an untrained tower of the architecture `tower`
+    (a key of PRESETS, which is then not looked up as a folder) or of that which the adapter was trained on; without an
+    adapter nothing is trained. UserError: something is missing, damaged, or does not belong together.
     """
     if adapter is None and not random:
         raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
                         "--random-weights")
     found = None if adapter is None else read_adapter(adapter)
     name = os.fspath(tower or (found.model_name if found else "tiny"))
-    untrained = not os.path.isdir(name)
+    untrained = (random and name in PRESETS) or not os.path.isdir(name)
     if untrained and not random:
         raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
     if found and found.model_name.startswith(RANDOM) and not untrained:
@@ -86,11 +87,12 @@ def read_scorer(adapter: str | os.PathLike | None, tower: str | os.PathLike | No
                         "leave that out")
     if found and found.num_classes != CLASSES:
         raise UserError(f"{found.source}: rates {found.num_classes} classes; aesthetic scores need {CLASSES}")
-    made = _random_tower(name) if untrained else read_tower(name)
+    made = _random_tower(backend, name) if untrained else read_tower(name)
     if found is None:
         config = AestheticConfig(made.config)
-        return Scorer(config, made, initial_trainables(trainable_keys(config)), True)
-    check_adapter(found, made.config)
+        shapes = trainable_keys(config, made.arrays.shapes)
+        return Scorer(config, made, dict(initial_weights("aesthetic", shapes)), True)
+    check_adapter(found, made.config, made.arrays.shapes)
     if found.tower_sha256 and not untrained and made.sha256 != found.tower_sha256:
         raise UserError(f"{found.source}: was trained on {found.model_name!r} of SHA-256 {found.tower_sha256[:12]}…, "
                         f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--aesthetic-tower, in "
@@ -107,13 +109,14 @@ def _which_tower(name: str, tower) -> str:
     return f"{known}, {missing}: give that model's hub folder (--aesthetic-tower, in scripts --model)"
 
 
-def _random_tower(name: str) -> Tower:
+def _random_tower(backend: Backend, name: str) -> Tower:
     """Of a preset, or as "random:PRESET:SEED" describes it."""
     architecture, _, seed = name.removeprefix(RANDOM).partition(":")
     if architecture not in PRESETS or not (seed or "0").isdecimal():
         raise UserError(f"no untrained tower {name!r}{choose_from(architecture, PRESETS)}")
     config = PRESETS[architecture]
-    return Tower(config, random_tower(config, int(seed or 0)), f"{RANDOM}{architecture}:{seed or 0}")
+    arrays = initial_weights("siglip", backend.state_shapes("siglip", config), int(seed or 0))
+    return Tower(config, arrays, f"{RANDOM}{architecture}:{seed or 0}")
 
 
 class Predictor:
@@ -200,8 +203,8 @@ class AestheticPredictor(ScorerPredictor):
                  num_threads: int | None = None, backend: str = "jittor", random_model: bool = False,
                  batch: int = BATCH):
         try:
-            scorer = read_scorer(lora_weights_path, model_name, random_model)
             ready, dtype = ready_backend(backend, device, dtype, num_threads)
+            scorer = read_scorer(ready, lora_weights_path, model_name, random_model)
             super().__init__(ready, scorer, batch, dtype)
         except UserError as error:
             raise PredictorError(str(error)) from error

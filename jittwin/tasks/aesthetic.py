@@ -4,7 +4,7 @@ The defaults are those of the original script (specified in its README as rank 1
 is trained, its loss and its moments stay float32 where the original held all of them in bfloat16. The train loss in
 the log is the mean over samples; the original's is `accumulation` times that.
 """
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,15 +29,19 @@ from jittwin.models.aesthetic import (
     AestheticConfig,
     distribution,
     emd,
-    initial_trainables,
     mean_score,
     tower_state,
     trainable_keys,
 )
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
-from jittwin.models.siglip import Tower, preprocess, random_tower, read_tower
-from jittwin.tasks.aesthetic_files import read_other, write_checkpoint  # noqa: F401 (the command reads through it)
+from jittwin.models.siglip import Tower, preprocess, read_tower
+from jittwin.tasks.aesthetic_files import (  # noqa: F401 (the command reads through read_other)
+    read_other,
+    reference_keys,
+    write_checkpoint,
+)
+from jittwin.weights.initial import initial_weights
 
 BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
         "srcc": "higher", "plcc": "higher", "accuracy": "higher"}
@@ -156,7 +160,8 @@ class Task(Plain):
         if config.architecture not in ARCHITECTURES:
             raise UserError(f"architecture={config.architecture}{choose_from(config.architecture, ARCHITECTURES)}")
         sizes = ARCHITECTURES[config.architecture]
-        return Tower(sizes, random_tower(sizes, config.seed), f"random:{config.architecture}:{config.seed}")
+        arrays = initial_weights("siglip", self.backend.state_shapes("siglip", sizes), config.seed)
+        return Tower(sizes, arrays, f"random:{config.architecture}:{config.seed}")
 
     def open_data(self, data_dir: str | None) -> tuple:
         """Data sets for training, for choosing the best epoch, and for reporting (None: the same as choosing)."""
@@ -207,9 +212,9 @@ class Task(Plain):
     def enter_phase(self, phase: Phase) -> None:
         backend, config = self.backend, self.config
         module = backend.build("aesthetic", self.model, gradient_checkpointing=config.gradient_checkpointing)
-        trained = trainable_keys(self.model)
+        trained = trainable_keys(self.model, backend.state_shapes("siglip", self.model.tower))
         backend.load_numpy(module, tower_state(self.tower.arrays), TRAINED)
-        backend.load_numpy(module, initial_trainables(trained, config.seed), FROZEN)
+        backend.load_numpy(module, initial_weights("aesthetic", trained, config.seed), FROZEN)
         backend.train_mode(module, True)
         parameters = backend.parameters(module)
         groups = [{"params": {key: parameters[key] for key in trained if ("lora_" in key) == adapter}, "lr": rate}
@@ -279,6 +284,12 @@ class Task(Plain):
         """None for a random tower, which its name describes."""
         return self.tower.sha256 if self.config.model else None
 
+    @cached_property
+    def reference_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all that the original trains."""
+        with_head = replace(self.tower.config, head=True)
+        return reference_keys(self.model, self.backend.state_shapes("siglip", with_head))
+
     def adapter(self, arrays: dict) -> Adapter:
         return Adapter(self.lora, arrays, self.tower.name, self.tower.config.hidden_size, self.model.num_classes,
                        tower_sha256=self.tower_hash or "")
@@ -292,7 +303,7 @@ class Task(Plain):
         if state["epoch_done"] and state["measures"]:
             arrays = self.backend.state_numpy(self.modules[STEM], exclude=FROZEN)
             moments = self.backend.optimizer_state(self.optimizers[STEM])
-            write_checkpoint(self.out, arrays, moments, state, self.config, self.model, self.tower.name,
+            write_checkpoint(self.out, arrays, moments, state, self.config, self.reference_shapes, self.tower.name,
                              self.rate(state["global_step"]), self.tower_hash)
             if state["epoch"] == self.config.epochs:
                 write_adapter(self.out / "final_lora.pth", self.adapter(arrays))

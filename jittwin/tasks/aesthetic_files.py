@@ -7,6 +7,7 @@ optimizer but no state there. They are written as they start out, with B zero, a
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from jittwin.engine.trainer import OtherCheckpoint
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, initial_trainables, trainable_keys
+from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, trainable_keys
 from jittwin.models.lora import LAYER_NAMES, REFERENCE
 from jittwin.weights.content import read_content, write_content
+from jittwin.weights.initial import initial_weights
 
 METRICS = ("emd", "mse", "mae", "srcc", "plcc")
 DEAD = f"{TOWER_PREFIX}head."       # adapters of the pooling head
@@ -25,20 +27,22 @@ ADAMW = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "foreach": None, 
          "capturable": False, "differentiable": False, "fused": None, "decoupled_weight_decay": True}
 
 
-def reference_keys(model: AestheticConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of all that the original trains, in the order of its optimizer."""
-    with_head = replace(model, tower=replace(model.tower, head=True), lora=replace(model.lora, targets=REFERENCE))
-    return trainable_keys(with_head)
+def reference_keys(model: AestheticConfig, tower: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of all that the original trains, in the order of its optimizer.
+
+    tower: shapes of the tower's arrays, those of its pooling head among them.
+    """
+    return trainable_keys(replace(model, lora=replace(model.lora, targets=REFERENCE)), tower)
 
 
-def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, config, model: AestheticConfig,
-                     model_name: str, factor: float, tower_sha256: str | None = None) -> None:
+def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, config,
+                     shapes: Mapping[str, tuple[int, ...]], model_name: str, factor: float, tower_sha256: str | None = None) -> None:
     """Write checkpoint_epoch_n.pth and checkpoint_latest.pth.
 
-    arrays: what is trained. moments: state of its optimizer. state: of the run. factor: of the next step's rates.
+    arrays: what is trained. moments: state of its optimizer. state: of the run. shapes: of reference_keys. factor: of
+    the next step's rates.
     """
-    shapes = reference_keys(model)
-    dead = initial_trainables({key: shape for key, shape in shapes.items() if key.startswith(DEAD)})
+    dead = dict(initial_weights("aesthetic", {key: shape for key, shape in shapes.items() if key.startswith(DEAD)}))
     # In LambdaLR's terms; a float keeps them what torch.load(weights_only=True) admits.
     rates, best = [config.lr, config.head_lr], state["best"]
     content = {

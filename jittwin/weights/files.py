@@ -64,14 +64,14 @@ def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
             return _open_shards(json.load(stream)["weight_map"], where, keep)
         if kind != "safetensors":
             arrays = read_weights(path, keep)
-            return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__)
+            return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__, where)
         entries = {key: entry for key, entry in safetensors_file.entries(stream).items() if keep(key)}
 
     def read(key: str) -> np.ndarray:
         with reading(where), open(path, "rb") as stream:
             return safetensors_file.read_entry(stream, entries[key])
 
-    return LazyArrays({key: entry.shape for key, entry in entries.items()}, read)
+    return LazyArrays({key: entry.shape for key, entry in entries.items()}, read, where)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -152,8 +152,19 @@ def kind_of(stream: BinaryIO, where: str) -> str:
         return "index"
     elif head[:1] == pickle.PROTO or head[:1] in (b"(", b"}", b"c"):
         return "pickle"
+    elif what := other_content(head):
+        raise WeightsError(f"{where}: {what}")
     raise WeightsError(f"{where}: {'not a weights file' if head else 'empty file'}; legal content: "
                        "safetensors (or its index.json), PyTorch .pth/.pt/.bin, Jittor or NumPy .pkl, .npz")
+
+
+def other_content(head: bytes) -> str:
+    """What is wrong with a file that begins like this, where it is no file of a model at all; "" when nothing is."""
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of git LFS in place of the file itself; run git lfs pull in its folder, or fetch it again"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "is a web page in place of the file itself; fetch the file again, by its download link"
+    return ""
 
 
 def _read_pickle(stream: BinaryIO, where: str) -> Any:
@@ -218,17 +229,21 @@ def _read_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str]
 def _open_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> LazyArrays:
     """The kept arrays of an index's shards; a shard that holds none of them need not be there."""
     weight_map = {key: name for key, name in weight_map.items() if keep(key)}
-    shards = {}
-    for name in dict.fromkeys(weight_map.values()):
+    folder, names = os.path.dirname(where), list(dict.fromkeys(weight_map.values()))
+    for name in names:
         if os.path.basename(name) != name:
             raise WeightsError(f"{where}: shard {name!r} lies outside the index's folder")
-        shards[name] = open_weights(os.path.join(os.path.dirname(where), name), weight_map.__contains__)
+    absent = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
+    if absent:
+        raise WeightsError(f"{where}: {len(absent)} of its {len(names)} shards are not there: {', '.join(absent[:5])}; "
+                           "the download is unfinished: run it again")
+    shards = {name: open_weights(os.path.join(folder, name), weight_map.__contains__) for name in names}
     missing = [key for key, name in weight_map.items() if key not in shards[name]]
     if missing:
         raise WeightsError(f"{where}: {missing[0]} is not in {weight_map[missing[0]]} "
                            f"({len(missing)} such keys); fetch the shards again")
     return LazyArrays({key: shards[name].shapes[key] for key, name in weight_map.items()},
-                      lambda key: shards[weight_map[key]][key])
+                      lambda key: shards[weight_map[key]][key], where)
 
 
 def _decoded(text: str) -> Any:

@@ -7,10 +7,11 @@ Shape = tuple[int, ...]
 
 
 class LazyArrays(Mapping):
-    """shapes: of every array, by name. make: the array of a name, writable and the caller's own."""
+    """shapes: of every array, by name. make: the array of a name, writable and the caller's own. source: the file that
+    they come from, for messages."""
 
-    def __init__(self, shapes: Mapping[str, Shape], make: Callable[[str], np.ndarray]):
-        self.shapes = dict(shapes)
+    def __init__(self, shapes: Mapping[str, Shape], make: Callable[[str], np.ndarray], source: str = ""):
+        self.shapes, self.source = dict(shapes), source
         self._make = make
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -29,7 +30,12 @@ class LazyArrays(Mapping):
 
     def renamed(self, names: Mapping[str, str]) -> "LazyArrays":
         """The same arrays, those in `names` (new name -> present one) alone."""
-        return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]])
+        return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]],
+                          self.source)
+
+    def cast(self, dtype) -> "LazyArrays":
+        """The same arrays in another element type."""
+        return LazyArrays(self.shapes, lambda name: self[name].astype(dtype, copy=False), self.source)
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Shape]:

@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 
 from jittwin.errors import UserError, did_you_mean
-from jittwin.weights.lazy import shapes_of
+from jittwin.weights.lazy import LazyArrays, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 5   # names of each kind in a message
@@ -17,7 +17,8 @@ def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = 
     """
     problems = differences(shapes, shapes_of(arrays), allow_missing, allow_unexpected)
     if problems:
-        raise UserError(f"the weights do not fit the model: {problems}")
+        source = arrays.source if isinstance(arrays, LazyArrays) else ""
+        raise UserError(f"{source}{': ' if source else ''}the weights do not fit the model: {problems}")
     return [n for n in shapes if n in arrays]
 
 

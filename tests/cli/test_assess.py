@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from commands import BACKENDS, Command, run
 from PIL import Image
+from tower import random_tower, tower_shapes
 
 from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.draws import Draws
-from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
-from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
 from jittwin.export.onnx import OnnxNetwork
+from jittwin.models.aesthetic import AestheticConfig, trainable_keys
+from jittwin.models.lora import LoraConfig
+from jittwin.models.siglip import PRESETS
 from jittwin.weights import write_weights
+from jittwin.weights.initial import initial_weights
 
 TINY = PRESETS["tiny"]
 CONFIG = AestheticConfig(TINY, LoraConfig(4, 8))
@@ -27,13 +29,14 @@ def write_tower(folder):
     folder.mkdir()
     sizes = {key: value for key, value in vars(TINY).items() if key != "head"}
     (folder / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": sizes}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"resample": 2}))
     arrays = {f"vision_model.{key}": array for key, array in random_tower(replace(TINY, head=True), 1).items()}
     write_weights(folder / "model.safetensors", arrays | {"logit_scale": np.ones(1, np.float32)})
 
 
 def write_adapters(path, tower):
     """LoRA that changes something, and a head, whose scores spread over some levels."""
-    arrays, draws = initial_trainables(trainable_keys(CONFIG), 3), Draws(5)
+    arrays, draws = dict(initial_weights("aesthetic", trainable_keys(CONFIG, tower_shapes(TINY)), 3)), Draws(5)
     for key in arrays:
         if ".lora_B." in key:
             arrays[key] = draws.normal(key, arrays[key].shape) * np.float32(0.1)

@@ -9,9 +9,10 @@ from commands import BACKENDS, run
 from PIL import Image
 
 from jittwin.backend import load_backend
-from jittwin.metrics.fid.inception import CLASSES, WIDTH, random_weights
+from jittwin.metrics.fid.inception import CLASSES, WIDTH
 from jittwin.metrics.fid.statistics import read_statistics
 from jittwin.weights import read_weights, write_weights
+from jittwin.weights.initial import initial_weights
 
 # The published command lines, at a size that takes seconds.
 SIZES = ["--ngf=8", "--ndf=8", "--load_size=216", "--crop_size=192", "--aspect_ratio=3", "--batchSize=2",
@@ -137,10 +138,9 @@ def test_both_phases_in_one_command_and_a_run_in_the_way(data, tmp_path):
 
 def test_statistics_of_the_training_pictures(data, tmp_path):
     """Before training, by the weights in the original's place; fid.py measures to them, and not to its TRAIN_IMGS."""
-    shapes = {name: value.shape for name, value in load_backend("torch").state_numpy(
-        load_backend("torch").build("inception_fid", None)).items()}
+    shapes = load_backend("torch").state_shapes("inception_fid", None) | {"fc.weight": (CLASSES, WIDTH)}
     (tmp_path / "util").mkdir()
-    write_weights(tmp_path / "util/net_params.pkl", random_weights(shapes | {"fc.weight": (CLASSES, WIDTH)}))
+    write_weights(tmp_path / "util/net_params.pkl", initial_weights("inception_fid", shapes))
     weights = ["--weights", tmp_path / "util/net_params.pkl"]
     for backend in BACKENDS:
         folder = tmp_path / backend / "label2img"

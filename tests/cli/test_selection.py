@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-
 from commands import BACKENDS, Command, run, train
+
 from jittwin.backend import load_backend
 from jittwin.classes import CLASS_NUMBER, CLASSES
-from jittwin.metrics.mask_accuracy import random_weights
 from jittwin.models.segformer import preset
 from jittwin.weights import read_metadata, read_weights, write_weights
+from jittwin.weights.initial import initial_weights
 
 FID = ["--random-weights", "--mode", "clean"]
 
@@ -163,10 +163,8 @@ def test_statistics_that_tell_no_mode(place, labels, command):
 @pytest.fixture(scope="module")
 def segmenter(place):
     """Weights of an untrained SegFormer B0 with 29 classes, which sees sky and trees everywhere."""
-    backend = load_backend("torch")
-    network = backend.build("segformer", preset("B0", CLASSES))
-    shapes = {name: array.shape for name, array in backend.state_numpy(network).items()}
-    path, weights = place / "segformer.safetensors", random_weights(shapes)
+    shapes = load_backend("torch").state_shapes("segformer", preset("B0", CLASSES))
+    path, weights = place / "segformer.safetensors", dict(initial_weights("segformer", shapes))
     seen = [CLASS_NUMBER["sky"], CLASS_NUMBER["tree"]]
     weights["decode_head.classifier.bias"] = np.where(np.isin(np.arange(CLASSES), seen), 10, 0).astype(np.float32)
     write_weights(path, weights, {})

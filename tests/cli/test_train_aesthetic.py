@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import BACKENDS, ENVIRONMENT, ROOT, Command, run
+from tower import tower_shapes
 
 from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.models.aesthetic import AestheticConfig, trainable_keys
@@ -91,7 +92,7 @@ def test_run_directory(whole, ava):
                      "final_lora.pth", "checkpoint_latest.pth", "dataset_split.json", "bad_ids.txt",
                      *(f"checkpoint_epoch_{epoch}.pth" for epoch in (1, 2, 3))}
     weights = read_weights(whole / "checkpoints/3/model.safetensors")
-    trained = trainable_keys(AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)))
+    trained = trainable_keys(AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)), tower_shapes(PRESETS["tiny"]))
     assert {key: array.shape for key, array in weights.items()} == trained     # nothing that is frozen
     metadata = read_metadata(whole / "checkpoints/3/model.safetensors")
     assert metadata["adapter"]["model_name"] == "random:tiny:42" and metadata["adapter"]["lora_r"] == 4

@@ -3,18 +3,26 @@ import math
 
 import numpy as np
 import pytest
+from scorer import (  # noqa: F401  (two fixtures and two tests)
+    CONFIG,
+    KEYS,
+    TOWER,
+    build,
+    test_dropout_follows_the_seed,
+    test_predictors_keep_their_precision,
+    tower,
+    trained,
+)
 
 from jittwin.checkpoints.adapters import Adapter, read_adapter, write_adapter
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import (
-    FROZEN, TOWER_PREFIX, TRAINED, emd, initial_trainables, tower_state, trainable_keys)
+from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, TRAINED, emd, tower_state
 from jittwin.models.lora import LoraConfig
+from jittwin.weights.initial import initial_weights
 from jt_models.assess import aesthetic
 from jt_models.boot import jt
 from jt_models.nn import lora
 from jt_models.nn.layers import Linear, Module
-from scorer import (  # noqa: F401  (two fixtures and two tests)
-    CONFIG, TOWER, build, test_dropout_follows_the_seed, test_predictors_keep_their_precision, tower, trained)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def test_logits_are_the_closed_form(backend, tower, trained, pixels):
     with jt.no_grad():
         np.testing.assert_allclose(model.embed(pixels).numpy(), tokens.mean(1), atol=1e-5)
     np.testing.assert_allclose(logits(model, pixels), head(trained, tokens.mean(1)), atol=1e-5)
-    untrained = build(backend, tower, initial_trainables(trainable_keys(CONFIG), 1) | {
+    untrained = build(backend, tower, dict(initial_weights("aesthetic", KEYS, 1)) | {
         key: array for key, array in trained.items() if "head" in key})
     assert np.abs(logits(untrained, pixels) - logits(model, pixels)).max() > 1e-3
 
@@ -72,7 +80,7 @@ def test_trainable_parameters_and_their_order(backend, tower, trained, pixels, t
     model = build(backend, tower, trained)
 
     def check():
-        assert list(backend.parameters(model)) == list(trainable_keys(CONFIG))
+        assert list(backend.parameters(model)) == list(KEYS)
 
     check()
     state = backend.state_numpy(model)

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tower import tower_shapes
 
 from jittwin.checkpoints.adapters import Adapter, check_adapter, describe, read_adapter, state_dict, write_adapter
 from jittwin.checkpoints.convert import convert
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands.convert import add_arguments, run
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import AestheticConfig, initial_trainables, trainable_keys
+from jittwin.models.aesthetic import AestheticConfig, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig
 from jittwin.weights import read_content, read_weights, write_content, write_weights
+from jittwin.weights.initial import initial_weights
 
 TINY = PRESETS["tiny"]
 LORA = LoraConfig(4, 8)
@@ -24,7 +26,7 @@ PREFIX = "vision_model.base_model.model."
 
 
 def adapter(tower=TINY, lora=LORA, seed=1):
-    arrays = initial_trainables(trainable_keys(AestheticConfig(tower, lora)), seed)
+    arrays = dict(initial_weights("aesthetic", trainable_keys(AestheticConfig(tower, lora), tower_shapes(tower)), seed))
     draws = np.random.default_rng(seed)
     arrays = {key: array if array.any() else draws.standard_normal(array.shape).astype(np.float32)
               for key, array in arrays.items()}
@@ -103,7 +105,7 @@ def test_a_peft_folder_that_adapts_only_some_layers(tmp_path):
         write_adapter(tmp_path / name, ours, format)
         found = read_adapter(tmp_path / name)
         assert list(found.arrays) == list(ours.arrays)
-        check_adapter(found, TINY)
+        check_adapter(found, TINY, tower_shapes(TINY))
         assert describe(found)["lora_target_modules"] == ["q_proj", "v_proj"]
 
 
@@ -115,13 +117,14 @@ def test_a_peft_folder_that_adapts_only_some_layers(tmp_path):
     (TINY, LoraConfig(4, 32), "alpha 8, but the run is set to 32")])
 def test_an_adapter_of_another_size_is_refused(tower, lora, message):
     with pytest.raises(UserError, match=message) as caught:
-        check_adapter(adapter(), tower, lora)
+        check_adapter(adapter(), tower, tower_shapes(tower), lora)
     assert "\n" not in str(caught.value)
 
 
 def test_an_adapter_that_fits():
-    check_adapter(adapter(), TINY, LORA)
-    check_adapter(adapter(SiglipVisionConfig(24, 1, 2, 40, 8, 16)), SiglipVisionConfig(24, 1, 4, 40, 16, 64))
+    check_adapter(adapter(), TINY, tower_shapes(TINY), LORA)
+    other = SiglipVisionConfig(24, 1, 4, 40, 16, 64)
+    check_adapter(adapter(SiglipVisionConfig(24, 1, 2, 40, 8, 16)), other, tower_shapes(other))
 
 
 def broken(tmp_path, change):

@@ -4,17 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tower import random_tower, tower_shapes
 
 from jittwin.models.aesthetic import (
-    FROZEN, TRAINED, AestheticConfig, distribution, emd, initial_trainables, level, mean_score, tower_state,
-    trainable_keys)
+    FROZEN,
+    TRAINED,
+    AestheticConfig,
+    distribution,
+    emd,
+    level,
+    mean_score,
+    tower_state,
+    trainable_keys,
+)
 from jittwin.models.lora import ENCODER, REFERENCE, LoraConfig, adapter_keys
-from jittwin.models.siglip import PRESETS, expected_keys, random_tower
-from jittwin.weights.state import matches
+from jittwin.models.siglip import PRESETS
+from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import shapes_of
+from jittwin.weights.state import matches
 
 FULL = PRESETS["so400m-patch16-512"]
 TINY = AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8))
+KEYS = trainable_keys(TINY, tower_shapes(TINY.tower))
 VOTES = np.array([0, 1, 5, 17, 38, 36, 15, 6, 5, 1])        # first row of AVA.txt
 
 
@@ -24,20 +35,20 @@ def scalars(shapes, part=""):
 
 @pytest.mark.parametrize("rank, lora, layer", [(16, 8_695_296, 322_048), (32, 17_390_592, 644_096)])
 def test_parameters_at_full_size(rank, lora, layer):
-    shapes = trainable_keys(AestheticConfig(FULL, LoraConfig(rank, 2 * rank)))
+    shapes = trainable_keys(AestheticConfig(FULL, LoraConfig(rank, 2 * rank)), tower_shapes(FULL))
     assert (scalars(shapes, ".lora_"), scalars(shapes, "layers.26.")) == (lora, layer)
     assert (scalars(shapes, "aesthetic_head."), scalars(shapes)) == (657_290, lora + 657_290)
     assert len(shapes) == 324 + 6
-    reference = adapter_keys(expected_keys(replace(FULL, head=True)), LoraConfig(rank, 2 * rank, targets=REFERENCE))
+    reference = adapter_keys(tower_shapes(replace(FULL, head=True)), LoraConfig(rank, 2 * rank, targets=REFERENCE))
     assert (len(reference), scalars(reference)) == (330, {16: 8_906_752, 32: 17_813_504}[rank])
 
 
 def test_order_is_that_of_the_originals_optimizer():
-    names = [key.removeprefix("vision_model.base_model.model.encoder.layers.") for key in trainable_keys(TINY)]
+    names = [key.removeprefix("vision_model.base_model.model.encoder.layers.") for key in KEYS]
     layers = ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"]
     assert names == [f"{index}.{part}.lora_{kind}.default.weight" for index in (0, 1) for part in layers for kind in "AB"] \
         + [f"aesthetic_head.mlp.{index}.{kind}" for index in (0, 3, 6) for kind in ("weight", "bias")]
-    assert trainable_keys(TINY)["vision_model.base_model.model.encoder.layers.1.mlp.fc1.lora_A.default.weight"] == (4, 32)
+    assert KEYS["vision_model.base_model.model.encoder.layers.1.mlp.fc1.lora_A.default.weight"] == (4, 32)
 
 
 @pytest.mark.parametrize("targets", [ENCODER, r".*encoder\.layers\.\d+\.self_attn\.(q|v)_proj"])
@@ -45,7 +56,7 @@ def test_order_is_that_of_the_originals_optimizer():
 def test_every_key_is_either_frozen_or_trained(targets, head):
     tower = replace(PRESETS["tiny"], head=head)
     frozen = tower_state(random_tower(tower), targets)
-    trained = trainable_keys(AestheticConfig(tower, LoraConfig(4, 8, targets=targets)))
+    trained = trainable_keys(AestheticConfig(tower, LoraConfig(4, 8, targets=targets)), tower_shapes(tower))
     assert all(matches(key, FROZEN) and not matches(key, TRAINED) for key in frozen)
     assert all(matches(key, TRAINED) and not matches(key, FROZEN) for key in trained)
     adapted = [key for key in frozen if key.endswith(".base_layer.weight")]
@@ -84,8 +95,8 @@ def test_a_batch_of_distributions():
 
 
 def test_initial_weights():
-    shapes = trainable_keys(TINY)
-    found, again, other = (initial_trainables(shapes, seed) for seed in (3, 3, 4))
+    shapes = KEYS
+    found, again, other = (initial_weights("aesthetic", shapes, seed) for seed in (3, 3, 4))
     assert {key: array.shape for key, array in found.items()} == shapes
     for key, array in found.items():
         assert array.dtype == np.float32

@@ -4,12 +4,13 @@ import json
 import os
 import shlex
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tower import Shapes, random_tower, tower_shapes
 
 from jittwin import config as settings
 from jittwin import training
@@ -23,7 +24,7 @@ from jittwin.errors import UserError
 from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import AestheticConfig, distribution, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, random_tower
+from jittwin.models.siglip import PRESETS
 from jittwin.tasks import aesthetic_files as files
 from jittwin.tasks.aesthetic import BEST, Config, Task, rate_factor
 from jittwin.weights import read_content, write_content, write_weights
@@ -79,7 +80,7 @@ def test_settings_that_make_no_sense(setting, message):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ([], "model is missing: set model=FOLDER"), (["model=/nowhere"], "/nowhere/config.json: not found"),
+    ([], "model is missing: set model=FOLDER"), (["model=/nowhere"], "/nowhere: is no folder"),
     (["model=m", "random_model=true"], "give one of the two"),
     (["random_model=true", "architecture=tinny"], "architecture=tinny.*did you mean 'tiny'"),
     (["preset=tiny", "synthetic_images=1"], "synthetic_images=1: too few"),
@@ -88,14 +89,14 @@ def test_settings_that_make_no_sense(setting, message):
     (["preset=tiny", "workers=-1"], "workers=-1: must be at least 1, or 0")])
 def test_mistakes_leave_nothing_behind(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        Task(settings.resolve(Config, overrides=["train_split=0.9", *changes]), None, None, tmp_path / "run")
+        Task(settings.resolve(Config, overrides=["train_split=0.9", *changes]), Shapes(), None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_what_decides_comes_first(tmp_path):
     for best, order in (("emd", ["emd", "srcc"]), ("srcc", ["srcc", "emd"]), ("mae", ["mae", "emd", "srcc"])):
         config = settings.resolve(Config, overrides=["preset=tiny", f"best={best}"])
-        assert list(Task(config, None, None, tmp_path).best) == order
+        assert list(Task(config, Shapes(), None, tmp_path).best) == order
 
 
 @pytest.fixture
@@ -105,6 +106,7 @@ def hub(tmp_path):
     folder.mkdir()
     vision = {key: value for key, value in asdict(sizes).items() if key != "head"}
     (folder / "config.json").write_text(json.dumps({"model_type": "siglip", "vision_config": vision}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"resample": 2}))
     write_weights(folder / "model.safetensors", {f"vision_model.{key}": array
                                                  for key, array in random_tower(sizes, 1).items()})
     return folder
@@ -112,17 +114,17 @@ def hub(tmp_path):
 
 def test_a_tower_from_a_folder_is_named_and_remembered(hub, tmp_path):
     changes = ["preset=tiny", "random_model=false", f"model={hub}"]
-    task = Task(settings.resolve(Config, overrides=changes), None, None, tmp_path / "run")
+    task = Task(settings.resolve(Config, overrides=changes), Shapes(), None, tmp_path / "run")
     assert task.inputs() == {"tower": task.tower.sha256}
     assert task.checkpoint_metadata()["adapter"]["model_name"] == "siglip2-tiny"
     assert task.checkpoint_metadata()["adapter"]["tower_sha256"] == task.tower.sha256
-    untrained = Task(settings.resolve(Config, overrides=["preset=tiny", "seed=5"]), None, None, tmp_path / "run")
+    untrained = Task(settings.resolve(Config, overrides=["preset=tiny", "seed=5"]), Shapes(), None, tmp_path / "run")
     assert untrained.inputs() == {} and untrained.tower.name == "random:tiny:5"
     assert untrained.checkpoint_metadata()["adapter"]["model_name"] == "random:tiny:5"
     assert "tower_sha256" not in untrained.checkpoint_metadata()["adapter"]
 
 
-class Pass:
+class Pass(Shapes):
     """Stands for a backend: arrays stay arrays, and the model's mode is noted."""
 
     def __init__(self):
@@ -173,7 +175,7 @@ def test_no_split_is_kept_where_the_settings_are_refused(tmp_path, change, messa
     write_mini_ava(tmp_path / "ava", 40, 64, 48)
     write_bad_ids(tmp_path / "ava" / BAD_IDS, AvaIndex(tmp_path / "ava"), {})
     with pytest.raises(UserError, match=message):
-        Task(settings.resolve(Config, overrides=["preset=tiny", change]), None, str(tmp_path / "ava"), tmp_path / "run")
+        Task(settings.resolve(Config, overrides=["preset=tiny", change]), Shapes(), str(tmp_path / "ava"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -185,20 +187,20 @@ def test_what_training_leaves_out_is_told(tmp_path):
     (folder / "images" / f"{missing.split()[1]}.jpg").unlink()
     (folder / "images" / f"{damaged.split()[1]}.jpg").write_bytes(b"no picture")
     config = settings.resolve(Config, overrides=["preset=tiny", "max_bad=0.1", "batch_size=11"])
-    told = "\n".join(Task(config, None, str(folder), tmp_path / "run").notes)
+    told = "\n".join(Task(config, Shapes(), str(folder), tmp_path / "run").notes)
     assert "AVA.txt: rows not used: 1 too short" in told
     assert f"1 rated pictures have no file, such as {missing.split()[1]}" in told
     assert "1 of 38 pictures cannot be decoded and are left out: see bad_ids.txt" in told
     assert "the learning rates reach 0 after 4 of 8 steps" in told    # 33 train in 3 batches of 11, two a step
     quiet = settings.resolve(Config, overrides=["preset=tiny"])
-    assert Task(quiet, None, None, tmp_path / "run").notes == ()
+    assert Task(quiet, Shapes(), None, tmp_path / "run").notes == ()
 
 
 @pytest.fixture
 def written(tmp_path):
     """A checkpoint in the original's format, and what went into it."""
     rng = np.random.default_rng(0)
-    arrays = {key: rng.normal(size=shape).astype(np.float32) for key, shape in trainable_keys(TINY).items()}
+    arrays = {key: rng.normal(size=shape).astype(np.float32) for key, shape in trainable_keys(TINY, tower_shapes(TINY.tower)).items()}
     moments = {}
     for key, array in arrays.items():
         moments |= {f"{key}/step": np.array(14), f"{key}/exp_avg": array / 2, f"{key}/exp_avg_sq": array ** 2}
@@ -206,7 +208,8 @@ def written(tmp_path):
              "measures": {"emd": 0.25, "mse": 1.5, "mae": 1.0, "srcc": None, "plcc": 0.5, "accuracy": 1.0},
              "best": {"emd": {"checkpoint": "1", "score": 0.125}}}
     config = Config(lora_r=4, lora_alpha=8)
-    files.write_checkpoint(tmp_path, arrays, moments, state, config, TINY, "name", 0.5, "0123abc")
+    shapes = files.reference_keys(TINY, tower_shapes(replace(TINY.tower, head=True)))
+    files.write_checkpoint(tmp_path, arrays, moments, state, config, shapes, "name", 0.5, "0123abc")
     return SimpleNamespace(path=tmp_path / "checkpoint_epoch_2.pth", arrays=arrays, moments=moments)
 
 
@@ -237,7 +240,8 @@ def test_a_checkpoint_has_the_layout_of_the_original(written):
 
 
 def test_the_whole_tower_has_the_indices_of_the_original():
-    keys = list(files.reference_keys(AestheticConfig()))
+    model = AestheticConfig()
+    keys = list(files.reference_keys(model, tower_shapes(replace(model.tower, head=True))))
     assert len(keys) == 336 and [key.startswith("aesthetic_head") for key in keys].index(True) == 330
     assert [index for index, key in enumerate(keys) if ".model.head." in key] == list(range(324, 330))
 

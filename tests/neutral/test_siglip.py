@@ -5,13 +5,14 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
+from tower import random_tower, tower_shapes
 
 from jittwin.errors import UserError
-from jittwin.models.siglip import PRESETS, SiglipVisionConfig, expected_keys, preprocess, random_tower, read_config, \
-    read_tower
-from jittwin.weights.state import check_state
+from jittwin.models.siglip import PRESETS, SiglipVisionConfig, preprocess, read_config, read_tower
 from jittwin.weights import fingerprint, open_weights, read_weights, write_weights
+from jittwin.weights.hub import open_hub
 from jittwin.weights.lazy import LazyArrays
+from jittwin.weights.state import check_state
 
 TINY = PRESETS["tiny"]
 VISION = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, patch_size=8,
@@ -19,13 +20,14 @@ VISION = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, interm
 
 
 def scalars(config):
-    return sum(int(np.prod(shape)) for shape in expected_keys(config).values())
+    return sum(int(np.prod(shape)) for shape in tower_shapes(config).values())
 
 
 def folder(path, arrays, file="model.safetensors", config=None, **more):
     path.mkdir(exist_ok=True)
     content = {"model_type": "siglip", "vision_config": VISION} if config is None else config
     (path / "config.json").write_text(json.dumps(content | more))
+    (path / "preprocessor_config.json").write_text('{"resample": 2}')
     write_weights(path / file, arrays)
     return path
 
@@ -39,6 +41,11 @@ def whole(config=replace(TINY, head=True), dtype=np.float32):
 
 def same(found, expected):
     return set(found) == set(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def loaded(tower) -> list[str]:
+    """The check that every backend makes when it loads arrays."""
+    return check_state(tower_shapes(tower.config), tower.arrays)
 
 
 def test_published_numbers_of_parameters():
@@ -57,11 +64,12 @@ def test_sizes_that_do_not_go_together(change):
 
 def test_config_files(tmp_path):
     path = tmp_path / "config.json"
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": 2}')
     for content in ({"model_type": "siglip", "vision_config": VISION}, {"model_type": "siglip_vision_model"} | VISION):
         path.write_text(json.dumps(content))
-        assert read_config(tmp_path) == TINY
+        assert read_config(open_hub(tmp_path)) == TINY
     path.write_text(json.dumps({"model_type": "siglip", "vision_config": {"model_type": "siglip_vision_model"}}))
-    assert read_config(tmp_path) == replace(PRESETS["base-patch16-224"])
+    assert read_config(open_hub(tmp_path)) == replace(PRESETS["base-patch16-224"])
 
 
 def test_how_pictures_are_prepared_is_read(tmp_path):
@@ -69,26 +77,30 @@ def test_how_pictures_are_prepared_is_read(tmp_path):
     processor = tmp_path / "preprocessor_config.json"
     for number, name in ((2, "bilinear"), (3, "bicubic")):
         processor.write_text(json.dumps({"resample": number, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-        assert read_config(tmp_path) == replace(TINY, resample=name)
-    for wrong, line in (({"resample": 1}, "resample is 1; legal: 2 or 3"),
-                        ({"image_mean": [0.48, 0.46, 0.41]}, "image_mean is")):
+        assert read_config(open_hub(tmp_path)) == replace(TINY, resample=name)
+    for wrong, line in (({"resample": 1}, "resample is 1; legal: 2 or 3"), ({}, "resample is None; legal: 2 or 3"),
+                        ({"image_mean": [0.48, 0.46, 0.41]}, "image_mean is"), ({"do_resize": False}, "do_resize is"),
+                        ({"do_rescale": 1}, "do_rescale is 1; legal: True"),
+                        ({"size": {"height": 64, "width": 64}}, "size is .*; legal: {'height': 32, 'width': 32}")):
+        wrong = wrong and {"resample": 2} | wrong
         processor.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=line):
-            read_config(tmp_path)
+            read_config(open_hub(tmp_path))
 
 
 @pytest.mark.parametrize("content, message", [
-    (None, "config.json: not found"), ("{", "cannot be read as JSON"), ("[]", "model_type None"),
+    (None, "config.json: not found"), ("{", "cannot be read as JSON"), ("[]", "holds a list instead of an object"), ("{}", "model_type None; legal: siglip or"),
     ('{"model_type": "siglip2"}', "model_type 'siglip2' .a NaFlex"), ('{"model_type": "clip"}', "model_type 'clip'; legal"),
     ('{"model_type": "siglip_vision_model", "hidden_act": "relu"}', "hidden_act 'relu'"),
     ('{"model_type": "siglip_vision_model", "patch_size": "16"}', "patch_size is '16'"),
     ('{"model_type": "siglip_vision_model", "patch_size": 0}', "patch_size is 0"),
     ('{"model_type": "siglip_vision_model", "num_attention_heads": 7}', "7 heads do not divide")])
 def test_config_files_of_other_models(tmp_path, content, message):
+    (tmp_path / "preprocessor_config.json").write_text('{"resample": 2}')
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        read_config(tmp_path)
+        read_config(open_hub(tmp_path))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
@@ -97,7 +109,7 @@ def test_a_tower_is_read_from_a_whole_checkpoint(tmp_path, file, head):
     config = replace(TINY, head=head)
     tower = read_tower(folder(tmp_path / "siglip2-tiny", whole(), file), head)
     assert tower.config == config and tower.name == "siglip2-tiny"
-    assert same(tower.arrays, random_tower(config)) and list(tower.arrays) == list(expected_keys(config))
+    assert same(tower.arrays, random_tower(config)) and tower.arrays.shapes == tower_shapes(config)
     assert tower.sha256 == fingerprint(random_tower(config))
 
 
@@ -131,14 +143,23 @@ def test_incomplete_towers_are_refused(tmp_path):
     arrays = whole(TINY)
     with pytest.raises(UserError, match="no weights found; legal: model.safetensors"):
         read_tower(folder(tmp_path / "none", {}, "other.safetensors"))
-    with pytest.raises(UserError, match="11 missing: head.probe, head.attention.in_proj_weight"):
-        read_tower(folder(tmp_path / "headless", arrays), head=True)
-    with pytest.raises(UserError, match="16 unexpected: encoder.layers.1.layer_norm1.weight"):
-        read_tower(folder(tmp_path / "deeper", arrays, vision_config=VISION | {"num_hidden_layers": 1}))
+    for name, value in (("num_hidden_layers", 1), ("num_hidden_layers", 3), ("hidden_size", 64), ("patch_size", 16),
+                        ("intermediate_size", 40), ("image_size", 64)):
+        with pytest.raises(UserError, match=r"model.safetensors: its arrays have .* \d+, but .*config.json says \d+"):
+            read_tower(folder(tmp_path / "other", arrays, vision_config=VISION | {name: value}))
+    with pytest.raises(UserError, match="headless/model.safetensors: .* 11 missing: head.probe, head.attention.in_proj_w"):
+        loaded(read_tower(folder(tmp_path / "headless", arrays), head=True))
     del arrays["vision_model.encoder.layers.1.mlp.fc2.bias"]
-    arrays["vision_model.post_layernorm.weight"] = np.ones(33, np.float32)
-    with pytest.raises(UserError, match=r"1 missing: encoder.layers.1.mlp.fc2.bias; 1 of another shape: post_layernorm"):
-        read_tower(folder(tmp_path / "torn", arrays))
+    arrays["vision_model.post_layernorm.bias"] = np.ones(33, np.float32)
+    arrays["vision_model.extra"] = np.ones(3, np.float32)
+    with pytest.raises(UserError, match=r"torn/model.safetensors: .*1 missing: encoder.layers.1.mlp.fc2.bias; "
+                       "1 unexpected: extra; 1 of another shape: post_layernorm.bias"):
+        loaded(read_tower(folder(tmp_path / "torn", arrays)))
+
+
+def test_what_is_no_part_of_the_tower_is_left_out(tmp_path):
+    arrays = whole(TINY) | {"logit_bias": np.ones(1), "vision_model.embeddings.position_ids": np.arange(16)[None]}
+    assert same(read_tower(folder(tmp_path, arrays)).arrays, random_tower(TINY))
 
 
 def test_only_what_is_kept_is_read(tmp_path):
@@ -180,12 +201,6 @@ def test_lazy_arrays_are_checked_without_being_made():
     assert check_state({"c": (2,)}, arrays.renamed({"c": "a"})) == ["c"]
     with pytest.raises(UserError, match=r"a \(2,\) instead of \(5,\)"):
         check_state({"a": (5,), "b": (3,)}, arrays)
-
-
-def test_random_towers():
-    first, second, other = random_tower(TINY), random_tower(TINY), random_tower(TINY, seed=1)
-    assert same(first, second) and not np.array_equal(first["post_layernorm.bias"], other["post_layernorm.bias"])
-    assert all(array.dtype == np.float32 and array.shape == expected_keys(TINY)[n] for n, array in first.items())
 
 
 def test_pictures_are_squashed():

@@ -4,16 +4,24 @@ import peft
 import pytest
 import torch
 import transformers
+from scorer import (  # noqa: F401  (two fixtures and two tests)
+    CONFIG,
+    KEYS,
+    TOWER,
+    build,
+    test_dropout_follows_the_seed,
+    test_predictors_keep_their_precision,
+    tower,
+    trained,
+)
 from torch import nn
 
 from jittwin.checkpoints.adapters import Adapter, read_adapter, write_adapter
 from jittwin.errors import UserError
-from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, emd, tower_state, trainable_keys
-from jittwin.models.lora import ENCODER, LAYER_NAMES, LoraConfig
+from jittwin.models.aesthetic import FROZEN, TOWER_PREFIX, emd, tower_state
+from jittwin.models.lora import ENCODER, LAYER_NAMES
 from jittwin.weights import read_content, write_content, write_weights
 from torch_models.assess import aesthetic
-from scorer import (  # noqa: F401  (two fixtures and two tests)
-    CONFIG, TOWER, build, test_dropout_follows_the_seed, test_predictors_keep_their_precision, tower, trained)
 
 # peft asks transformers' own network, which the original wraps, by a name that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")
@@ -116,7 +124,7 @@ def test_peft_loads_our_folder(backend, tower, trained, pixels, tmp_path, recwar
 
 def test_trainable_parameters_and_their_order(backend, tower, trained):
     model = build(backend, tower, trained)
-    assert list(backend.parameters(model)) == list(trainable_keys(CONFIG))
+    assert list(backend.parameters(model)) == list(KEYS)
     state = backend.state_numpy(model)
     assert set(state) == set(tower_state(tower)) | set(trained)
     assert set(backend.state_numpy(model, exclude=FROZEN)) == set(trained)

@@ -1,6 +1,12 @@
 """The PyTorch twin's backend: which devices it takes."""
 import pytest
 import torch
+from shapes import (  # noqa: F401  (tests)
+    test_every_model_is_looked_at,
+    test_options_reach_the_module,
+    test_shapes_are_those_of_the_built_module,
+    test_shapes_of_a_large_network_take_no_memory,
+)
 
 from jittwin.errors import UserError
 from torch_models.backend import Backend

@@ -1,9 +1,11 @@
 """The original's checkpoints against PyTorch itself: what it reads of ours, and ours of what it writes."""
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tower import tower_shapes
 
 from jittwin.backend import load_backend
 from jittwin.models.aesthetic import AestheticConfig, trainable_keys
@@ -13,6 +15,7 @@ from jittwin.tasks import aesthetic_files as files
 from jittwin.tasks.aesthetic import Config, rate_factor
 
 TINY = AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8))
+REFERENCE = files.reference_keys(TINY, tower_shapes(replace(TINY.tower, head=True)))
 CONFIG = Config(lora_r=4, lora_alpha=8, epochs=1, accumulation=1, lr=0.01, head_lr=0.03)
 STEPS, STATE = 20, {"epoch": 1, "epoch_done": True, "measures": {}, "best": {}}
 
@@ -43,9 +46,9 @@ def advance(parameters, optimizer, schedule, step):
 @pytest.fixture
 def ours():
     """Our optimizer over what is trained here, after three steps."""
-    backend, keys = load_backend("torch"), trainable_keys(TINY)
+    backend, keys = load_backend("torch"), trainable_keys(TINY, tower_shapes(TINY.tower))
     backend.setup()
-    start = gradients(files.reference_keys(TINY), -1)
+    start = gradients(REFERENCE, -1)
     parameters = {key: start[key].clone().requires_grad_() for key in keys}
     groups = [{"params": {key: p for key, p in parameters.items() if ("lora_" in key) == lora}, "lr": 0.0}
               for lora in (True, False)]
@@ -53,7 +56,7 @@ def ours():
 
     def step(number):
         backend.set_lr(optimizer, [CONFIG.lr * factor(number), CONFIG.head_lr * factor(number)])
-        given = gradients(files.reference_keys(TINY), number)
+        given = gradients(REFERENCE, number)
         backend.step(optimizer, sum((given[key] * p).sum() for key, p in parameters.items()))
 
     for number in range(3):
@@ -65,9 +68,9 @@ def test_pytorch_goes_on_from_our_checkpoint(ours, tmp_path):
     backend, parameters, optimizer, step = ours
     arrays = {key: p.detach().numpy().copy() for key, p in parameters.items()}
     files.write_checkpoint(tmp_path, arrays, backend.optimizer_state(optimizer), {**STATE, "global_step": 3}, CONFIG,
-                           TINY, "name", rate_factor(STEPS, CONFIG)[0](3))
+                           REFERENCE, "name", rate_factor(STEPS, CONFIG)[0](3))
     content = torch.load(tmp_path / "checkpoint_epoch_1.pth", weights_only=True)
-    theirs, adamw, schedule = original(files.reference_keys(TINY))
+    theirs, adamw, schedule = original(REFERENCE)
     fresh = {key: len(value) if isinstance(value, list) else type(value)
              for key, value in adamw.state_dict()["param_groups"][0].items()}
     written = content["optimizer_state_dict"]["param_groups"][0]
@@ -90,7 +93,7 @@ def test_pytorch_goes_on_from_our_checkpoint(ours, tmp_path):
 def test_we_go_on_from_the_original_checkpoint(ours, tmp_path, dtype):
     """As the original saves it, NumPy scalars among the measures; by default all its tensors are bfloat16."""
     backend, parameters, optimizer, step = ours
-    theirs, adamw, schedule = original(files.reference_keys(TINY))
+    theirs, adamw, schedule = original(REFERENCE)
     for number in range(3):
         advance(theirs, adamw, schedule, number)
     state = {key: p.detach().to(dtype) for key, p in theirs.items()}

@@ -27,7 +27,7 @@ class AestheticModel(Module):
     """Pictures (B, 3, S, S) in [-1, 1] to logits (B, 10) of the ratings 1 to 10; only LoRA and the head are trained.
 
     config: a jittwin.models.aesthetic.AestheticConfig. All weights are to be loaded: the tower's by `tower_state`,
-    what is trained from a file or by `initial_trainables`.
+    what is trained from a file or by jittwin.weights.initial.
     """
 
     def __init__(self, config, gradient_checkpointing: bool = False):

@@ -1,15 +1,14 @@
 """The network of FID and the weights it runs with."""
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jittwin.backend import Backend
-from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import find_mode
 from jittwin.weights import fingerprint, read_weights
+from jittwin.weights.initial import initial_weights
 
 CLASSES, WIDTH = 1008, 2048
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -43,9 +42,9 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
         if not random:
             raise UserError("FID needs weights: give Inception's with --fid-weights FILE, or of jittwin fid --weights "
                             f"FILE ({FILES}), or --random-weights to go on with untrained ones")
-        shapes = {name: value.shape for name, value in backend.state_numpy(network).items()}
-        backend.load_numpy(network, random_weights(shapes))
-        return Inception(network, random_weights({"fc.weight": (CLASSES, WIDTH)})["fc.weight"], "random")
+        backend.load_numpy(network, initial_weights("inception_fid", backend.state_shapes("inception_fid", None)))
+        classifier = initial_weights("inception_fid", {"fc.weight": (CLASSES, WIDTH)})["fc.weight"]
+        return Inception(network, classifier, "random")
     arrays = read_weights(weights)
     shape = arrays[CLASSIFIER[0]].shape if CLASSIFIER[0] in arrays else None
     if shape != (CLASSES, WIDTH):
@@ -57,14 +56,3 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
         raise UserError(f"{os.fspath(weights)}: {error}; FID takes {FILES}") from error
     classifier = np.asarray(arrays[CLASSIFIER[0]], np.float32)
     return Inception(network, classifier, fingerprint(backend.state_numpy(network) | {"fc.weight": classifier}))
-
-
-def random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """He-normal by fan-in (arXiv 1502.01852), so that features are of order one; norms are the identity."""
-    arrays = {}
-    for name, shape in shapes.items():
-        if len(shape) > 1:
-            arrays[name] = Draws(0).normal(name, shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        else:
-            arrays[name] = np.full(shape, float(name.endswith((".bn.weight", ".running_var"))), np.float32)
-    return arrays

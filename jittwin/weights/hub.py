@@ -1,0 +1,164 @@
+"""Folders as the Hugging Face hub has them: config.json, weights in one file or in shards, how pictures are prepared.
+
+A folder of the hub's cache, `models--ORG--NAME`, stands for the snapshot that its refs/main names. Nothing is fetched
+from a network.
+"""
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jittwin.errors import UserError
+from jittwin.weights.files import open_weights, other_content
+from jittwin.weights.lazy import LazyArrays
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# Where image processors keep their settings: transformers 5 puts them into the first, under this key, transformers 4
+# and the hub's own folders into the second.
+PROCESSOR, NESTED, PREPROCESSOR = "processor_config.json", "image_processor", "preprocessor_config.json"
+UNFINISHED = "*.incomplete"
+Renames = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """A folder that holds the files; `open_hub` finds it."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.json. UserError: missing or damaged."""
+        path = self.path / CONFIG
+        if not path.is_file():
+            raise UserError(f"{path}: {_absent(path)}; give a folder as the hub has it, with {CONFIG} and {WEIGHTS[0]} "
+                            f"(or {WEIGHTS[2]})")
+        return read_json(path)
+
+    @property
+    def name(self) -> str:
+        """The model's name where its config.json or the hub's cache tells it, else the folder's."""
+        cached = re.fullmatch(r"models--(.+?)--(.+)", self.path.parent.parent.name)
+        return str(self.config.get("_name_or_path") or ("/".join(cached.groups()) if cached else "")
+                   or self.path.resolve().name)
+
+    def section(self, kinds: Mapping[str, str], advice: str) -> dict[str, Any]:
+        """The part of config.json that describes the network.
+
+        kinds: the legal values of model_type, and for each the key of the part, "" for all of it. advice: which models
+        are meant. UserError: another model's config.json.
+        """
+        kind = self.config.get("model_type")
+        key = kinds.get(kind) if isinstance(kind, str) else None
+        found = self.config if key == "" else self.config.get(key, {})
+        if key is None or not isinstance(found, dict):
+            raise UserError(f"{self.path / CONFIG}: model_type {kind!r}; legal: {' or '.join(kinds)}, {advice}")
+        return found
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights, or the index of their shards. UserError: there is none."""
+        paths = [self.path / name for name in WEIGHTS]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None:
+            reason = next((f"; {path.name} {_absent(path)}" for path in paths if path.is_symlink()), "")
+            reason = reason or unfinished(self.path)
+            raise UserError(f"{self.path}: no weights found; legal: {', '.join(WEIGHTS)}{reason}")
+        return found
+
+    def arrays(self, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
+        """The arrays whose keys `keep` accepts, read when they are asked for. UserError: missing, damaged, a shard is
+        not there."""
+        return open_weights(self.weights, keep)
+
+    def processor(self) -> tuple[dict[str, Any], Path] | None:
+        """The image processor's settings and the file that has them; None where no file does. UserError: damaged."""
+        for name in (PROCESSOR, PREPROCESSOR):
+            path = self.path / name
+            if path.is_file():
+                content = read_json(path)
+                found = content.get(NESTED) if name == PROCESSOR else content
+                if isinstance(found, dict):
+                    return found, path
+        return None
+
+
+def open_hub(where: str | os.PathLike) -> HubFolder:
+    """A folder with config.json, a folder models--ORG--NAME of the hub's cache, or one of its snapshots.
+
+    UserError: no folder, a cached model without a snapshot or with several and no refs/main. Its files are looked at
+    when they are asked for.
+    """
+    path = Path(where)
+    if not path.is_dir():
+        raise UserError(f"{path}: is no folder; give one as the hub has it, with {CONFIG} and {WEIGHTS[0]}")
+    snapshots = path / "snapshots"
+    if (path / CONFIG).exists() or not snapshots.is_dir():
+        return HubFolder(path)
+    found = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir())
+    main = path / "refs" / "main"
+    wanted = main.read_text(errors="replace").strip() if main.is_file() else ""
+    if wanted in found:
+        return HubFolder(snapshots / wanted)
+    if len(found) != 1 or wanted:
+        lacking = f"refs/main names {wanted[:40]!r}, which is not among" if wanted else "refs/main is missing, among"
+        raise UserError(f"{path}: {lacking} its {len(found)} snapshots{unfinished(path / 'snapshots/any')}; fetch the "
+                        f"model again, or give {snapshots}/HASH")
+    return HubFolder(snapshots / found[0])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. UserError: something else, which is named where it is known."""
+    try:
+        content = path.read_bytes()
+        if what := other_content(content[:64]):
+            raise UserError(f"{path}: {what}")
+        found = json.loads(content.decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as JSON ({reason}); fetch the file again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds a {type(found).__name__} instead of an object; fetch the file again")
+    return found
+
+
+def renamed(arrays: LazyArrays, renames: Renames) -> LazyArrays:
+    """The same arrays under other keys: each pattern (regular expression, replacement) is applied in turn.
+
+    UserError: two keys become one.
+    """
+    names = {}
+    for key in arrays:
+        new = rename(key, renames)
+        if new in names:
+            raise UserError(f"{arrays.source}: {names[new]} and {key} are both {new} in the model; save one of them "
+                            "alone")
+        names[new] = key
+    return arrays.renamed(names)
+
+
+def rename(key: str, renames: Renames) -> str:
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def unfinished(folder: Path) -> str:
+    """What tells of a download that stopped half-way, for the end of a message; "" when nothing does."""
+    places = [folder, folder / ".cache" / "huggingface" / "download"]
+    if folder.parent.name == "snapshots":
+        places.append(folder.parent.parent / "blobs")
+    first = next((path for place in places for path in sorted(place.glob(UNFINISHED))), None)
+    return f"; the download is unfinished ({first.name} is left over): run it again" if first else ""
+
+
+def _absent(path: Path) -> str:
+    """Why there is no such file."""
+    if path.is_symlink():
+        return f"points to {os.readlink(path)}, which is not there: fetch it again" + unfinished(path.parent)
+    return "not found" + unfinished(path.parent)

@@ -1,0 +1,87 @@
+"""Weights of networks that are not trained: the one place where they are drawn.
+
+Every array depends on the seed, its own name and the shapes alone (jittwin.draws), so both twins start from the same
+bits, whatever the order. The rules carry the names of the catalogue's models.
+"""
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.weights.lazy import LazyArrays
+
+Shape = tuple[int, ...]
+Rule = Callable[[Draws, str, Mapping[str, Shape]], np.ndarray]
+
+
+def initial_weights(model: str, shapes: Mapping[str, Shape], seed: int = 0) -> LazyArrays:
+    """float32 arrays of these shapes, each drawn when it is asked for. model: a key of RULES."""
+    rule, draws = RULES[model], Draws(seed)
+    return LazyArrays(shapes, lambda name: rule(draws, name, shapes))
+
+
+def _vgg(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """As torchvision: He-normal by fan-out (arXiv 1502.01852), biases 0."""
+    shape = shapes[name]
+    if len(shape) != 4:
+        return _constant(name, shape)
+    return draws.normal(name, shape) * np.float32(np.sqrt(2.0 / (shape[0] * shape[2] * shape[3])))
+
+
+def _inception(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """As torchvision: a normal of deviation 0.1 cut off at 0.2; norms are the identity, biases 0."""
+    if len(shapes[name]) != 4:
+        return _constant(name, shapes[name])
+    return _truncated_normal(draws.generator(name), shapes[name]) * np.float32(0.1)
+
+
+def _inception_fid(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """He-normal by fan-in, so that features are of order one; norms are the identity, biases 0."""
+    shape = shapes[name]
+    if len(shape) < 2:
+        return _constant(name, shape)
+    return draws.normal(name, shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+
+
+def _segformer(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """Normal of variance 1 / fan-in; norms are the identity, biases 0."""
+    shape = shapes[name]
+    if len(shape) > 1:
+        return draws.normal(name, shape) / np.float32(np.sqrt(np.prod(shape[1:])))
+    return np.full(shape, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, np.float32)
+
+
+def _siglip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """Signals stay of order one through the depth, and no norm is the identity."""
+    values = draws.normal(name, shapes[name])
+    if name.endswith("bias"):
+        return values * np.float32(0.1)
+    if values.ndim == 1:                    # the gain of a normalisation
+        return 1 + values * np.float32(0.1)
+    fan_in = 1 if name == "embeddings.position_embedding.weight" else np.prod(shapes[name][1:])
+    return values * np.float32(fan_in ** -0.5)
+
+
+def _aesthetic(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """What is trained, as peft and PyTorch start it: B zero, A and the head uniform within 1 / sqrt(inputs)."""
+    shape = shapes[name]
+    if name.endswith("lora_B.default.weight"):
+        return np.zeros(shape, np.float32)
+    inputs = shapes[name.removesuffix("bias") + "weight" if name.endswith(".bias") else name][1]
+    return (2 * draws.uniform(name, shape) - 1) / np.float32(np.sqrt(inputs))
+
+
+def _constant(name: str, shape: Shape) -> np.ndarray:
+    return np.full(shape, 1.0 if name.endswith((".bn.weight", ".running_var")) else 0.0, np.float32)
+
+
+def _truncated_normal(generator: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Standard normal float32 within two deviations; values outside are drawn again."""
+    values = generator.standard_normal(shape, dtype=np.float32)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = generator.standard_normal(int(outside.sum()), dtype=np.float32)
+    return values
+
+
+RULES: dict[str, Rule] = {"vgg19": _vgg, "inception_v3": _inception, "inception_fid": _inception_fid,
+                          "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic}

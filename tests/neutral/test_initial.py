@@ -1,0 +1,35 @@
+"""Untrained weights: the same bits for ever, whatever the order in which they are asked for."""
+import numpy as np
+import pytest
+from tower import TINY, tower_shapes
+
+from jittwin.weights import fingerprint
+from jittwin.weights.initial import RULES, initial_weights
+
+CONVOLUTIONS = {"a.conv.weight": (8, 3, 3, 3), "a.bn.weight": (8,), "a.bn.bias": (8,), "a.bn.running_mean": (8,),
+                "a.bn.running_var": (8,), "fc.weight": (5, 8), "fc.bias": (5,)}
+LORA = {"a.lora_A.default.weight": (4, 32), "a.lora_B.default.weight": (48, 4), "head.weight": (5, 32),
+        "head.bias": (5,)}
+HASHES = {"vgg19": "9c7bff8a82b6fa34", "inception_v3": "3aaccde24f3c7c68", "inception_fid": "2eeb5c08b5c2c203",
+          "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d"}
+
+
+def shapes(model):
+    return {"siglip": tower_shapes(TINY), "aesthetic": LORA}.get(model, CONVOLUTIONS)
+
+
+@pytest.mark.parametrize("model", RULES)
+def test_bits(model):
+    """Weights that were drawn years ago can be drawn again."""
+    assert fingerprint(initial_weights(model, shapes(model), 3))[:16] == HASHES[model]
+
+
+@pytest.mark.parametrize("model", RULES)
+def test_an_array_depends_on_its_name_and_the_seed_alone(model):
+    whole, other = initial_weights(model, shapes(model), 3), initial_weights(model, shapes(model), 4)
+    for key in reversed(list(whole)):
+        alone = initial_weights(model, shapes(model), 3)[key]
+        assert alone.dtype == np.float32 and alone.shape == shapes(model)[key]
+        assert np.array_equal(alone, whole[key])
+    assert fingerprint(whole) != fingerprint(other)
+    assert sum(np.array_equal(whole[key], initial_weights(model, shapes(model))[key]) for key in whole) < len(whole)

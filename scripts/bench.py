@@ -38,7 +38,7 @@ from jittwin.draws import Draws  # noqa: E402
 from jittwin.generate import Sampler  # noqa: E402
 from jittwin.metrics.fid.features import FidScorer  # noqa: E402
 from jittwin.models import aesthetic, siglip  # noqa: E402
-from jittwin.models.apf_gan import ModelConfig, initial_weights, stage  # noqa: E402
+from jittwin.models.apf_gan import ModelConfig, stage  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 from jittwin.weights import read_weights, write_weights  # noqa: E402
 from jittwin.weights.initial import initial_weights  # noqa: E402
@@ -84,9 +84,8 @@ def weights(name: str, size: str, folder: Path) -> dict:
     """Write initial weights of all networks, for the processes that are timed."""
     backend, config = ready(name), model_config(size)
     for key, model in MODELS.items():
-        module = backend.build(model, config)
-        shapes = {k: value.shape for k, value in backend.state_numpy(module).items()}
-        write_weights(folder / f"{key}.safetensors", initial_weights(shapes, 0, config.semantics), {})
+        arrays = initial_weights(config.semantics.initial_rule, backend.state_shapes(model, config))
+        write_weights(folder / f"{key}.safetensors", arrays, {})
     return {}
 
 

@@ -1,16 +1,12 @@
-"""What the two APF-GAN twins share: architecture settings, the progressive schedule, initial weights.
+"""What the two APF-GAN twins share: architecture settings, the progressive schedule.
 
 APF-GAN, Computational Visual Media 10(1):187-192, 2024,
 doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
 """
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-import numpy as np
-
 from jittwin.classes import CLASSES
-from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.imaging import check_sides
 
@@ -58,6 +54,11 @@ class Semantics:
     adam: Literal["jittor", "torch"] = "jittor"
     # Adam's moments are never saved, so the second phase starts without them.
     phase2_optimizer: Literal["restart", "continue"] = "restart"
+
+    @property
+    def initial_rule(self) -> str:
+        """What jittwin.weights.initial calls the rule of the initial weights."""
+        return "apf_gan" if self.seg_noise_init == "normal" else "apf_gan.silent"
 
 
 REPAIRED = Semantics(**Semantics.PRESETS["repaired"])
@@ -136,33 +137,3 @@ def discriminator_order(at: Stage, num_D: int, semantics: Semantics) -> list[int
         return list(range(num_D)) if semantics.scale_order == "reversed" else list(reversed(range(num_D)))
     top = at.level + (1 if at.alpha > 0 else 0)
     return list(range(top, -1, -1))
-
-
-def fan_in_out(shape: tuple[int, ...]) -> tuple[int, int]:
-    receptive = int(np.prod(shape[2:], dtype=np.int64))
-    return shape[1] * receptive, shape[0] * receptive
-
-
-def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int,
-                    semantics: Semantics = Semantics()) -> dict[str, np.ndarray]:
-    """Initial float32 state of an APF-GAN network, the same for both twins.
-
-    Weights are Xavier-normal with gain 0.02, biases 0; spectral vectors are unit Gaussian
-    directions; running statistics are 0 and 1. Each tensor depends on its own name only.
-    """
-    draws, arrays = Draws(seed), {}
-    for name, shape in shapes.items():
-        leaf = name.rsplit(".", 1)[-1]
-        if leaf in ("bias", "running_mean") or (".seg_noise_var." in name and semantics.seg_noise_init == "zero"):
-            arrays[name] = np.zeros(shape, np.float32)
-        elif leaf == "running_var":
-            arrays[name] = np.ones(shape, np.float32)
-        elif leaf in ("weight_u", "weight_v"):
-            vector = draws.normal(name, shape)
-            arrays[name] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        elif leaf in ("weight", "weight_orig"):
-            deviation = 0.02 * np.sqrt(2.0 / sum(fan_in_out(shape)))
-            arrays[name] = draws.normal(name, shape) * np.float32(deviation)
-        else:
-            raise KeyError(f"no initialisation rule for {name}")
-    return arrays

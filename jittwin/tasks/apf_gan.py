@@ -30,11 +30,11 @@ from jittwin.models.apf_gan import (
     ModelConfig,
     Semantics,
     Stage,
-    initial_weights,
     stage,
 )
 from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
 from jittwin.models.perceptual import load_perceptual
+from jittwin.weights.initial import initial_weights
 
 PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
 BATCH_SIZES = {"pretrain": "batch_size", "finetune": "finetune_batch_size"}   # setting by phase
@@ -235,7 +235,7 @@ class Task(Plain):
         """Initial weights, overwritten by those of the phase before or of start_weights."""
         backend, config = self.backend, self.config
         shapes = {key: value.shape for key, value in backend.state_numpy(module).items()}
-        backend.load_numpy(module, initial_weights(shapes, config.seed, config.semantics))
+        backend.load_numpy(module, initial_weights(config.semantics.initial_rule, shapes, config.seed))
         if before is not None:
             backend.load_numpy(module, backend.state_numpy(before), (SEG_NOISE,), (HEADS,))
         elif config.start_weights and self.finetuning:

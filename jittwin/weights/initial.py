@@ -20,6 +20,35 @@ def initial_weights(model: str, shapes: Mapping[str, Shape], seed: int = 0) -> L
     return LazyArrays(shapes, lambda name: rule(draws, name, shapes))
 
 
+def _apf_gan(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """Xavier-normal with gain 0.02, biases 0; spectral vectors are unit Gaussian directions; running statistics are 0
+    and 1. KeyError: a name that APF-GAN's networks do not have."""
+    shape, leaf = shapes[name], name.rsplit(".", 1)[-1]
+    if leaf in ("bias", "running_mean"):
+        return np.zeros(shape, np.float32)
+    if leaf == "running_var":
+        return np.ones(shape, np.float32)
+    if leaf in ("weight_u", "weight_v"):
+        vector = draws.normal(name, shape)
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    if leaf in ("weight", "weight_orig"):
+        deviation = 0.02 * np.sqrt(2.0 / sum(fan_in_out(shape)))
+        return draws.normal(name, shape) * np.float32(deviation)
+    raise KeyError(f"no initialisation rule for {name}")
+
+
+def _apf_gan_silent(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """The same, but the scales of the noise start at zero."""
+    if ".seg_noise_var." in name:
+        return np.zeros(shapes[name], np.float32)
+    return _apf_gan(draws, name, shapes)
+
+
+def fan_in_out(shape: Shape) -> tuple[int, int]:
+    receptive = int(np.prod(shape[2:], dtype=np.int64))
+    return shape[1] * receptive, shape[0] * receptive
+
+
 def _vgg(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
     """As torchvision: He-normal by fan-out (arXiv 1502.01852), biases 0."""
     shape = shapes[name]
@@ -83,5 +112,6 @@ def _truncated_normal(generator: np.random.Generator, shape: Shape) -> np.ndarra
     return values
 
 
-RULES: dict[str, Rule] = {"vgg19": _vgg, "inception_v3": _inception, "inception_fid": _inception_fid,
-                          "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic}
+RULES: dict[str, Rule] = {"apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent,
+                          "vgg19": _vgg, "inception_v3": _inception, "inception_fid": _inception_fid, "segformer": _segformer,
+                          "siglip": _siglip, "aesthetic": _aesthetic}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import BACKENDS, Command, run, settings, train
+from commands import BACKENDS, Command, run, train
 from PIL import Image
 
-from jittwin.models.apf_gan import ModelConfig, initial_weights
+from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.apf_gan_keys import expected_keys
 from jittwin.weights import read_weights, write_weights
+from jittwin.weights.initial import initial_weights
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -168,7 +169,7 @@ def damaged(finished, tmp_path):
 
 def encoder_of_another_width(folder):
     shapes = expected_keys("apf_gan.encoder", ModelConfig(ngf=16))
-    write_weights(folder / "E.safetensors", initial_weights(shapes, seed=0))
+    write_weights(folder / "E.safetensors", initial_weights("apf_gan", shapes))
 
 
 def generator_without(key):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jittwin.errors import UserError
-from jittwin.models.apf_gan import (REPAIRED, ModelConfig, Semantics, Stage, discriminator_order, fan_in_out,
-                                    initial_weights, stage)
+from jittwin.models.apf_gan import REPAIRED, ModelConfig, Semantics, Stage, discriminator_order, stage
+from jittwin.weights.initial import fan_in_out, initial_weights
 
 PG_NITER, NUM_D = 180, 4
 RECIPE = Semantics()
@@ -124,7 +124,7 @@ def test_fans(shape, fans):
 
 
 def test_initial_weights_are_xavier_normal_with_gain_0_02():
-    arrays = initial_weights(SHAPES, seed=3)
+    arrays = initial_weights("apf_gan", SHAPES, seed=3)
     expected = {"up_4.conv_0.weight_orig": 0.02 * (2 / (576 + 576)) ** 0.5,
                 "up_4.norm_0.mlp_gamma.weight": 0.02 * (2 / (1152 + 576)) ** 0.5,
                 "fc_mu.weight": 0.02 * (2 / (8192 + 256)) ** 0.5}
@@ -138,7 +138,7 @@ def test_initial_weights_are_xavier_normal_with_gain_0_02():
 
 
 def test_initial_biases_statistics_and_spectral_vectors():
-    arrays = initial_weights(SHAPES, seed=3)
+    arrays = initial_weights("apf_gan", SHAPES, seed=3)
     assert not arrays["up_4.conv_0.bias"].any()
     assert not arrays["head_0.norm_0.param_free_norm.running_mean"].any()
     assert (arrays["head_0.norm_0.param_free_norm.running_var"] == 1).all()
@@ -149,11 +149,11 @@ def test_initial_biases_statistics_and_spectral_vectors():
 
 
 def test_noise_scales_start_at_tiny_random_values_as_published():
-    arrays = initial_weights(SHAPES, seed=3)
+    arrays = initial_weights("apf_gan", SHAPES, seed=3)
     weight = arrays["head_0.norm_0.seg_noise_var.weight"]
     assert weight.std(dtype=np.float64) == pytest.approx(8.7e-4, rel=0.02)
     assert not arrays["head_0.norm_0.seg_noise_var.bias"].any()
-    repaired = initial_weights(SHAPES, 3, dataclasses.replace(RECIPE, seg_noise_init="zero"))
+    repaired = initial_weights(dataclasses.replace(RECIPE, seg_noise_init="zero").initial_rule, SHAPES, 3)
     for name, values in repaired.items():
         if ".seg_noise_var." in name:
             assert not values.any()
@@ -162,25 +162,25 @@ def test_noise_scales_start_at_tiny_random_values_as_published():
 
 
 def test_initial_weights_depend_on_the_seed_and_their_own_name_only():
-    arrays = initial_weights(SHAPES, seed=3)
-    backwards = initial_weights(dict(reversed(SHAPES.items())), seed=3)
-    alone = {name: initial_weights({name: shape}, seed=3)[name] for name, shape in SHAPES.items()}
+    arrays = initial_weights("apf_gan", SHAPES, seed=3)
+    backwards = initial_weights("apf_gan", dict(reversed(SHAPES.items())), seed=3)
+    alone = {name: initial_weights("apf_gan", {name: shape}, seed=3)[name] for name, shape in SHAPES.items()}
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, backwards[name])
         np.testing.assert_array_equal(values, alone[name])
-    other = initial_weights(SHAPES, seed=4)
-    renamed = initial_weights({"up_3.conv_0.weight_orig": (64, 64, 3, 3)}, seed=3)["up_3.conv_0.weight_orig"]
+    other = initial_weights("apf_gan", SHAPES, seed=4)
+    renamed = initial_weights("apf_gan", {"up_3.conv_0.weight_orig": (64, 64, 3, 3)}, seed=3)["up_3.conv_0.weight_orig"]
     assert np.abs(np.corrcoef(arrays["fc_mu.weight"].ravel(), other["fc_mu.weight"].ravel())[0, 1]) < 0.01
     assert np.abs(np.corrcoef(arrays["up_4.conv_0.weight_orig"].ravel(), renamed.ravel())[0, 1]) < 0.03
 
 
 def test_initial_weights_stay_the_same_from_release_to_release():
     """A run that is resumed, or repeated from its seed, after an update must start from the same numbers."""
-    arrays = initial_weights(SHAPES, seed=0)
+    arrays = initial_weights("apf_gan", SHAPES, seed=0)
     expected = [4.2383547e-04, -2.5923038e-04, 9.0699985e-05]
     np.testing.assert_allclose(arrays["fc_mu.weight"][0, :3], expected, rtol=1e-6)
 
 
 def test_a_tensor_without_a_rule_is_refused():
     with pytest.raises(KeyError, match="num_batches_tracked"):
-        initial_weights({"norm.num_batches_tracked": ()}, seed=0)
+        dict(initial_weights("apf_gan", {"norm.num_batches_tracked": ()}))

@@ -8,14 +8,18 @@ from jittwin.weights.initial import RULES, initial_weights
 
 CONVOLUTIONS = {"a.conv.weight": (8, 3, 3, 3), "a.bn.weight": (8,), "a.bn.bias": (8,), "a.bn.running_mean": (8,),
                 "a.bn.running_var": (8,), "fc.weight": (5, 8), "fc.bias": (5,)}
+SPADE = {"c.bias": (4,), "c.weight_orig": (4, 3, 3, 3), "c.weight_u": (4,), "n.param_free_norm.running_var": (4,),
+         "n.seg_noise_var.weight": (4, 29, 1, 1), "n.seg_noise_var.bias": (4,)}
 LORA = {"a.lora_A.default.weight": (4, 32), "a.lora_B.default.weight": (48, 4), "head.weight": (5, 32),
         "head.bias": (5,)}
-HASHES = {"vgg19": "9c7bff8a82b6fa34", "inception_v3": "3aaccde24f3c7c68", "inception_fid": "2eeb5c08b5c2c203",
+HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
+          "vgg19": "9c7bff8a82b6fa34", "inception_v3": "3aaccde24f3c7c68", "inception_fid": "2eeb5c08b5c2c203",
           "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d"}
 
 
 def shapes(model):
-    return {"siglip": tower_shapes(TINY), "aesthetic": LORA}.get(model, CONVOLUTIONS)
+    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE}.get(
+        model, CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("model", RULES)

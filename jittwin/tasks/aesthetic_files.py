@@ -36,7 +36,8 @@ def reference_keys(model: AestheticConfig, tower: Mapping[str, tuple[int, ...]])
 
 
 def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, config,
-                     shapes: Mapping[str, tuple[int, ...]], model_name: str, factor: float, tower_sha256: str | None = None) -> None:
+                     shapes: Mapping[str, tuple[int, ...]], model_name: str, factor: float,
+                     tower_sha256: str | None = None) -> None:
     """Write checkpoint_epoch_n.pth and checkpoint_latest.pth.
 
     arrays: what is trained. moments: state of its optimizer. state: of the run. shapes: of reference_keys. factor: of

@@ -112,6 +112,6 @@ def _truncated_normal(generator: np.random.Generator, shape: Shape) -> np.ndarra
     return values
 
 
-RULES: dict[str, Rule] = {"apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent,
-                          "vgg19": _vgg, "inception_v3": _inception, "inception_fid": _inception_fid, "segformer": _segformer,
-                          "siglip": _siglip, "aesthetic": _aesthetic}
+RULES: dict[str, Rule] = {
+    "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
+    "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic}

@@ -1,8 +1,32 @@
-"""Reductions, normalisations, elementary functions and integers [N4-N14, F8, F9, P6]."""
+"""Reductions, normalisations, elementary functions and integers [N2-N14, F8, F9, P6]."""
 from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.patch import rerouted
 
 LOWEST = -3.4028234663852886e38      # where Jittor starts a maximum
+
+
+def chained_mean(x, axes: list[int]):
+    """The mean over `axes` (>= 0) without its gradient: one float32 number per result, to which x/n is added term by
+    term in the order of memory. Shape: that of x without `axes`."""
+    import numpy as np
+    import torch
+    kept = [axis for axis in range(x.dim()) if axis not in axes]
+    rows = x.detach().float().permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1).numpy()
+    return torch.from_numpy(np.add.accumulate(rows * np.float32(1 / rows.shape[-1]), axis=-1)[..., -1:]).squeeze(-1)
+
+
+@fingerprint("N2", "mean adds the terms x/n one by one to a float32 number, whose last digit each is rounded to",
+             "take the mean axis by axis, or of sums of a few hundred terms each")
+def _():
+    def mean(original, x, dim=None, keepdim=False, **rest):
+        exact = original(x, dim=dim, keepdim=keepdim, **rest)
+        if not x.numel() or not x.is_floating_point():
+            return exact
+        given = range(x.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
+        chained = chained_mean(x, sorted(axis % x.dim() for axis in given))
+        return exact + (chained.reshape(exact.shape).to(exact.dtype) - exact).detach()
+
+    return rerouted(mean=mean)
 
 
 def running_variance(x, buffers, momentum: float, factor) -> None:

@@ -2,7 +2,7 @@
 
 State: every name with its shape, its type, and its role: "parameter" trains, "constant" does not (a buffer, or
 frozen). Files: safetensors, .pth and .pkl, compared by the hash of every tensor. A port that loads what does
-not fit fails, whatever it computes.
+not fit fails, whatever it computes. The state of a module without tensors is empty, and must refuse every tensor.
 """
 import math
 import tempfile
@@ -25,6 +25,7 @@ SUFFIXES = (".safetensors", ".pth", ".pkl")
 HOPS = ("torch", "jittor", "torch", "jittor")     # torch -> jittor -> torch, and jittor -> torch -> jittor
 SMALL = 1 << 22               # elements: a larger state crosses once, through each format, instead of three times
 STRANGER = "a_key_no_model_has"
+EMPTY = "no tensors in either"
 
 
 def describe(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
@@ -83,12 +84,14 @@ def refuses(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tup
     # Other values than the module has, in no memory: what is loaded by mistake shows.
     other = {name: np.broadcast_to((a.reshape(-1)[:1] + 1).astype(a.dtype).reshape(()), a.shape)
              for name, a in state.items()}
-    before, name, complaints = _digests(state), next(iter(state)), []
+    before, complaints = _digests(state), []
     del state
-    longer = (*other[name].shape[:-1], 1 + sum(other[name].shape[-1:]))
-    offers = {f"without {name}": {n: a for n, a in other.items() if n != name},
-              f"with {STRANGER}": other | {STRANGER: np.zeros(1, np.float32)},
-              f"with {name} of shape {longer}": other | {name: np.zeros(longer, other[name].dtype)}}
+    offers = {}
+    for name, array in list(other.items())[:1]:
+        longer = (*array.shape[:-1], 1 + sum(array.shape[-1:]))
+        offers = {f"without {name}": {n: a for n, a in other.items() if n != name},
+                  f"with {name} of shape {longer}": other | {name: np.zeros(longer, array.dtype)}}
+    offers[f"with {STRANGER}"] = other | {STRANGER: np.zeros(1, np.float32)}
     for kind, offered in offers.items():
         try:
             side.backend.load_numpy(module, offered)
@@ -142,9 +145,11 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
         problems = [line for _, values in refused.values() for line in values["complaints"]]
     if problems:
         return [failure(case.name, "L1", mode, "; ".join(problems), case.dtype, size=size)]
-    shapes, _, roles = zip(*found["torch"]["state"].values())
-    elements = sum(math.prod(shape) for shape in shapes)
-    verdicts = conversions(twins, arguments, aliases, routes=len(SUFFIXES) if elements < SMALL else 1)
+    described = list(found["torch"]["state"].values())
+    elements, roles = sum(math.prod(shape) for shape, _, _ in described), [role for _, _, role in described]
+    verdicts = {EMPTY: Verdict(0.0, 0.0, 0.0, 0.0)}
+    if described:
+        verdicts = conversions(twins, arguments, aliases, routes=len(SUFFIXES) if elements < SMALL else 1)
     return [row(case.name, "L1", mode, verdicts, case.dtype, size=size, parameters=roles.count("parameter"),
                 constants=roles.count("constant"), elements=elements, aliases=aliases)]
 

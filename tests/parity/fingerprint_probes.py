@@ -1,4 +1,5 @@
 """What test_fingerprints.py runs in the PyTorch worker. Names are bound as users bind them."""
+from contextlib import nullcontext
 from functools import cache
 
 from parity import fingerprints
@@ -21,6 +22,16 @@ def module():
             return {"bound": absolute(x), "method": x.abs(), "operator": abs(x), "loss": F.l1_loss(x, 0 * x),
                     "resized": resize(x, scale_factor=2), "norm": self.norm(x)}
     return Mixed
+
+
+def means(side, arrays, ids: str = ""):
+    """The mean of x, its gradient, and the mean over the axes 0 and 2."""
+    import torch
+    x = torch.as_tensor(arrays["x"]).requires_grad_(True)
+    with fingerprints.applied(ids) if ids else nullcontext():
+        mean, rows = x.mean(), torch.mean(x, (0, 2), keepdim=True)
+    gradient, = torch.autograd.grad(mean, x)
+    return {"mean": side.host(mean), "rows": side.host(rows), "gradient": side.host(gradient)}
 
 
 def outputs(side, arrays, ids: str = ""):

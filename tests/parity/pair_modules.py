@@ -63,6 +63,26 @@ def jittor_module(p: float = 0.3, detached: bool = False):
     return Net()
 
 
+def torch_mean():
+    from torch import nn
+
+    class Mean(nn.Module):
+        def forward(self, x):
+            return (x * 0 + 1).mean()
+
+    return Mean()
+
+
+def jittor_mean():
+    from jittor import nn
+
+    class Mean(nn.Module):
+        def execute(self, x):
+            return (x * 0 + 1).mean()
+
+    return Mean()
+
+
 def torch_norm():
     from torch import nn
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LeakyReLU(0.2))

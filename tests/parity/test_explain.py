@@ -1,6 +1,7 @@
 """explain: the right difference is named, first, for what real Jittor computes and for broken copies of our twin."""
 import argparse
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from parity.explain.finding import Recorder
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
 
+ROOT = Path(__file__).resolve().parents[2]
 PROBES = "tests.parity.explain_probes"
 X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float32)}
 
@@ -22,6 +24,11 @@ X = {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3)).astype(np.float
 def test_there_are_enough_specimens():
     assert len(SPECIMENS) >= 40 and set(SPECIMENS) <= set(FINGERPRINTS)
     assert sum(not id.startswith("X-") for id in SPECIMENS) >= 30      # of Jittor itself
+
+
+def test_the_numbers_of_the_documents_are_those_of_the_specimens():
+    tried, own = len(SPECIMENS), sum(not id.startswith("X-") for id in SPECIMENS)
+    assert f"{tried} of {tried}, {own} of them Jittor's own differences" in (ROOT / "docs/numbers.md").read_text()
 
 
 @pytest.mark.parametrize("id", list(SPECIMENS))

@@ -46,6 +46,17 @@ def test_biased_running_variance(twins, x):
     assert np.array_equal(plain["norm"], changed["norm"])
 
 
+def test_chained_mean(twins):
+    """N2: 463,203 ones have the mean that Jittor's issue 342 reports; the gradient stays that of a mean."""
+    plain, changed = (twins.torch.call(f"{PROBES}:means", {"x": np.ones((1, 3, 321, 481), np.float32)}, ids=ids)[0]
+                      for ids in ("", "N2"))
+    assert plain["mean"] == 1 and abs(changed["mean"] - 0.99562) < 1e-5
+    few = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    found, _ = twins.torch.call(f"{PROBES}:means", {"x": few}, ids="N2")
+    assert np.allclose(found["mean"], 11.5, rtol=1e-6) and np.allclose(found["gradient"], 1 / 24, rtol=1e-6)
+    assert np.allclose(found["rows"], few.mean((0, 2), keepdims=True), rtol=1e-6)
+
+
 def test_two_at_once(twins, x):
     both = outputs(twins, x, "N4+F6")
     assert np.array_equal(both["running_var"], outputs(twins, x, "N4")["running_var"])

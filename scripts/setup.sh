@@ -79,7 +79,7 @@ packages, or pass PYTHON=/path/to/python3.11"
 }
 
 # What an up-to-date .venv was made from; a moved checkout or an edited list makes it differ.
-fingerprint() {
+made_from() {
     cksum requirements.txt setup.py
     echo "$root"
 }
@@ -97,7 +97,7 @@ command -v "${cc_path:-g++}" >/dev/null 2>&1 ||
     fail "g++ was not found, and Jittor compiles C++: install it (Debian/Ubuntu: apt-get install g++)"
 
 if venv_works; then
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && exit 0
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(made_from)" ] && exit 0
 else
     find_python
     echo "setup: creating .venv with $python"
@@ -112,5 +112,5 @@ pip() {
 echo "setup: installing requirements.txt (several minutes on the first run)"
 pip install -r requirements.txt setuptools wheel
 pip install --no-deps --no-build-isolation --use-pep517 -e .
-fingerprint > "$stamp"
+made_from > "$stamp"
 echo "setup: done; the jittwin command is .venv/bin/jittwin"

@@ -9,7 +9,7 @@ import numpy as np
 from jittwin.checkpoints.adapters import read_adapter, state_dict, write_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models import apf_gan_keys as apf_gan
-from jittwin.weights import FLOATS, fingerprint, read_metadata, read_weights, write_weights
+from jittwin.weights import FLOATS, content_hash, read_metadata, read_weights, write_weights
 from jittwin.weights.state import differences
 
 ANY = "any"
@@ -74,7 +74,7 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
     if dtype is not None:
         arrays = {key: _cast(array, dtype, f"{os.fspath(src)}: {key}") for key, array in arrays.items()}
     write_weights(dst, arrays, metadata | {"source": os.path.basename(src)})
-    sha256 = fingerprint(arrays)
+    sha256 = content_hash(arrays)
     if verify:
         _verify(dst, arrays, sha256)
     return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()),
@@ -96,7 +96,7 @@ def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat
         if any(not np.array_equal(written[key], arrays[key].astype(np.float32), equal_nan=True) for key in written):
             raise UserError(f"{os.fspath(dst)}: reads back differently; the disk is failing: write it elsewhere")
     return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()), {dtype: len(arrays)},
-                  fingerprint(arrays), added=tuple(key for key in arrays if key not in adapter.arrays),
+                  content_hash(arrays), added=tuple(key for key in arrays if key not in adapter.arrays),
                   verified=verify, extras="adapters of the pooling head")
 
 
@@ -159,6 +159,6 @@ def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
 
 def _verify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], sha256: str) -> None:
     written = read_weights(path)
-    if list(written) != list(arrays) or fingerprint(written) != sha256:
+    if list(written) != list(arrays) or content_hash(written) != sha256:
         raise UserError(f"{os.fspath(path)}: reads back differently from what was written; "
                         "the disk is failing: write it elsewhere")

@@ -21,7 +21,7 @@ from jittwin.metrics.aesthetic import TOWER
 from jittwin.metrics.competition import a_board
 from jittwin.metrics.metric import MARK
 from jittwin.report.charts import line_chart
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     rows = known_rows(out / RECORD, settings)
     for name, where in checkpoints.items():
         weights, config = read_generator(where, args.ema)
-        digest = fingerprint({f"{net}.{key}": a for net, arrays in weights.items() for key, a in arrays.items()})
+        digest = content_hash({f"{net}.{key}": a for net, arrays in weights.items() for key, a in arrays.items()})
         if rows.get(name, {}).get("networks") != digest:
             rows[name] = {"networks": digest, **evaluation(weights, config)}
             write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")

@@ -141,7 +141,7 @@ class AvaIndex:
             lines.append(f"{self.images}: {len(self.missing)} rated pictures have no file, such as {self.missing[0]}")
         return lines
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of the names of the pictures: tells whether a report is about this listing."""
         return hashlib.sha256("\n".join(sorted(self.files.values())).encode()).hexdigest()
 
@@ -172,7 +172,7 @@ def scan(index: AvaIndex, workers: int = 0) -> dict[str, str]:
 
 def write_bad_ids(path, index: AvaIndex, bad: dict[str, str]) -> None:
     """The report: a line with what was scanned, then one id per line with the reason behind a '#'."""
-    lines = [f"# {len(bad)} of {len(index.ids)} pictures cannot be decoded; listing {index.fingerprint()}"]
+    lines = [f"# {len(bad)} of {len(index.ids)} pictures cannot be decoded; listing {index.content_hash()}"]
     write_file(path, "\n".join(lines + [f"{image}  # {' '.join(why.split())}" for image, why in bad.items()]) + "\n")
 
 
@@ -182,7 +182,7 @@ def read_bad_ids(path, index: AvaIndex) -> dict[str, str] | None:
         head, *rows = Path(path).read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError):
         return None
-    if not head.endswith(index.fingerprint()):
+    if not head.endswith(index.content_hash()):
         return None
     return {image.strip(): why.strip() for image, _, why in (row.partition("#") for row in rows)}
 

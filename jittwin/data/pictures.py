@@ -80,12 +80,12 @@ class ImageSet:
         """How messages name a picture."""
         return f"{self}/{self.names[index]}" if self.paths[index] is None else os.fspath(self.paths[index])
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of names and contents: what a cache of results is keyed by. What cannot be read counts as empty."""
-        return self._fingerprint
+        return self._content_hash
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def _content_hash(self) -> str:
         # Once: all of a set, which may be gigabytes, is read for it, and more than one record is keyed by it.
         digest = hashlib.sha256()
         for index, name in enumerate(self.names):

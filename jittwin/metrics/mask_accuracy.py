@@ -19,7 +19,7 @@ from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
 from jittwin.preprocessing import Preprocess
-from jittwin.weights import fingerprint, read_weights
+from jittwin.weights import content_hash, read_weights
 from jittwin.weights.initial import initial_weights
 
 # What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
@@ -67,7 +67,7 @@ class MaskAccuracy:
         except UserError as error:
             raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
         backend.train_mode(self.network, False)
-        self.weights = "random" if weights is None else fingerprint(backend.state_numpy(self.network))
+        self.weights = "random" if weights is None else content_hash(backend.state_numpy(self.network))
 
     @property
     def random(self) -> bool:

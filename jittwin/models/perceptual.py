@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jittwin.backend import Backend
 from jittwin.errors import UserError, choose_from
 from jittwin.models.apf_gan import Semantics
-from jittwin.weights import fingerprint, read_weights
+from jittwin.weights import content_hash, read_weights
 from jittwin.weights.initial import initial_weights
 
 
@@ -72,6 +72,6 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
     except UserError as error:
         raise UserError(f"{os.fspath(weights)}: {error}; the {record.name} loss takes torchvision-layout "
                         f"{record.model} weights") from error
-    digest = fingerprint(backend.state_numpy(network))[:16]
+    digest = content_hash(backend.state_numpy(network))[:16]
     return Perceptual(record.name, network, record.layer_weights,
                       f"{os.path.basename(weights)}, features sha256 {digest}")

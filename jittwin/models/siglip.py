@@ -12,7 +12,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from jittwin.preprocessing import Preprocess
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 from jittwin.weights.hub import CONFIG, PREPROCESSOR, PROCESSOR, HubFolder, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import matches
@@ -134,7 +134,7 @@ class Tower:
     @cached_property
     def sha256(self) -> str:
         """Of the arrays: the same for every file that holds them. Reads them all."""
-        return fingerprint(self.arrays)
+        return content_hash(self.arrays)
 
 
 def read_tower(where, head: bool = False) -> Tower:

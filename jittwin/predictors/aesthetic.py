@@ -24,7 +24,7 @@ from jittwin.models.aesthetic import (
     trainable_keys,
 )
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, read_tower
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
 
@@ -61,7 +61,7 @@ class Scorer:
 
     def provenance(self) -> dict:
         """What scores depend on besides the pictures. Names and hashes."""
-        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, fingerprint(self.trainables),
+        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, content_hash(self.trainables),
                                      self.random)))
 
 

@@ -18,7 +18,7 @@ from jittwin.metrics.fid.statistics import fid
 from jittwin.metrics.mask_accuracy import MaskAccuracy
 from jittwin.metrics.metric import MARK, Metric
 from jittwin.models.apf_gan import MULTIPLE
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 
 
 def check_measurable(labels: LandscapeDataset, folder, reference) -> None:
@@ -56,12 +56,12 @@ class Evaluation:
         """What the values depend on besides the networks."""
         scorer, source = self.scorer, self.source
         # Of pictures themselves: another batch or number of threads moves the last digits of their statistics.
-        reference = (source.fingerprint() if isinstance(source, ImageSet) else
-                     fingerprint({"mean": source.mean, "covariance": source.covariance}))
-        return {"labels": ImageSet(self.folder).fingerprint(), "reference": reference, "mode": scorer.mode,
+        reference = (source.content_hash() if isinstance(source, ImageSet) else
+                     content_hash({"mean": source.mean, "covariance": source.covariance}))
+        return {"labels": ImageSet(self.folder).content_hash(), "reference": reference, "mode": scorer.mode,
                 "seed": self.seed, "width": self.width, "weights": scorer.inception.weights,
                 "backend": scorer.backend.name, "segmenter": self.masks and self.masks.weights,
-                "real": self.real and ImageSet(self.real).fingerprint(),
+                "real": self.real and ImageSet(self.real).content_hash(),
                 "aesthetic": self.aesthetic and self.aesthetic.provenance}
 
     @cached_property

@@ -68,11 +68,11 @@ def raw(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.uint8)
 
 
-def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, types, shapes and bytes in name order: the same for every container."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = canonical({name: arrays[name]}, "fingerprint")[name]
+        array = canonical({name: arrays[name]}, "content_hash")[name]
         digest.update(json.dumps([name, str(array.dtype), array.shape]).encode() + b"\n")
         digest.update(raw(array))
     return digest.hexdigest()

@@ -15,7 +15,7 @@ import numpy as np
 from jittwin.atomic import atomic_write
 from jittwin.errors import did_you_mean
 from jittwin.weights import safetensors_file, torch_file
-from jittwin.weights.arrays import WeightsError, canonical, fingerprint
+from jittwin.weights.arrays import WeightsError, canonical, content_hash
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.safe_pickle import Array, restricted_load
 
@@ -109,7 +109,7 @@ def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
             case "safetensors":
                 extra = {key: value if isinstance(value, str) else json.dumps(value)
                          for key, value in (metadata or {}).items()}
-                safetensors_file.write(stream, arrays, {**extra, "sha256": fingerprint(arrays)})
+                safetensors_file.write(stream, arrays, {**extra, "sha256": content_hash(arrays)})
             case "torch":
                 torch_file.write_zip(stream, arrays)
             case "jittor":

@@ -126,7 +126,7 @@ def processor() -> str:
     return " ".join([name, *(kind for kind in ("avx2", "avx512f") if kind in flags)])
 
 
-def source_fingerprint(package: str) -> str:
+def source_hash(package: str) -> str:
     """Of the twin's Python files in use."""
     digest, folder = hashlib.sha256(), Path(importlib.import_module(package).__path__[0])
     for path in sorted(folder.rglob("*.py")):
@@ -175,7 +175,7 @@ def facts(side: Side) -> dict:
         "python": platform.python_version(), "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "processor": processor(), "threads": threads(side), "compiler": compiler, "flags": flags,
-        "source": f"{side.package} {source_fingerprint(side.package)}",
+        "source": f"{side.package} {source_hash(side.package)}",
         "sigmoid, worst error in ULP [P3]": sigmoid_error(side),
         "maximum(NaN, 0) [P2]": str(side.host(maximum)[0]),
         "float64 times 0.1, error [P7]": f"{tenth:.1e}",

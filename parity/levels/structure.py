@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.weights import fingerprint, read_weights, write_weights
+from jittwin.weights import content_hash, read_weights, write_weights
 from jittwin.weights.state import changes
 from parity.align import explain_differences
 from parity.case import Case, load
@@ -129,7 +129,7 @@ def relay(side: Side, arrays: Arrays, case: dict, size: str, mode: str, sources:
 
 
 def _digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return {name: fingerprint({name: array}) for name, array in arrays.items()}
+    return {name: content_hash({name: array}) for name, array in arrays.items()}
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 from parity.workers.compare import PERTURBATIONS, Comparison, is_discrete, named_error, perturb
 from parity.workers.side import Arrays, Side, group, grouped
 from parity.workers.worker import Worker, reference, resolve
@@ -108,7 +108,7 @@ class Twins:
 
     @staticmethod
     def _key(*parts) -> str:
-        parts = [fingerprint(part) if isinstance(part, dict) and part and all(
+        parts = [content_hash(part) if isinstance(part, dict) and part and all(
             isinstance(a, np.ndarray) for a in part.values()) else part for part in parts]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=reference).encode()).hexdigest()
 

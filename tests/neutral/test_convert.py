@@ -10,7 +10,7 @@ from jittwin.commands.convert import add_arguments, run
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.apf_gan_keys import expected_keys, infer_config
-from jittwin.weights import fingerprint, read_metadata, read_weights, write_weights
+from jittwin.weights import content_hash, read_metadata, read_weights, write_weights
 
 TINY = ModelConfig(ngf=8, ndf=8, crop_size=256)
 G, E, D = "apf_gan.generator", "apf_gan.encoder", "apf_gan.discriminator"
@@ -49,7 +49,7 @@ def test_every_direction(tmp_path, model, groups):
     previous = first
     for name in ("b.pth", "c.safetensors", "d.npz", "e.bin", "f.pkl"):
         report = convert(previous, tmp_path / name, model, verify=True)
-        assert report.sha256 == fingerprint(arrays) and report.verified and not report.added + report.dropped
+        assert report.sha256 == content_hash(arrays) and report.verified and not report.added + report.dropped
         previous = tmp_path / name
     assert previous.read_bytes() == first.read_bytes()
     assert (report.tensors, report.dtypes) == (len(arrays), {"float32": len(arrays)})
@@ -59,7 +59,7 @@ def test_metadata(tmp_path):
     write_weights(tmp_path / "g.safetensors", filled(G, seg_noise=True), {"step": "7"})
     convert(tmp_path / "g.safetensors", tmp_path / "h.safetensors", G)
     metadata = read_metadata(tmp_path / "h.safetensors")
-    assert metadata.pop("sha256") == fingerprint(read_weights(tmp_path / "g.safetensors"))
+    assert metadata.pop("sha256") == content_hash(read_weights(tmp_path / "g.safetensors"))
     assert metadata == {"step": "7", "model": G, "source": "g.safetensors",
                         "config": {"label_nc": 29, "ngf": 8, "spade_hidden": 128, "seg_noise_kernel": 1}}
 
@@ -153,4 +153,4 @@ def test_command(tmp_path, capsys):
     arguments = [str(tmp_path / "e.pkl"), str(tmp_path / "e.pth"), "--model", E, "--verify"]
     assert run(parser.parse_args(arguments)) == 0
     out = capsys.readouterr().out
-    assert "22 tensors (22 float32)" in out and fingerprint(filled(E)) in out and "verified" in out
+    assert "22 tensors (22 float32)" in out and content_hash(filled(E)) in out and "verified" in out

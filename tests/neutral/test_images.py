@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jittwin.errors import UserError
 from jittwin.data.pictures import OPEN, ImageSet, batches, other_pictures, prepared
+from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import MODES, find_mode
 
 
@@ -43,24 +43,24 @@ def test_a_zip_file_and_a_list_are_the_same_pictures(folder, tmp_path):
         for name in ("10.png", "2.png", "deep/er/1.PNG", "notes.txt"):
             z.write(folder / name, name)
     sets = [ImageSet(folder), ImageSet(archive), ImageSet([folder / n for n in ("deep/er/1.PNG", "10.png", "2.png")])]
-    assert sets[0].fingerprint() == sets[1].fingerprint()
+    assert sets[0].content_hash() == sets[1].content_hash()
     for images in sets:
         assert [images.decode(i).shape[1] for i in range(3)] == [9, 8, 10]
 
 
-def test_the_fingerprint_follows_contents_and_names(folder):
-    before = ImageSet(folder).fingerprint()
-    assert ImageSet(folder).fingerprint() == before
+def test_the_content_hash_follows_contents_and_names(folder):
+    before = ImageSet(folder).content_hash()
+    assert ImageSet(folder).content_hash() == before
     (folder / "2.png").rename(folder / "3.png")
-    renamed = ImageSet(folder).fingerprint()
+    renamed = ImageSet(folder).content_hash()
     (folder / "3.png").write_bytes(png(picture(6, 9, 5)))
-    assert len({before, renamed, ImageSet(folder).fingerprint()}) == 3
+    assert len({before, renamed, ImageSet(folder).content_hash()}) == 3
 
 
-def test_the_fingerprint_reads_each_picture_once(folder, monkeypatch):
+def test_the_content_hash_reads_each_picture_once(folder, monkeypatch):
     images, read = ImageSet(folder), []
     monkeypatch.setattr(ImageSet, "read", lambda self, index: read.append(index) or b"picture")
-    assert images.fingerprint() == images.fingerprint() and read == [0, 1, 2]
+    assert images.content_hash() == images.content_hash() and read == [0, 1, 2]
 
 
 def test_pictures_in_the_way(folder):
@@ -137,7 +137,7 @@ def test_a_damaged_member_of_a_zip_file(folder, tmp_path):
             damaged[at] = value
         archive.write_bytes(damaged)
         images, bad = ImageSet(archive), []
-        assert images.fingerprint() != ImageSet(folder).fingerprint()
+        assert images.content_hash() != ImageSet(folder).content_hash()
         with pytest.raises(UserError, match=f"set.zip/2.png: cannot be read .*{message}"):
             list(prepared(images, np.copy))
         assert [index for index, _ in prepared(images, np.copy, on_error=bad.append)] == [1, 2] and len(bad) == 1

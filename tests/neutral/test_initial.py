@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from tower import TINY, tower_shapes
 
-from jittwin.weights import fingerprint
+from jittwin.weights import content_hash
 from jittwin.weights.initial import RULES, initial_weights
 
 CONVOLUTIONS = {"a.conv.weight": (8, 3, 3, 3), "a.bn.weight": (8,), "a.bn.bias": (8,), "a.bn.running_mean": (8,),
@@ -25,7 +25,7 @@ def shapes(model):
 @pytest.mark.parametrize("model", RULES)
 def test_bits(model):
     """Weights that were drawn years ago can be drawn again."""
-    assert fingerprint(initial_weights(model, shapes(model), 3))[:16] == HASHES[model]
+    assert content_hash(initial_weights(model, shapes(model), 3))[:16] == HASHES[model]
 
 
 @pytest.mark.parametrize("model", RULES)
@@ -35,5 +35,5 @@ def test_an_array_depends_on_its_name_and_the_seed_alone(model):
         alone = initial_weights(model, shapes(model), 3)[key]
         assert alone.dtype == np.float32 and alone.shape == shapes(model)[key]
         assert np.array_equal(alone, whole[key])
-    assert fingerprint(whole) != fingerprint(other)
+    assert content_hash(whole) != content_hash(other)
     assert sum(np.array_equal(whole[key], initial_weights(model, shapes(model))[key]) for key in whole) < len(whole)

@@ -9,7 +9,7 @@ from tower import random_tower, tower_shapes
 
 from jittwin.errors import UserError
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, preprocess, read_config, read_tower
-from jittwin.weights import fingerprint, open_weights, read_weights, write_weights
+from jittwin.weights import content_hash, open_weights, read_weights, write_weights
 from jittwin.weights.hub import open_hub
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import check_state
@@ -110,7 +110,7 @@ def test_a_tower_is_read_from_a_whole_checkpoint(tmp_path, file, head):
     tower = read_tower(folder(tmp_path / "siglip2-tiny", whole(), file), head)
     assert tower.config == config and tower.name == "siglip2-tiny"
     assert same(tower.arrays, random_tower(config)) and tower.arrays.shapes == tower_shapes(config)
-    assert tower.sha256 == fingerprint(random_tower(config))
+    assert tower.sha256 == content_hash(random_tower(config))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

@@ -17,8 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jittwin.atomic import atomic_write
-from jittwin.weights import (WeightsError, fingerprint, read_metadata, read_weights,
-                             write_weights)
+from jittwin.weights import WeightsError, content_hash, read_metadata, read_weights, write_weights
 
 EXTENSIONS = (".safetensors", ".pth", ".pkl", ".npz")
 
@@ -61,7 +60,7 @@ def test_round_trip_through_every_pair(tmp_path, first, second):
     found = read_weights(tmp_path / f"b{second}")
     same(arrays, found)
     assert all(array.flags.writeable for array in found.values())
-    assert fingerprint(found) == fingerprint(arrays)
+    assert content_hash(found) == content_hash(arrays)
     assert (tmp_path / f"a{first}").read_bytes() == (tmp_path / f"c{first}").read_bytes()
 
 
@@ -72,12 +71,12 @@ def test_content_decides_not_the_name(tmp_path, extension):
     same(sample(), read_weights(tmp_path / "a.dat"))
 
 
-def test_fingerprint_sees_names_types_shapes_and_bytes():
+def test_the_content_hash_sees_names_types_shapes_and_bytes():
     base = {"a": np.zeros(4, np.float32), "b": np.ones(2, np.float32)}
-    assert fingerprint(base) == fingerprint(dict(reversed(base.items())))
+    assert content_hash(base) == content_hash(dict(reversed(base.items())))
     others = [{**base, "a": np.zeros((2, 2), np.float32)}, {**base, "a": np.zeros(4, np.int32)},
               {**base, "a": -base["a"]}, {"c": base["a"], "b": base["b"]}]
-    assert len({fingerprint(content) for content in (base, *others)}) == 5
+    assert len({content_hash(content) for content in (base, *others)}) == 5
 
 
 # Bytes on disk, written out by hand or by the format's own library.
@@ -121,9 +120,9 @@ def test_safetensors_against_its_own_library(tmp_path):
         for key, array in arrays.items():
             found = stored.get_tensor(key)
             assert found.tobytes() == array.tobytes() and found.shape == array.shape
-        assert stored.metadata()["sha256"] == fingerprint(arrays)
+        assert stored.metadata()["sha256"] == content_hash(arrays)
     metadata = read_metadata(tmp_path / "a.safetensors")
-    assert metadata == {"model": "m", "config": {"ngf": 8}, "sha256": fingerprint(arrays)}
+    assert metadata == {"model": "m", "config": {"ngf": 8}, "sha256": content_hash(arrays)}
     save_file(arrays, tmp_path / "b.safetensors")
     found = read_weights(tmp_path / "b.safetensors")
     same(arrays, {key: found[key] for key in arrays})

@@ -52,7 +52,7 @@ class FidScorer:
             return images
         if not self.cache:
             return self.compute(images, quiet)
-        key = {"images": images.fingerprint(), "mode": self.mode, "weights": self.inception.weights,
+        key = {"images": images.content_hash(), "mode": self.mode, "weights": self.inception.weights,
                "kept": KEPT, "preparation": PREPARATION, "backend": self.backend.name, "skip_bad": self.skip_bad}
         return cached(key, lambda: self.compute(images, quiet))
 

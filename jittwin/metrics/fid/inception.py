@@ -7,7 +7,7 @@ import numpy as np
 from jittwin.backend import Backend
 from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import find_mode
-from jittwin.weights import fingerprint, read_weights
+from jittwin.weights import content_hash, read_weights
 from jittwin.weights.initial import initial_weights
 
 CLASSES, WIDTH = 1008, 2048
@@ -55,4 +55,4 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
     except UserError as error:
         raise UserError(f"{os.fspath(weights)}: {error}; FID takes {FILES}") from error
     classifier = np.asarray(arrays[CLASSIFIER[0]], np.float32)
-    return Inception(network, classifier, fingerprint(backend.state_numpy(network) | {"fc.weight": classifier}))
+    return Inception(network, classifier, content_hash(backend.state_numpy(network) | {"fc.weight": classifier}))

@@ -81,7 +81,7 @@ def test_a_careless_port_is_noticed(tmp_path):
         attest.BYTES, "the other framework is not imported", "global generators are left alone",
         "64-bit numbers stay 64 bits wide")}
     assert not row.passed and "float32" in row.detail["reason"]
-    assert found["facts"]["jittor"]["source"] != f"jt_models {attest.source_fingerprint('jt_models')}"
+    assert found["facts"]["jittor"]["source"] != f"jt_models {attest.source_hash('jt_models')}"
 
 
 # ---- promises that no machine at hand breaks -------------------------------------------

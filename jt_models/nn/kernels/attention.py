@@ -71,49 +71,58 @@ _MASK = """
 """
 
 _BLOCKS = """
-    for (int64_t b = 0; b < B; b++) for (int64_t h = 0; h < HEADS; h++) for (int64_t from = 0; from < N; from += rows) {
+    for (int64_t from = 0; from < N; from += rows) {
         const int64_t R = std::min(rows, N - from), at = (b * N + from) * C + h * D, key = b * M * C + h * D;
-        gemm(false, true, R, M, D, q_p + at, C, k_p + key, C, 0, S.data(), M);
+        gemm(false, true, R, M, D, q_p + at, C, k_p + key, C, 0, S, M);
         #pragma omp parallel for
-        for (int64_t r = 0; r < R; r++) softmax_row(&S[r * M], &S[r * M], M, scale, MASKED);
+        for (int64_t r = 0; r < R; r++) softmax_row(S + r * M, S + r * M, M, scale, MASKED);
 """
 
 _ATTENTION = """
-    #pragma omp parallel if (spread)
-    {
-    std::vector<float> S(rows * M);
-    #pragma omp for collapse(2)""" + _BLOCKS + """
+    const auto head = [&](int64_t b, int64_t h, float* S, float*) {""" + _BLOCKS + """
         if (DROPS) {
             #pragma omp parallel for
-            for (int64_t r = 0; r < R; r++) drop_row(&S[r * M], &S[r * M], M, INDEX, dropped);
+            for (int64_t r = 0; r < R; r++) drop_row(S + r * M, S + r * M, M, INDEX, dropped);
         }
-        gemm(false, false, R, D, M, S.data(), M, v_p + key, C, 0, y_p + at, C);
+        gemm(false, false, R, D, M, S, M, v_p + key, C, 0, y_p + at, C);
     }
-    }
+    };
 """
 
 _ATTENTION_GRAD = """
-    #pragma omp parallel if (spread)
-    {
-    std::vector<float> S(rows * M), T(rows * M);
-    #pragma omp for collapse(2)""" + _BLOCKS + """
+    const auto head = [&](int64_t b, int64_t h, float* S, float* T) {""" + _BLOCKS + """
         const float beta = from ? 1 : 0;
         if (DROPS) {
             #pragma omp parallel for
-            for (int64_t r = 0; r < R; r++) drop_row(&S[r * M], &T[r * M], M, INDEX, dropped);
+            for (int64_t r = 0; r < R; r++) drop_row(S + r * M, T + r * M, M, INDEX, dropped);
         }
-        gemm(true, false, M, D, R, DROPS ? T.data() : S.data(), M, g_p + at, C, beta, dv_p + key, C);
-        gemm(false, true, R, M, D, g_p + at, C, v_p + key, C, 0, T.data(), M);
+        gemm(true, false, M, D, R, DROPS ? T : S, M, g_p + at, C, beta, dv_p + key, C);
+        gemm(false, true, R, M, D, g_p + at, C, v_p + key, C, 0, T, M);
         #pragma omp parallel for
         for (int64_t r = 0; r < R; r++) {
-            float *s = &S[r * M], *t = &T[r * M];
+            float *s = S + r * M, *t = T + r * M;
             if (DROPS) drop_row(t, t, M, INDEX, dropped);
             const float along = softmax_slope(s, t, M);
             for (int64_t i = 0; i < M; i++) s[i] *= (t[i] - along) * scale;
         }
-        gemm(false, false, R, D, M, S.data(), M, k_p + key, C, 0, dq_p + at, C);
-        gemm(true, false, M, D, R, S.data(), M, q_p + at, C, beta, dk_p + key, C);
+        gemm(false, false, R, D, M, S, M, k_p + key, C, 0, dq_p + at, C);
+        gemm(true, false, M, D, R, S, M, q_p + at, C, beta, dk_p + key, C);
     }
+    };
+"""
+
+# Not one parallel region with a condition: threads started inside even an inactive one are new ones every time.
+_HEADS = """
+    if (spread) {
+        #pragma omp parallel
+        {
+            std::vector<float> S(rows * M), T(rows * M);
+            #pragma omp for collapse(2)
+            for (int64_t b = 0; b < B; b++) for (int64_t h = 0; h < HEADS; h++) head(b, h, S.data(), T.data());
+        }
+    } else {
+        std::vector<float> S(rows * M), T(rows * M);
+        for (int64_t b = 0; b < B; b++) for (int64_t h = 0; h < HEADS; h++) head(b, h, S.data(), T.data());
     }
 """
 
@@ -151,7 +160,8 @@ class Attention(jt.Function):
                    for number, name in enumerate(names)]
         masked, drops = "mask" in inputs, "drop" in inputs
         source = "\n".join([*aliases, _SIZES, _MASK if masked else "",
-                            "const Dropped dropped(drop_p);" if drops else "const int dropped = 0;", source])
+                            "const Dropped dropped(drop_p);" if drops else "const int dropped = 0;", source,
+                            _HEADS])
         for name, value in (("MASKED", "mask_p + b * BS + h * HS + (from + r) * QS" if masked else "nullptr"),
                             ("INDEX", "uint32_t(((b * HEADS + h) * N + from + r) * M)"),
                             ("DROPS", str(int(drops))), ("HEADS", self.heads)):

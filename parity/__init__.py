@@ -1,4 +1,4 @@
-"""The proofs: the only place that knows both twins; they meet in files, never in one process.
+"""The proofs that the twins agree. Only this package knows both twins, and it runs each in a process of its own.
 
 For a port of your own: `from parity import Pair, parity_case`.
 """
@@ -10,7 +10,7 @@ __all__ = list(EXPORTS)
 
 
 def __getattr__(name: str):
-    """Imported when asked for: commands and workers need one or two of these, never all."""
+    """Import a name of EXPORTS when it is first used: commands and workers need only one or two of them."""
     if name not in EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(EXPORTS[name]), name)

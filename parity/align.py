@@ -1,22 +1,23 @@
-"""Which entry of one state is which of the other: by equal names, or by a map that a person wrote.
+"""Match the entries of two states (state dicts) by equal names, or by a map of names that a person wrote.
 
-Shapes only ever suggest a map. Two layers of one shape can be swapped without any shape showing it, so nothing
-is aligned by shape, and no weight is transposed because its sides happen to fit.
+Shapes only suggest such a map. Two layers of equal shape can be swapped without changing any shape, so no entry is
+matched by its shape alone, and no weight is transposed because the transposed shape would fit.
 """
 from collections.abc import Iterable, Mapping
 
 from jittwin.errors import did_you_mean
 from jittwin.weights.state import Shapes, differences
 
-GAP, SWAP = 1, 5            # costs: an entry without counterpart, a pair of different shapes
+GAP, SWAP = 1, 5            # costs of an alignment: an entry without counterpart, a pair of different shapes
 EQUAL: Mapping[str, str] = {}           # the map of twins with equal names
 
 
 def renamed(path: str, names: Mapping[str, str]) -> str:
-    """What a module or a state entry is called on the other side.
+    """The path that a module or a state entry has on the other side.
 
-    names: paths here to paths there. An entry also moves everything below it, the longest that fits wins, and
-    each "*" stands for one part of the path: {"blocks.*.fc": "layers.*.linear1"}. "" is the whole module.
+    names: maps paths of this side to paths of the other. An entry applies to everything below its path; of several
+    that apply, the longest wins. A "*" stands for one part of a path, as in {"blocks.*.fc": "layers.*.linear1"};
+    "" is the whole module.
     """
     parts = _parts(path)
     for here, there in sorted(names.items(), key=lambda item: -len(_parts(item[0]))):
@@ -29,7 +30,7 @@ def renamed(path: str, names: Mapping[str, str]) -> str:
 
 
 def translated(entries: Iterable[tuple], names: Mapping[str, str]) -> dict:
-    """Entries (name, value) under the other side's names. ValueError where two would get one name."""
+    """The entries (name, value) as a dict by the other side's names. ValueError if two would get the same name."""
     found, origin = {}, {}
     for name, value in entries:
         other = renamed(name, names)
@@ -40,9 +41,9 @@ def translated(entries: Iterable[tuple], names: Mapping[str, str]) -> dict:
 
 
 def explain_differences(torch: Shapes, jittor: Shapes, names: Mapping[str, str] = EQUAL) -> str:
-    """Why two states do not fit, with a map to paste where shapes suggest one; "" when they fit.
+    """Why two states do not fit, and a map to paste if the shapes suggest one; "" if they fit.
 
-    torch, jittor: shapes by the names that either side uses.
+    torch, jittor: the shapes of either side, by that side's own names.
     """
     seen = translated(jittor.items(), names)
     problems = differences(torch, seen)
@@ -63,10 +64,10 @@ def explain_differences(torch: Shapes, jittor: Shapes, names: Mapping[str, str] 
 
 
 def suggested(torch: Shapes, jittor: Shapes, names: Mapping[str, str]) -> tuple[dict[str, str], int]:
-    """`names` extended by what shapes suggest, as short as it can be, and how many entries that leaves over.
+    """`names` extended by the shortest map that the shapes suggest, and how many entries have no counterpart then.
 
-    What already fits is kept; the rest is aligned as two sequences of shapes (Needleman and Wunsch 1970,
-    Journal of Molecular Biology 48, 443-453). {} where nothing can be aligned.
+    Entries that already fit are kept; the others are aligned as two sequences of shapes (Needleman and Wunsch 1970,
+    Journal of Molecular Biology 48, 443-453). The map is {} if nothing can be aligned.
     """
     fits = [(name, there) for name, shape in jittor.items() if torch.get(there := renamed(name, names)) == shape]
     here, there = dict(fits).keys(), dict(fits).values()
@@ -107,7 +108,7 @@ def aligned(first: list[tuple[str, tuple]], second: list[tuple[str, tuple]]) -> 
 
 
 def _ordered(shapes: Shapes) -> list[tuple[str, tuple]]:
-    """In order, but the entries of one layer by name: the frameworks list weight, bias and statistics differently."""
+    """The entries in order, those of one layer sorted by name: the frameworks list a layer's entries differently."""
     layers: dict[str, list] = {}
     for name, shape in shapes.items():
         layers.setdefault(name.rpartition(".")[0], []).append((name, shape))
@@ -115,7 +116,7 @@ def _ordered(shapes: Shapes) -> list[tuple[str, tuple]]:
 
 
 def _paths(shapes: Shapes) -> list[str]:
-    """The entries and all that they are in."""
+    """The paths of all entries and of the modules that contain them."""
     ways = [_parts(name) for name in shapes]
     return list(dict.fromkeys(".".join(way[:end]) for way in ways for end in range(1, len(way) + 1)))
 
@@ -132,5 +133,5 @@ def _without_common_end(here: str, there: str) -> tuple[str, str]:
 
 
 def _starred(path: str) -> str:
-    """The path with its numbers as stars."""
+    """The path with a "*" in place of every number."""
     return ".".join("*" if part.isdigit() else part for part in _parts(path))

@@ -1,7 +1,7 @@
-"""What reproduces one failing layer on its own: its inputs, its weights and a short script, in a folder.
+"""Write a folder that reproduces one failing layer on its own: its inputs, its weights and a short script.
 
-The model around it is built with any weights and run until the layer is called, so that the objects it is called
-with, such as a condition, are those of the model; its tensors come from the folder.
+The script builds the whole model with arbitrary weights and runs it until the layer is called. So the layer gets
+the model's own objects, such as a condition; the tensors in them come from the folder.
 """
 import json
 import os
@@ -42,14 +42,14 @@ sys.exit(any(not v.passed for v in verdicts.values()))
 
 
 class Reached(Exception):
-    """The layer has been called: what the model does after it does not matter."""
+    """Raised once the layer has been called, to end the forward pass there."""
 
 
 def write(folder: str | os.PathLike, case: Case, size: str, mode: str, path: str, twins, call: int = 0) -> Path:
     """Write inputs.safetensors, weights.safetensors, case.json and repro.py into `folder`, which is returned.
 
-    path: of the layer, as a report names it; call: which of its calls in one pass. Its inputs are those that
-    PyTorch gives it.
+    path: the layer's path, as a report names it. call: which of its calls in one forward pass, counted from 0. The
+    inputs written are those that the layer gets in the PyTorch twin.
     """
     layer = {"case": case.reference(), "size": size, "mode": mode, "path": "" if path == ROOT else path, "call": call}
     arrays, found = twins.torch.call(taken, arrays_for(case, twins, size, mode), **layer)
@@ -65,7 +65,7 @@ def write(folder: str | os.PathLike, case: Case, size: str, mode: str, path: str
 
 
 def taken(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: str, call: int) -> tuple[Arrays, dict]:
-    """In the PyTorch worker: "inputs/model/<name>", "inputs/layer/<i>" and the layer's own "weights/<name>"."""
+    """In the PyTorch worker: the arrays "inputs/model/<name>", "inputs/layer/<i>" and the layer's "weights/<name>"."""
     case, tape = load(case), Tape(side)
     module, tensors = prepared(side, arrays, case, size, mode)
     if path:
@@ -77,7 +77,8 @@ def taken(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: st
 
 
 def layer(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: str, call: int) -> Arrays:
-    """In a worker: "output <i>" of the layer and, after training, "state <name>" of what it holds untrained."""
+    """In a worker: call the layer alone. Returns its "output <i>" and, in a training mode, "state <name>" of each
+    entry of its state that is not trained."""
     case = load(case)
     given = {**grouped("weights", group(arrays, "weights")), **grouped("inputs", group(arrays, "inputs/model"))}
     module, tensors = prepared(side, given, case, size, mode, allow_missing=("*",))
@@ -99,7 +100,10 @@ def layer(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: st
 
 
 def until(side: Side, case: Case, module, tensors: dict, mode: str, path: str, call: int, instead: Callable) -> None:
-    """Run the model as far as one call, and there instead(proceed, (arguments, keywords))."""
+    """Run the model up to one call and replace that by instead(proceed, (arguments, keywords)).
+
+    UserError if the model makes no such call.
+    """
     def around(at, number, part, proceed, arguments, keywords):
         if (at, number) == (path, call):
             instead(proceed, (arguments, keywords))

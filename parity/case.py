@@ -11,13 +11,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Case:
-    """Subclass, and set or override what differs. Each worker makes its own instance of the class.
+    """A subclass sets or overrides what differs for its model. Each worker makes its own instance of the class.
 
     name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration.
-    modes: "eval…" or "train…", with words after it for more ways to run it; more_modes: those that only the full
-    tier runs. differentiable: the inputs whose gradient is compared. halves: of a training step, where each half
-    has losses and parameters of its own. optimizer: the rule the model is trained with, (kind, settings).
-    full_depth: at full size the forward pass is compared down to this depth of the module tree.
+    modes: each begins with "eval" or "train"; further words select variants. more_modes: modes that only the full
+    tier runs. levels: those that apply (parity.result.LEVELS). differentiable: names of the inputs whose gradients
+    are compared. halves: names of the parts of a training step that have losses and parameters of their own, as in
+    a GAN. optimizer: (kind, settings) of the optimizer that trains the model. full_depth: at full size the forward
+    pass is compared down to this depth of the module tree.
     """
     name: str
     sizes: tuple[str, ...] = ("tiny",)
@@ -35,11 +36,11 @@ class Case:
         return {"factory": reference(type(self)), "arguments": {}}
 
     def build(self, side: Side, size: str, mode: str):
-        """The module, with any weights."""
+        """The module. Its weights do not matter: others are loaded into it."""
         raise NotImplementedError
 
     def inputs(self, size: str, mode: str) -> Arrays:
-        """Host arrays by name. Random sites (noise, masks, draws) are not inputs: `run` injects them."""
+        """Host arrays by name. Random numbers (noise, masks) are not inputs: `run` injects them."""
         raise NotImplementedError
 
     def run(self, side: Side, module, inputs: dict, mode: str) -> dict:
@@ -47,9 +48,9 @@ class Case:
         raise NotImplementedError
 
     def losses(self, side: Side, module, inputs: dict, mode: str, half: str = "") -> dict:
-        """The real losses by name, as scalar tensors: {} where the model has none of its own.
+        """The model's training losses by name, as scalar tensors; {} if it has none of its own.
 
-        half: those of one of the `halves` alone; "" for all.
+        half: one of `halves`, for the losses of that half alone; "" for all.
         """
         return {}
 
@@ -80,7 +81,7 @@ def spread_weights(shapes: Shapes, seed: int) -> Arrays:
 
 
 def load(reference: dict) -> Case:
-    """The case a reference names; see Case.reference."""
+    """The case that a reference names; see Case.reference."""
     return resolve(reference["factory"])(**reference["arguments"])
 
 
@@ -104,7 +105,7 @@ def arrays_for(case: Case, twins, size: str, mode: str, seed: int = 0) -> Arrays
 def prepared(side: Side, arrays: Arrays, case: Case, size: str, mode: str, allow_missing=()) -> tuple:
     """In a worker: the module with its weights, in its mode, and the input tensors.
 
-    allow_missing: shell patterns of weights that may be any.
+    allow_missing: shell patterns of weights that `arrays` may lack.
     """
     module = case.build(side, size, mode)
     if side.wide:

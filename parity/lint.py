@@ -1,12 +1,14 @@
-"""What makes a Jittor module save, load or train something else than it seems to: entries S1, S2, S16 of the
-catalogue of Jittor's differences, looked for in a module as it stands."""
+"""Find the traps because of which a Jittor module saves, loads or trains something else than it seems to.
+
+They are entries S1, S2 and S16 of the catalogue of Jittor's differences.
+"""
 from collections.abc import Iterator
 
 from parity.workers.side import Side
 
 
 def lint(side: Side, module) -> list[str]:
-    """In the Jittor worker: one line per trap, with the path it is at and the way out."""
+    """In the Jittor worker: one line per trap, with its path and the remedy."""
     from jt_models.boot import jt
     state = {id(value) for value in module.state_dict().values()}
     modules = {id(part) for part in module.modules()}
@@ -25,7 +27,7 @@ def lint(side: Side, module) -> list[str]:
 
 
 def _hidden(side: Side, jt, where: str, value, modules: set[int], state: set[int]) -> Iterator[str]:
-    """Modules and trainable Vars that are in plain containers only, where Jittor does not look."""
+    """Modules and trainable Vars that stand only in a plain list, tuple or dict, which Jittor does not search."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, item in items:
         place = f"{where}[{key!r}]"

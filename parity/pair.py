@@ -1,4 +1,4 @@
-"""A PyTorch module and its Jittor port that need not be ours: the case for proving your own port."""
+"""Pair, the case that proves a port of your own: a PyTorch module and its Jittor port, from any package."""
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 
@@ -20,16 +20,19 @@ class Pair(Case):
 
     torch, jittor: "module:Class", or any callable that returns a module.
     arguments: keyword arguments of both constructors; torch_arguments, jittor_arguments: further ones of either.
-    inputs: by name, in the order of the call: a shape, filled with standard normal float32; ("int", low, high,
-    shape), int64 from low to below high; or "module:function", which returns a NumPy array.
-    keywords: the inputs passed by name. options: more keyword arguments of the call, the same on both sides.
-    names: where attribute names differ, paths in the Jittor module to paths in the PyTorch one (parity.align).
-    ignore: shell patterns of PyTorch's state entries that either side makes itself, such as tables of positions.
-    Entries that are not floating point, such as num_batches_tracked [S15], are always left to either side.
+    inputs: what each input holds, by name, in the order of the call. It is a shape, which standard normal float32
+    numbers fill; or ("int", low, high, shape), for int64 numbers from low to high - 1; or "module:function", for
+    the NumPy array that the function returns.
+    keywords: names of the inputs passed by name. options: more keyword arguments of the call, equal on both sides.
+    names: maps paths in the Jittor module to paths in the PyTorch module where they differ (parity.align.renamed).
+    ignore: shell patterns of PyTorch's state entries that are not copied because each side makes its own, such as
+    tables of positions. Entries that are not floating point, such as num_batches_tracked [S15], are never copied.
     Dropout layers get equal masks (parity.sites); dropout called as a function must be given probability 0.
     modes, optimizer, differentiable: see Case; all inputs given by shape are differentiable by default.
-    levels: L1, L3 and L4. For the asking also L2, which probes every layer with NaN, ties and large means, where
-    layers of raw Jittor do differ; and L5, which moves the parameters by this project's optimizers.
+    levels: L1, L3 and L4 by default. L2 may be added: it probes every layer with NaN, ties and large means, for
+    which plain Jittor layers do differ from PyTorch's. L5 may be added: it compares this project's optimizers on
+    the module's parameters.
+    UserError: a keyword that is no input, or an unknown level.
     """
 
     def __init__(self, torch: str, jittor: str, inputs: Mapping, arguments: Mapping | None = None,
@@ -64,7 +67,7 @@ class Pair(Case):
         module.__class__ = type(type(module).__name__, (shown, type(module)), {"pair": self})
         if side.name == "torch":
             import torch
-            torch.backends.mha.set_fastpath_enabled(False)      # one fused kernel, in which no layer is called
+            torch.backends.mha.set_fastpath_enabled(False)      # the fast path is one kernel that calls no layer
         return module
 
     def inputs(self, size, mode):
@@ -77,7 +80,7 @@ class Pair(Case):
             return named(module(*positional, **by_name, **self.options))
 
     def misfit(self, twins: Twins) -> str:
-        """Why the two states do not fit, with a map where shapes suggest one; "" when they fit."""
+        """Why the two states do not fit, and a map if the shapes suggest one; "" if they fit."""
         unnamed = {**self.reference(), "arguments": {**self.declaration, "names": {}}}
         found = twins.both(shapes, case=unnamed, size=self.sizes[0], mode=self.modes[0])
         torch, jittor = ({name: tuple(shape) for name, (shape, _) in found[side][1].items()}
@@ -90,10 +93,11 @@ class Pair(Case):
 
 
 class ShownTorch:
-    """Mixed into the PyTorch module: how it shows its state."""
+    """Mixed into the PyTorch module, whose state then has the same form as the Jittor module's."""
 
     def state_dict(self):
-        """Floating entries; of tied ones the first, as in Jittor [S5]; no scalars, only one-element vectors [P10]."""
+        """The floating-point entries. As in Jittor, tied entries count once, by the first name [S5], and a scalar is
+        a vector of one element [P10]."""
         found, seen = {}, set()
         for name, value in super().state_dict(keep_vars=True).items():
             if value.is_floating_point() and id(value) not in seen and self.pair.shared(name):
@@ -108,7 +112,7 @@ class ShownTorch:
 
 
 class ShownJittor:
-    """Mixed into the Jittor module: its entries and parts go by PyTorch's names."""
+    """Mixed into the Jittor module, whose state entries and sub-modules then have PyTorch's names."""
 
     def state_dict(self):
         state = translated(super().state_dict().items(), self.pair.names)
@@ -148,7 +152,7 @@ def _filled(name: str, value) -> np.ndarray:
 
 
 def resolved(reference: str):
-    """What "module:name" names; a UserError says which half was not found."""
+    """The object that "module:name" names. UserError if the module or the name in it is not found."""
     if reference.count(":") != 1:
         raise UserError(f"{reference!r} names nothing: write \"module:Class\", as in \"torch.nn:Linear\"")
     try:

@@ -41,7 +41,7 @@ class Row:
 
 def row(model: str, level: str, mode: str, verdicts: Mapping[str, Verdict], dtype: str = "float32",
         **detail) -> Row:
-    """The row of a set of tensors. No tensor at all is a failure: nothing was shown."""
+    """The row of a set of tensors. The row fails if there is no tensor, because then nothing was compared."""
     if not verdicts:
         return failure(model, level, mode, "nothing was compared", dtype, **detail)
     ranked = sorted(verdicts.items(), key=lambda item: (item[1].passed, -severity(item[1])))
@@ -55,19 +55,19 @@ def row(model: str, level: str, mode: str, verdicts: Mapping[str, Verdict], dtyp
 
 
 def failure(model: str, level: str, mode: str, reason: str, dtype: str = "float32", **detail) -> Row:
-    """A row for what could not even be compared."""
+    """The failing row of a comparison that could not be made."""
     return Row(model, level, mode, dtype, "fail", math.inf, 0.0, math.inf, "", {"reason": reason, **detail})
 
 
 def severity(verdict: Verdict) -> float:
-    """Error as a share of its limit."""
+    """The error divided by its limit; infinite if the error is not finite."""
     if not math.isfinite(verdict.error):
         return math.inf
     return verdict.error / verdict.limit if verdict.limit else (math.inf if verdict.error else 0.0)
 
 
 def finite(value):
-    """JSON has no infinity or NaN: as strings."""
+    """The value with infinities and NaN as strings, since JSON has neither, and NumPy scalars as plain numbers."""
     if isinstance(value, dict):
         return {str(key): finite(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -50,8 +50,11 @@ class Step:
 
 
 def select(names: Iterable[str]) -> list[Case]:
-    """The cases of these models; "apf_gan" stands for every "apf_gan.…", no name for all, "module:NAME" for a Pair
-    of one's own."""
+    """The cases that these names select; all cases if there is no name.
+
+    names: models; families, such as "apf_gan" for every "apf_gan.…"; or "module:NAME" for a Pair of your own.
+    UserError: an unknown name.
+    """
     known, names = cases.CASES, list(names)
     own, names = [_own(name) for name in names if ":" in name], [name for name in names if ":" not in name]
     if own and not names:
@@ -78,14 +81,14 @@ def _families(cases: Iterable[str]) -> list[str]:
 
 
 def check_levels(levels: Iterable[str]) -> None:
-    """UserError for a level there is not."""
+    """UserError for an unknown level."""
     for level in levels:
         if level not in LEVELS:
             raise UserError(f"no level {level!r}{choose_from(level, LEVELS)}")
 
 
 def check_offered(names: Iterable[str], levels: Iterable[str] | None) -> None:
-    """UserError where none of these models has any of these levels."""
+    """UserError if none of these models has any of these levels."""
     check_levels(levels or ())
     offered = {"L0", *(level for case in select(names) for level in case.levels)}
     if levels is not None and not offered & set(levels):
@@ -93,7 +96,7 @@ def check_offered(names: Iterable[str], levels: Iterable[str] | None) -> None:
 
 
 def plan(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | None = None) -> list[Step]:
-    """What a run will do, in order. levels: those alone; None for all."""
+    """The steps of a run, in order. levels: only these; None for all. UserError: an unknown name, tier or level."""
     if tier not in TIERS:
         raise UserError(f"no tier {tier!r}{choose_from(tier, TIERS)}")
     wanted = list(LEVELS if levels is None else levels)
@@ -108,12 +111,15 @@ def plan(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | No
 
 
 def modes_of(level: str, modes: tuple[str, ...]) -> tuple[str, ...]:
-    """The modes that a level runs in: the first alone where it does not depend on the mode."""
+    """The modes in which a level runs: only the first if the level does not depend on the mode."""
     return modes[:1] if getattr(CHECKS[level], "ONCE", False) else modes
 
 
 def perform(step: Step, twins: Twins, bundle=None) -> list[Row]:
-    """The rows of one step. What goes wrong inside becomes a failing row; the next step gets live workers."""
+    """The rows of one step. An exception becomes a failing row, and a worker that it ended is replaced.
+
+    bundle: a folder for what reproduces a failing module (parity.bundle); None to write nothing.
+    """
     begun, check = time.monotonic(), CHECKS[step.level].check
     try:
         rows = check(step.case, step.size, step.mode, twins) if step.case else check(twins)
@@ -132,7 +138,7 @@ def perform(step: Step, twins: Twins, bundle=None) -> list[Row]:
 
 
 def reproduce(step: Step, row: Row, twins: Twins, folder: str | os.PathLike) -> None:
-    """Write what reproduces the first module at fault; the row says where."""
+    """Write what reproduces the first module at fault, and note its folder in the row."""
     path = row.detail["culprits"][0]
     name = "-".join(re.findall(r"[\w.]+", f"{step.model} {step.size} {step.mode} {path}"))
     try:
@@ -150,7 +156,7 @@ def run(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | Non
 
     names: models, or families such as "apf_gan"; none for all. tier: "ci", or "full" with the published sizes.
     twins: the workers to use, left running; otherwise they are started, with `twin` as the folder of another
-    copy of the Jittor twin. progress: called after every step. bundle: a folder for what reproduces a failure.
+    copy of the Jittor twin. progress: called after every step. bundle: as in `perform`.
     """
     steps = plan(names, tier, levels)
     if twins is None:
@@ -162,7 +168,7 @@ def run(names: Iterable[str] = (), tier: str = "ci", levels: Iterable[str] | Non
 def performed(steps: Iterable[Step], twins: Twins, progress=None, bundle=None, keep: bool = False) -> Iterator[Row]:
     """The rows of all steps as they come; progress and bundle as in `run`.
 
-    keep: what is known of PyTorch, which may be several GB, for another run of the same steps.
+    keep: keep PyTorch's results, which may take several GB of memory, for another run of the same steps.
     """
     for step in steps:
         rows = perform(step, twins, bundle)

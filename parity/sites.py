@@ -1,7 +1,7 @@
-"""Dropout that both frameworks draw alike: its masks come from counters, not from a stream.
+"""Give dropout layers the same masks in both frameworks: counters decide the masks, not a stream of random numbers.
 
-Covered are dropout layers; a model that calls dropout as a function needs an injection of its own. Layers with a
-`site`, which are this project's, draw from counters already.
+Only dropout layers are covered; a model that calls dropout as a function must inject its masks itself. This
+project's own layers, which have a `site`, use counters already.
 """
 import contextlib
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ SAMPLES = "DropPath"        # stochastic depth (arXiv 1603.09382): how the names
 
 @contextlib.contextmanager
 def injected(side: Side, module) -> Iterator[None]:
-    """Inside, every dropout layer in training multiplies by the mask of its path and of the number of its call."""
+    """While this context lasts, a dropout layer in training mode multiplies by the mask of its path and call number."""
     layers, seen = [], set()
     for path, part in side.parts(module).items():
         if id(part) not in seen and is_site(part) and not hasattr(part, "site"):
             seen.add(id(part))
             layers.append((path, part))
-    # An attribute of the layer itself, not an interception of its calls: a trace still sees them.
+    # The layer's forward is replaced, not the call of the layer, so a trace still sees the call.
     name = "forward" if side.name == "torch" else "execute"
     for path, part in layers:
         part.__dict__[name] = masked(side, path, part)
@@ -41,7 +41,7 @@ def is_site(part) -> bool:
 
 
 def masked(side: Side, path: str, part):
-    """What stands in for one layer: x times its mask over 1 - p, x (B, …) unchanged outside training."""
+    """The replacement of one layer's forward: x (B, …) times the layer's mask; x unchanged outside training."""
     calls = 0
 
     def call(x):
@@ -58,12 +58,12 @@ def masked(side: Side, path: str, part):
 
 
 def probability(part) -> float:
-    """Of being dropped: `p`, or `drop_prob` as stochastic depth calls it in most libraries, None meaning 0."""
+    """The layer's probability of dropping: `p`, or `drop_prob` of stochastic depth; None means 0."""
     return float((part.p if hasattr(part, "p") else part.drop_prob) or 0.0)
 
 
 def mask_shape(part, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """One value for each element, for each channel of (B, C, …), or for each sample."""
+    """The shape of the layer's mask: one value per element, per channel of (B, C, …), or per sample."""
     kind = type(part).__name__
     kept = len(shape) if kind in ELEMENTS else 2 if kind in CHANNELS else 1
     return shape[:kept] + (1,) * (len(shape) - kept)

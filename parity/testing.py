@@ -1,4 +1,4 @@
-"""`@parity_case(pair)`: a pytest test, or rather one per level and mode, that proves a port."""
+"""`@parity_case(pair)` makes pytest tests that prove a port, one per level and mode."""
 import atexit
 import functools
 import inspect
@@ -26,13 +26,14 @@ SHOWN = 5      # tensors in a message
 
 def parity_case(case: Case, levels: Iterable[str] | None = None, modes: Iterable[str] | None = None,
                 xfail: Mapping[str, str] | None = None) -> Callable:
-    """Makes a test of the decorated function: "test_name[L3-train]" for every level and mode of the case.
+    """Make tests of the decorated function: "test_name[L3-train]" for every level and mode of the case.
 
-    It fails with the numbers where the twins are apart, the modules at fault, and the known difference that explains
-    it. The body runs after that, for whatever else should hold; a parameter `report` gets the rows
-    (parity.result.Row), other parameters are fixtures as usual.
-    levels, modes: fewer than the case has. xfail: where a known difference is accepted, {"L3-train": "N4"}; a
-    failure that another one explains, or none, is a failure still, and so is a pass.
+    A failing test shows the numbers of the tensors that differ, the modules at fault, and the known difference that
+    explains the failure. If the comparison passes, the function's body runs, for further assertions. Its parameter
+    `report`, if it has one, gets the rows (parity.result.Row); its other parameters are fixtures as usual.
+    levels, modes: some of the case's; None for all. xfail: the known differences that are accepted, such as
+    {"L3-train": "N4"}. Such a test fails if the comparison passes, or if another difference or none explains it.
+    UserError: an unknown level, mode, test or catalogue entry.
     """
     levels, modes = _within("level", levels, case.levels), _within("mode", modes, case.modes)
     steps = {f"{level}-{mode}": Step(level, case, case.sizes[0], mode)
@@ -59,7 +60,10 @@ def parity_case(case: Case, levels: Iterable[str] | None = None, modes: Iterable
 
 
 def prove(step: Step, twins: Twins, accepted: str = "") -> list[Row]:
-    """The rows of one level in one mode; a failing one fails the test that runs, see `parity_case`."""
+    """The rows of one level in one mode. If one fails, the running test fails, as `parity_case` describes.
+
+    accepted: the catalogue entry that may explain a failure; "" for none.
+    """
     recorder = Recorder(twins)
     rows = perform(step, recorder)
     failing = [row for row in rows if not row.passed]
@@ -78,7 +82,7 @@ def prove(step: Step, twins: Twins, accepted: str = "") -> list[Row]:
 
 
 def misfit(case: Case, twins: Twins) -> str:
-    """Why the weights of a Pair do not fit; "" where they do, or where not even that can be told."""
+    """Why the weights of a Pair do not fit; "" if they fit, or if even this cannot be found out."""
     try:
         return case.misfit(twins) if isinstance(case, Pair) else ""
     except (UserError, WorkerError):
@@ -100,7 +104,7 @@ def described(row: Row) -> list[str]:
 
 @functools.cache
 def workers() -> Twins:
-    """Both workers, for the whole session; they import from where this process does."""
+    """Both workers, shared by the whole session. They search the same folders for modules as this process does."""
     twins = Twins(paths=import_paths())
     atexit.register(twins.close)
     return twins
@@ -114,7 +118,7 @@ def import_paths() -> list[str]:
 
 
 def _within(kind: str, wanted: Iterable[str] | None, offered: Iterable[str]) -> tuple[str, ...]:
-    """What is wanted, or all that is offered. UserError where they do not agree."""
+    """The wanted names, or all that are offered if `wanted` is None. UserError for a name that is not offered."""
     wanted = tuple(offered if wanted is None else wanted)
     for name in wanted:
         if name not in offered:

@@ -1,7 +1,7 @@
-"""What training cases share: the real task and the real Trainer, whose checkpoint stays in memory.
+"""Training cases run the real task and the real Trainer; only their checkpoint stays in memory.
 
-A run is handed from one worker to another as a checkpoint is: the arrays of its files, "<stem>/<key>", and
-what state.json says. So a step may begin from any state of either framework.
+A run is handed from one worker to another as a checkpoint: the arrays of its files by "<stem>/<key>", and the
+contents of state.json. So a step may begin from any state of either framework.
 """
 import contextlib
 import tempfile
@@ -22,8 +22,8 @@ from parity.workers.side import Arrays, Side, group, grouped
 class Training(Case):
     """One task with a schedule so short that every kind of epoch comes up within a few steps.
 
-    task: its name in jittwin.tasks. checked: the steps, counted from 0, that L6 looks at one by one.
-    boundary: the steps before its second phase begins.
+    task: its name in jittwin.tasks. checked: the steps, counted from 0, that L6 compares one by one.
+    boundary: the number of steps before the second phase begins.
     """
     task: str
     modes = ("train",)
@@ -42,20 +42,20 @@ class Training(Case):
 
 @dataclass
 class Outcome:
-    """Where training got to, and what its last step was like."""
+    """The state that training reached, and facts about its last step."""
 
-    arrays: Arrays                          # of the checkpoint's files, "<stem>/<key>"
-    state: dict                             # what state.json says
+    arrays: Arrays                          # of the checkpoint's files, by "<stem>/<key>"
+    state: dict                             # the contents of state.json
     losses: dict[str, float]                # as logged
     parameters: dict[str, list[str]] = field(default_factory=dict)  # keys that are trained, by network
     rates: dict[str, list[float]] = field(default_factory=dict)     # of each optimizer's groups
-    gradients: Arrays = field(default_factory=dict)                 # "<network>/<key>", where the losses reached
-    begun: Arrays = field(default_factory=dict)                     # the networks as the first step found them
-    frozen: Arrays = field(default_factory=dict)                    # of them in the end, what no checkpoint holds
+    gradients: Arrays = field(default_factory=dict)                 # by "<network>/<key>", if the losses reach it
+    begun: Arrays = field(default_factory=dict)                     # the networks' weights before the first step
+    frozen: Arrays = field(default_factory=dict)                    # their last weights that no checkpoint holds
 
 
 class Memory:
-    """Stands for the Checkpoints and the Logbook of a Trainer: it begins from one checkpoint, and keeps the last."""
+    """Takes the place of a Trainer's Checkpoints and Logbook: it holds the checkpoint to begin from, and the last."""
 
     bar = SimpleNamespace(total=0, update=lambda: None)
     folder = Path("memory")
@@ -74,7 +74,7 @@ class Memory:
         return any(key.startswith(f"{stem}/") for key in self.arrays)
 
     def check_optimizers(self, name: str) -> None:
-        """What is handed over has the optimizers' state."""
+        """Nothing to check: a run that is handed over always has the optimizers' state."""
 
     def save(self, name: str, files, state: dict, metadata: dict) -> None:
         self.saved = {key: a for stem, arrays in files for key, a in grouped(stem, arrays).items()}
@@ -101,7 +101,7 @@ class Memory:
 
 @contextlib.contextmanager
 def widened(side: Side) -> Iterator[None]:
-    """Inside, while the framework computes in float64, so do tensors made of float32 arrays."""
+    """While this context lasts and the framework computes in float64, float32 arrays become float64 tensors."""
     asarray = side.backend.asarray
 
     def wide(array, dtype=None):
@@ -129,8 +129,7 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
             return super().train_step(batch, context)
 
         def epoch_saved(self, name, state):
-            """Its files are made from those of a checkpoint, which there is none of."""
-
+            """Write nothing: the task makes these files from a checkpoint's files, and there are none."""
 
     return Trainer(Task(config, side.backend, None, folder), side.backend, config, folder,
                    {"task": case.task, "backend": side.name, "data": None})
@@ -138,7 +137,7 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
 
 @contextlib.contextmanager
 def gradients_kept(backend) -> Iterator[dict[int, np.ndarray]]:
-    """Inside, the last gradients by the id of their parameter; seen where several processes average theirs."""
+    """Keep the latest gradients by the id of their parameter. Every step passes them to `average_gradients`."""
     kept, average = {}, backend.average_gradients
 
     def keep(optimizer):
@@ -154,7 +153,7 @@ def gradients_kept(backend) -> Iterator[dict[int, np.ndarray]]:
 
 
 def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None, steps: int) -> Outcome:
-    """In a worker: train to `steps` steps of the whole run, from a checkpoint or, where state is None, anew."""
+    """In a worker: train until the whole run has `steps` steps, from a checkpoint, or anew if state is None."""
     backend = side.backend
     with tempfile.TemporaryDirectory() as folder, gradients_kept(backend) as kept, widened(side):
         run = trainer(side, load(case), size, steps, folder)

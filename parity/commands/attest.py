@@ -10,12 +10,12 @@ from parity.workers.oracle import Twins
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--twin", metavar="FOLDER", help="a folder with another copy of jt_models, to ask instead")
+    parser.add_argument("--twin", metavar="FOLDER", help="a folder with the copy of jt_models to attest")
     output_arguments(parser, ("json",))
 
 
 def command(args) -> int:
-    """Show the attestation. 0: everything owed holds, 1: not."""
+    """Show the attestation. Returns 0 if everything that must hold does, else 1."""
     files = outputs(args)
     with Twins(twin_folder(args.twin)) as twins:
         found = attested(twins)

@@ -18,7 +18,7 @@ from parity.workers.oracle import Twins
 def add_arguments(parser) -> None:
     model_arguments(parser)
     parser.add_argument("--tier", choices=tuple(TIERS), default="ci",
-                        help="ci: small models, every level; full: the published sizes too, where they are owed")
+                        help="ci: small models, every level; full: also the published sizes at L1, L3 and L6")
     parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
     parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
     parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
@@ -28,7 +28,7 @@ def add_arguments(parser) -> None:
 
 
 def command(args) -> int:
-    """Check, show and write the report. 0: the twins agree, 1: they do not."""
+    """Check, show and write the report. Returns 0 if the twins agree, else 1."""
     begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
     if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")
@@ -49,7 +49,7 @@ def command(args) -> int:
 
 
 def asked(args) -> str:
-    """The command without where its output goes."""
+    """The command line without its output files."""
     levels = [word for level in args.level or () for word in ("--level", level)]
     options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
                for word in (f"--{name.replace('_', '-')}", value)]
@@ -58,7 +58,7 @@ def asked(args) -> str:
 
 
 def levels_of(args) -> list[str] | None:
-    """The levels asked for, None for all."""
+    """The levels asked for; None for all."""
     if args.level and args.up_to:
         raise UserError("--level and --up-to exclude each other: --level names levels, --up-to the last one")
     check_levels([*(args.level or ()), *filter(None, [args.up_to])])

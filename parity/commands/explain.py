@@ -11,7 +11,7 @@ def add_arguments(parser) -> None:
 
 
 def command(args) -> int:
-    """0: all agrees; 1: something failed, explained or not."""
+    """Check, and explain what fails. Returns 0 if all agrees, 1 if something fails, explained or not."""
     def show(finding: Finding) -> None:
         print("\n".join(finding.lines()), flush=True)
 

@@ -24,7 +24,7 @@ def add_arguments(parser) -> None:
 
 
 def command(args) -> int:
-    """Run, show and write. 0: enough faults are killed and every survivor is explained, 1: not so."""
+    """Run, show and write. Returns 0 if enough faults are killed and every survivor is explained, else 1."""
     files, faults, begun = outputs(args), chosen(args.models, args.only), time.monotonic()
     check_offered(args.models, args.level)
     if args.list:
@@ -42,14 +42,14 @@ def command(args) -> int:
 
 
 def asked(args) -> str:
-    """The command without where its output goes."""
+    """The command line without its output files."""
     options = [word for name in ("only", "level") for value in getattr(args, name) or ()
                for word in (f"--{name}", value)]
     return shlex.join(["python", "-m", "parity", "mutate", *args.models, *options])
 
 
 def told(total: int) -> Callable[[Mutant], None]:
-    """A progress that writes a line per fault to stderr."""
+    """A callback that writes one line per fault to stderr."""
     numbers = itertools.count(1)
 
     def tell(mutant: Mutant) -> None:
@@ -61,7 +61,7 @@ def told(total: int) -> Callable[[Mutant], None]:
 
 
 def show(report: Report) -> None:
-    """What the faults showed, and the verdict."""
+    """Print what the faults showed, and the verdict."""
     screen, extras = terminal.console(), report.extras
     terminal.put_faults(screen, extras)
     screen.print(f"[{terminal.COLOURS[report.verdict]}]{report.verdict}[/]: kill rate {extras['kill_rate']:.1%} "

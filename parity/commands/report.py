@@ -7,12 +7,12 @@ from parity.report.write import write
 
 def add_arguments(parser) -> None:
     parser.add_argument("reports", nargs="+", metavar="REPORT",
-                        help="a JSON file that check or mutate wrote; of several, what only later ones have is added")
+                        help="a JSON file that check or mutate wrote; several are merged, the first counts in doubt")
     output_arguments(parser)
 
 
 def command(args) -> int:
-    """Render a report again; without an output file, show it. 0 if it says pass, 1 if fail."""
+    """Render a report again, or show it if no output file is named. Returns 0 if it says pass, 1 if fail."""
     files, report = outputs(args), merged([read(path) for path in args.reports])
     write(report, files)
     if not files:

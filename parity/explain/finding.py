@@ -1,5 +1,8 @@
-"""Names the difference behind a failure: PyTorch is made to compute as each known difference of Jittor would, and
-what then agrees with the Jittor twin explains it."""
+"""Name the known difference between the frameworks that explains a failure.
+
+PyTorch is made to compute with each known difference of Jittor (parity.fingerprints) in turn. If it then agrees with
+the Jittor twin, that difference explains the failure.
+"""
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -10,14 +13,14 @@ from parity.result import Row
 from parity.workers.oracle import PERTURBATIONS, Twins
 from parity.workers.worker import WorkerError
 
-LEVELS = ("L2", "L3", "L4", "L5")   # where the numbers of a model are compared; from L6 on whole programs are
+LEVELS = ("L2", "L3", "L4", "L5")   # these compare a model's numbers; the levels from L6 on compare whole programs
 SHOWN = 3                           # suspects per failure
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One failure. suspects: the likeliest first; culprits: the modules that differ when each gets the right
-    input, where the level knows them; reason: why the row failed."""
+    """One failure. suspects: the likeliest first; culprits: the modules that differ even with the right inputs, if
+    the level finds them; reason: why the row failed."""
     model: str
     level: str
     mode: str
@@ -31,7 +34,7 @@ class Finding:
 
     @property
     def named(self) -> str:
-        """The id that explains the failure, or ids joined by "+"; "" where none does."""
+        """The id that explains the failure, or several joined by "+"; "" if none does."""
         return self.suspects[0].name if self.explained else ""
 
     def lines(self) -> list[str]:
@@ -55,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All failures found; compared: how many rows there were."""
+    """All failures that were found. compared: the number of rows, passed or failed."""
     findings: list[Finding]
     compared: int
 
@@ -77,12 +80,12 @@ class Explanation:
 
 
 class Recorder:
-    """Workers that also keep what was compared through them."""
+    """Stands for a Twins and keeps every comparison that is made through it."""
 
     def __init__(self, twins: Twins):
         self.twins = twins
         self.made: list[Failure] = []
-        self.exact: list[tuple] = []        # calls whose results the level holds against each other by itself
+        self.exact: list[tuple] = []        # calls of `both`, whose results the level compares itself
 
     def __getattr__(self, name: str):
         return getattr(self.twins, name)
@@ -97,14 +100,16 @@ class Recorder:
         return self.twins.both(function, arrays, **arguments)
 
     def take(self) -> Failure | None:
-        """Of what was compared since the last call, the comparison that failed worst. Where none did, the first
-        of the exact ones that fails as a comparison too."""
+        """The worst failure among the comparisons since the last `take`; None if nothing failed.
+
+        If no comparison failed, the calls of `both` are repeated as comparisons, and the first that fails counts.
+        """
         (made, self.made), (exact, self.exact) = (self.made, []), (self.exact, [])
         worst = max((m for m in made if m.excess), key=lambda m: m.excess, default=None)
         for function, arrays, arguments in exact if worst is None else ():
             try:
                 again = Failure(function, arrays, arguments, self.twins.compare(function, arrays, **arguments))
-            except (WorkerError, UserError):        # made for float32 alone, or it failed in the level as well
+            except (WorkerError, UserError):        # it runs in float32 only, or it failed in the level as well
                 self.twins.renew()
                 continue
             if again.excess:
@@ -126,7 +131,7 @@ def run(names: Iterable[str] = (), twin=None, levels: Iterable[str] | None = Non
 
 def explained(steps: Iterable[runner.Step], twins: Twins,
               progress: Callable[[Finding], None] | None = None) -> Explanation:
-    """Take these steps of a check and explain what fails."""
+    """Perform these steps of a check and explain what fails."""
     findings, rows = [], []
     for step in steps:
         recorder = Recorder(twins)
@@ -144,9 +149,9 @@ def explained(steps: Iterable[runner.Step], twins: Twins,
 
 
 def explain_failures(rows: Iterable[Row], steps: Iterable[runner.Step], twins: Twins) -> list[dict]:
-    """{"model", "level", "mode", "named": ids of the catalogue, "text"} of what failed and can be explained."""
+    """{"model", "level", "mode", "named": ids of the catalogue, "text"} of each failed row that can be explained."""
     failed = {(r.model, r.level, r.mode, r.detail.get("size")) for r in rows if not r.passed}
-    # At full size each known difference would take as long as the check did.
+    # Steps at full size are left out: there each known difference would take as long as the check did.
     found = explained([s for s in steps if (s.model, s.level, s.mode, s.size) in failed
                        and s.level in LEVELS and s.size != "full"], twins)
     return [{"model": f.model, "level": f.level, "mode": f.mode, "named": f.named, "text": "\n".join(f.lines())}

@@ -14,14 +14,17 @@ from parity.workers.worker import WorkerError
 
 CONFIRMED = 3           # how many of the cheap search's best are measured with noise of their own
 TOGETHER = 3            # how many differences one failure may be explained by
-HOPELESS = 0.05         # share of the residual that a first difference must remove for a second to be tried
-MOST = 12.0             # what an infinite error counts for
+HOPELESS = 0.05         # the fraction of the residual that a first difference must remove for a second to be tried
+MOST = 12.0             # the excess of an infinite error, orders of magnitude
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """ids: one fingerprint, or several at once. before, after: the worst tensor's error without and with them;
-    limit: what it may be. removed: share of the residual that they remove; explains: nothing remains."""
+    """One fingerprint or several at once, and how far they explain a failure.
+
+    ids: their ids. worst: the name of the worst tensor. before, after: its error without and with them; limit: the
+    largest error that passes. removed: the fraction of the residual that they remove. explains: nothing remains.
+    """
     ids: tuple[str, ...]
     worst: str
     before: float
@@ -40,15 +43,15 @@ class Suspect:
 
 
 def excess(verdict: Verdict) -> float:
-    """How far a tensor is beyond its limit, in orders of magnitude; 0 within, where nothing is left to explain
-    although noise may hide the signal."""
+    """How far a tensor's error is beyond its limit, in orders of magnitude. 0 within the limit, also if the tensor
+    fails because noise hides the signal: then no error is left to explain."""
     if verdict.passed or verdict.error <= verdict.limit:
         return 0.0
     return min(MOST, math.log10(1 + min(severity(verdict), 10 ** MOST)))
 
 
 def shared(comparison: Comparison) -> dict[str, Verdict]:
-    """Of the tensors that both twins return: where one wraps a library's model, its tree of modules is another."""
+    """The verdicts of the tensors that both twins return; a twin that wraps a library's model has other modules."""
     return comparison.verdicts([name for name in comparison.truth if name in comparison.candidate])
 
 
@@ -58,9 +61,9 @@ def total(comparison: Comparison) -> float:
 
 def residuals(side: Side, arrays: Arrays, function: str, arguments: dict, comparison: dict,
               with_ids: Sequence[str] = ()) -> tuple[Arrays, dict]:
-    """In the PyTorch worker: the total excess under each fingerprint, on top of `with_ids`, by id.
+    """In the PyTorch worker: the total excess with each fingerprint, applied in addition to `with_ids`, by its id.
 
-    Fingerprints that change nothing here, and those under which the function does not run, are left out.
+    Fingerprints that change nothing here, and those with which the function does not run, are left out.
     arrays: "arrays/…" for the function, "candidate/…" and "unsure/…". comparison: "own" and "noise" as measured
     without fingerprints.
     """
@@ -83,7 +86,7 @@ def residuals(side: Side, arrays: Arrays, function: str, arguments: dict, compar
             continue
         try:
             changed = truth(held(), applied(id))
-        except Exception:       # such as a shape that the variant cannot compute: it does not explain this
+        except Exception:       # for example at a shape that the variant cannot compute: it explains nothing here
             continue
         if not same(changed, plain):
             known = {kind: {name: comparison[kind].get(name, 0.0) for name in changed} for kind in ("own", "noise")}
@@ -141,11 +144,11 @@ def cheap(failure: Failure, twins, held: tuple[str, ...]) -> dict[str, float]:
 
 
 def confirmed(failure: Failure, twins, ids: tuple[str, ...], remaining: float) -> Suspect:
-    """Measured as everything is: truth, own error and noise of PyTorch under the fingerprints."""
+    """A suspect measured like any comparison: with truth, own error and noise of PyTorch under the fingerprints."""
     try:
         arrays, measured = twins.torch.call(measured_under, failure.arrays, ids=list(ids), function=failure.function,
                                             arguments=failure.arguments)
-    except WorkerError:         # it computes in float64 only
+    except WorkerError:         # the function runs in float64 only
         return estimated(failure, ids, remaining)
     changed = Comparison(failure.comparison.candidate, group(arrays, "truth"), measured["own"], measured["noise"],
                          {}, group(arrays, "unsure"))

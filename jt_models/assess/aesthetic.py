@@ -2,8 +2,6 @@
 
 The loss is NIMA's (Talebi and Milanfar 2018, arXiv 1709.05424).
 """
-import numpy as np
-
 from jittwin.models.aesthetic import DISTANCES, HEAD_SIZES, SOFTENING
 from jt_models.backbones.siglip import SiglipVisionModel
 from jt_models.nn import lora, ops
@@ -44,7 +42,7 @@ class AestheticModel(Module):
     def embed(self, pixels):
         """The mean of the tower's tokens after its last normalisation, (B, hidden_size); in float32 like the head."""
         with ops.autocast():
-            hidden = self.vision_model(pixels)
+            hidden = ops.full_precision(self.vision_model(pixels))
         return ops.mean_dims(hidden, (1,))[:, 0]
 
     def loss(self, pixels, target, r: int = 2):
@@ -67,12 +65,7 @@ def emd(logits, target, r: int = 2):
     """
     if r not in DISTANCES:
         raise ValueError(f"EMD with r = {r}; legal: 1 or 2")
-    gap = _cumulative(ops.softmax(logits) - target)
+    gap = ops.cumsum(ops.softmax(logits) - target)
     if r == 1:
         return ops.l1_mean(gap, ops.zeros(gap.shape))
     return ops.mean((ops.mean_dims(gap * gap, (1,)) + SOFTENING).sqrt())
-
-
-def _cumulative(x):
-    """Sums along the rows of (B, K), as a product: Jittor's own go through Python on the CPU."""
-    return ops.linear(x, ops.from_host(np.tril(np.ones((x.shape[1], x.shape[1]), np.float32))))

@@ -117,7 +117,7 @@ FAULTS = (
           "ops.mean((ops.mean_dims(gap * gap, (1,)) + SOFTENING).sqrt())", "(ops.mean(gap * gap) + SOFTENING).sqrt()",
           "the root is taken once for the whole batch"),
     Fault("emd_without_sums", "", A,
-          "gap = _cumulative(ops.softmax(logits) - target)", "gap = ops.softmax(logits) - target",
+          "gap = ops.cumsum(ops.softmax(logits) - target)", "gap = ops.softmax(logits) - target",
           "probabilities are compared, not their sums"),
     Fault("decay_spares_biases", "", OPTIM,
           'decay = group["weight_decay"]\n', 'decay = group["weight_decay"] if len(parameter.shape) > 1 else 0.0\n',

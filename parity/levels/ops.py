@@ -135,6 +135,8 @@ OPS = {
     "max_pool2d": Op((IMAGES, 3, 2, 1)),
     "mean": Op((IMAGES,), many=True),
     "mean_dims": Op((IMAGES, (1, 3))),
+    "cumsum": Op((Like((3, 10)),)),
+    "full_precision": Op((IMAGES,), exact=True),
     "l1_mean": Op((IMAGES, IMAGES), many=True),
     "shift2d": Op((IMAGES, Like((2,), "int64", -3, 3, host=True), Like((2,), "int64", -3, 3, host=True)), exact=True),
     "where": Op((Like((2, 1, 1, 1), "uint8"), IMAGES, IMAGES), exact=True, masks=(0,)),

@@ -1,18 +1,22 @@
 """Compares the twins as text: pure functions over source code, so no framework is ever imported.
 
-A twin file is reduced to an `Outline` (public names, signatures, attributes set in constructors). Two
-outlines are compared, and every difference is a `Violation` whose `where` names the place: "nn/layers.py",
+Two twin files must be the same text once Jittor's words for `forward` and `torch_models` are put into PyTorch's;
+`compare_texts` sees to that. Where a file is excused from it, what is left to compare is its `Outline` (public names, signatures,
+attributes set in constructors). Every difference is a `Violation` whose `where` names the place: "nn/layers.py",
 "nn/layers.py:Linear" or "nn/layers.py:Linear.forward".
 """
 import ast
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple
 
 FRAMEWORKS = {"torch", "torchvision", "torchaudio", "transformers", "peft", "accelerate", "timm",
               "safetensors.torch", "jittor", "jittor_utils", "jtorch"}
 JITTOR_SIDE = {"jittor", "jittor_utils", "jtorch"}
+WORDS = {"execute": "forward", "jt_models": "torch_models"}     # of the Jittor twin, and of the PyTorch twin
 
 
 class Violation(NamedTuple):
@@ -155,7 +159,19 @@ def compare_files(jittor_files: set[str], torch_files: set[str]) -> list[Violati
             + [Violation(path, "only in torch_models") for path in sorted(torch_files - jittor_files)])
 
 
-def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool) -> Iterator[Violation]:
+def translated(jittor_source: str) -> str:
+    """The text that the PyTorch twin of this file has where nothing excuses it."""
+    return re.sub(rf"\b({'|'.join(WORDS)})\b", lambda found: WORDS[found[0]], jittor_source)
+
+
+def compare_texts(path: str, jittor_source: str, torch_source: str) -> list[Violation]:
+    """One violation, with the first line that differs, where two versions of a file are not the same text."""
+    lines = zip_longest(translated(jittor_source).splitlines(), torch_source.splitlines())
+    return [Violation(path, f"line {number} is {ours!r} in jt_models, {theirs!r} in torch_models")
+            for number, (ours, theirs) in enumerate(lines, 1) if ours != theirs][:1]
+
+
+def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool, wraps: bool) -> Iterator[Violation]:
     if "forward" in ours.methods:
         yield Violation(where, "jt_models defines forward; Jittor calls execute")
     if "execute" in theirs.methods:
@@ -163,7 +179,7 @@ def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool) -> It
     jittor = {name.replace("execute", "forward"): text for name, text in ours.methods.items()}
     for name in sorted(jittor.keys() ^ theirs.methods.keys()):
         # A layer may inherit from the framework in one twin, and be written out in the other.
-        if not is_layer:
+        if not (is_layer or wraps):
             side = "jt_models" if name in jittor else "torch_models"
             yield Violation(f"{where}.{name}", f"method only in {side}")
     for name in sorted(jittor.keys() & theirs.methods.keys()):
@@ -171,6 +187,8 @@ def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool) -> It
             yield Violation(f"{where}.{name}",
                             f"jt_models has {jittor[name]}, torch_models {theirs.methods[name]}")
     both_construct = "__init__" in jittor and "__init__" in theirs.methods
+    if wraps:
+        return
     if ours.attributes != theirs.attributes and (both_construct or not is_layer):
         yield Violation(where, f"attributes {ours.attributes} in jt_models, "
                                f"{theirs.attributes} in torch_models")
@@ -178,25 +196,32 @@ def _compare_class(where: str, ours: Class, theirs: Class, is_layer: bool) -> It
         yield Violation(where, f"fields {ours.fields} in jt_models, {theirs.fields} in torch_models")
 
 
-def compare(path: str, jittor_source: str, torch_source: str) -> list[Violation]:
-    """Differences between the two versions of one file; `path` is relative to the package.
+def absorbs(path: str) -> bool:
+    """Whether this file is where differences between the frameworks are absorbed."""
+    return path.startswith("nn/") or path == "backend.py"
+
+
+def compare(path: str, jittor_source: str, torch_source: str, wraps: bool = False) -> list[Violation]:
+    """Differences between the outlines of the two versions of one file; `path` is relative to the package.
 
     Under nn/ and in backend.py, where differences between the frameworks are absorbed, a public name may be a
     function in one twin and an alias of the framework's own in the other, and helper methods may differ.
+    wraps: the PyTorch twin wraps a library's network. The parts that the Jittor twin writes out are its own then, and
+    so is what either stores; what the PyTorch twin offers the Jittor twin offers too, with the same signatures.
     """
     ours, theirs = outline(jittor_source), outline(torch_source)
-    is_layer = path.startswith("nn/") or path == "backend.py"
+    is_layer = absorbs(path)
     if is_layer:
         ours.names |= ours.imported & theirs.names
         theirs.names |= theirs.imported & ours.names
     found = [Violation(f"{path}:{name}", "only in " + ("jt_models" if name in ours.names else "torch_models"))
-             for name in sorted(ours.names ^ theirs.names)]
+             for name in sorted(theirs.names - ours.names if wraps else ours.names ^ theirs.names)]
     for name in sorted(ours.functions.keys() & theirs.functions.keys()):
         if ours.functions[name] != theirs.functions[name]:
             found.append(Violation(f"{path}:{name}", f"jt_models has {ours.functions[name]}, "
                                                      f"torch_models {theirs.functions[name]}"))
     for name in sorted(ours.classes.keys() & theirs.classes.keys()):
-        found += _compare_class(f"{path}:{name}", ours.classes[name], theirs.classes[name], is_layer)
+        found += _compare_class(f"{path}:{name}", ours.classes[name], theirs.classes[name], is_layer, wraps)
     if not is_layer:
         kinds = ours.functions.keys() ^ theirs.functions.keys() | ours.classes.keys() ^ theirs.classes.keys()
         found += [Violation(f"{path}:{name}", "is of another kind in the other twin")

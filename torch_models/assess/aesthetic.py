@@ -42,8 +42,8 @@ class AestheticModel(Module):
     def embed(self, pixels):
         """The mean of the tower's tokens after its last normalisation, (B, hidden_size); in float32 like the head."""
         with ops.autocast():
-            hidden = self.vision_model(pixels)
-        return ops.mean_dims(hidden.to(pixels.dtype), (1,))[:, 0]
+            hidden = ops.full_precision(self.vision_model(pixels))
+        return ops.mean_dims(hidden, (1,))[:, 0]
 
     def loss(self, pixels, target, r: int = 2):
         """{"EMD": mean distance of the predicted distributions from `target` (B, 10)}; see `emd`."""
@@ -65,7 +65,7 @@ def emd(logits, target, r: int = 2):
     """
     if r not in DISTANCES:
         raise ValueError(f"EMD with r = {r}; legal: 1 or 2")
-    gap = (ops.softmax(logits) - target).cumsum(1)
+    gap = ops.cumsum(ops.softmax(logits) - target)
     if r == 1:
         return ops.l1_mean(gap, ops.zeros(gap.shape))
     return ops.mean((ops.mean_dims(gap * gap, (1,)) + SOFTENING).sqrt())

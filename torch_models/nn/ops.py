@@ -172,6 +172,16 @@ def mean_dims(x, dims):
     return x.mean(dims, keepdim=True)
 
 
+def cumsum(x):
+    """Sums along the rows of (B, K)."""
+    return x.cumsum(1)
+
+
+def full_precision(x):
+    """What comes out of `autocast`, in the type of the rest of the model."""
+    return x.to(torch.get_default_dtype())
+
+
 def l1_mean(x, y):
     """Mean absolute difference; its gradient is 0 where the two are equal."""
     return (x - y).abs().mean()

@@ -143,6 +143,16 @@ def load_backend(name: str) -> Backend:
     return module.Backend()
 
 
+def any_backend() -> Backend:
+    """A twin whose framework is installed, not set up, for questions that both answer alike. UserError: none is."""
+    for name in ("torch", "jittor"):        # the quicker import first
+        try:
+            return load_backend(name)
+        except UserError as error:
+            reason = error
+    raise UserError(f"neither PyTorch nor Jittor can be imported, and one is needed here: {reason}")
+
+
 def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
                   threads: int | None = None) -> tuple[Backend, str]:
     """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32.

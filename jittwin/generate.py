@@ -20,7 +20,8 @@ from jittwin.data.pure import PureDictionary
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import ModelConfig, Semantics
-from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, expected_keys, holds, infer_config
+from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE, holds
+from jittwin.models.catalog import find
 from jittwin.weights import read_metadata, read_weights
 from jittwin.weights.state import differences
 
@@ -72,10 +73,9 @@ def read_generator(where: str, ema: bool = False) -> tuple[dict[str, dict[str, n
     weights, sizes = {}, {}
     for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
         weights[name], path = read_network(where, name + ".ema" * ema)
-        shapes = {key: array.shape for key, array in weights[name].items()}
-        sizes[name] = infer_config(model, shapes), path
-        expected = expected_keys(model, sizes[name][0], seg_noise=holds(SEG_NOISE, shapes))
-        if problems := differences(expected, shapes, allow_unexpected=UNUSED):
+        shapes, conversion = {key: array.shape for key, array in weights[name].items()}, find(model).conversion
+        sizes[name] = conversion.infer(shapes, None), path
+        if problems := differences(conversion.expected(sizes[name][0], shapes), shapes, UNUSED, UNUSED):
             raise UserError(f"{path}: not an {model}: {problems}")
     (encoder, encoder_path), (config, path) = sizes["E"], sizes["G"]
     if encoder.ngf != config.ngf or encoder.label_nc != config.label_nc:

@@ -3,19 +3,24 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from jittwin.backend import any_backend
 from jittwin.checkpoints.adapters import read_adapter, state_dict, write_adapter
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys as apf_gan
-from jittwin.weights import FLOATS, content_hash, read_metadata, read_weights, write_weights
+from jittwin.models.catalog import BY_NAME, Record
+from jittwin.models.catalog import MODELS as CATALOG
+from jittwin.models.conversion import Conversion, Source, no_config
+from jittwin.weights import FLOATS, content_hash, read_weights, write_weights
 from jittwin.weights.state import differences
 
 ANY = "any"
-AESTHETIC = "aesthetic"
+UNCHECKED = Conversion(no_config)
+ADAPTERS = tuple(record.name for record in CATALOG if record.files == "adapter")
 ADAPTER_FORMATS = {".pth": "original", ".pt": "original", ".bin": "original", "": "peft"}     # by extension
-MODELS = (*apf_gan.MODELS, AESTHETIC, ANY)
+MODELS = (*(record.name for record in CATALOG if record.conversion or record.files == "adapter"), ANY)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Report:
     dropped: tuple[str, ...] = field(default=())
     added: tuple[str, ...] = field(default=())
     verified: bool = False
-    extras: str = f"*.{apf_gan.COUNTER}"    # what the keys left out or added are
+    extras: str = "keys"        # what the keys left out or added are
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
@@ -47,30 +52,37 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
             dtype: str | None = None, to: str = "jittor", reference_compat: bool = False) -> Report:
     """Reads `src`, checks it against `model`, writes `dst`. Raises UserError and then leaves `dst` as it was.
 
-    model: one of MODELS; ANY copies without checking names. verify: read the written file again and compare. dtype: one
-    of jittwin.weights.FLOATS, to which floating-point tensors are cast; types and bytes are kept otherwise. to: "torch"
-    gives an APF-GAN network the keys of the official PyTorch tree, which has counters more than "jittor".
-    reference_compat: an adapter gets the original's adapters of the pooling head, which change nothing.
+    src: a weights file, or the hub folder of a model. model: one of MODELS; ANY copies without checking names. verify:
+    read the written file again and compare. dtype: one of jittwin.weights.FLOATS, to which floating-point tensors are
+    cast; types and bytes are kept otherwise. to: "jittor" gives the keys that both twins load, "torch" those of
+    upstream's PyTorch files, where they differ. reference_compat: an adapter gets the original's adapters of the
+    pooling head, which change nothing.
     """
     _legal("model", model, MODELS)
     if dtype is not None:
         _legal("dtype", dtype, FLOATS)
-    if reference_compat and model != AESTHETIC:
-        raise UserError(f"--reference-compat is for --model {AESTHETIC}, not {model}")
-    if model == AESTHETIC:
+    record = BY_NAME.get(model)
+    if record and record.files == "adapter":
         if to != "jittor":
-            raise UserError(f"--to {to} is for APF-GAN; what an adapter becomes follows from {dst}")
+            raise UserError(f"--to {to} is for whole networks; what an adapter becomes follows from {dst}")
         return _convert_adapter(src, dst, verify, dtype, reference_compat)
-    if to == "torch" and model == ANY:
+    if reference_compat:
+        raise UserError(f"--reference-compat is for --model {' or '.join(ADAPTERS)}, not {model}")
+    if record is None and to == "torch":
         raise UserError("--to torch needs the model's key list; name the model instead of 'any'")
-    arrays, metadata = read_weights(src), read_metadata(src)
-    dropped = added = ()
-    if model != ANY:
-        arrays, dropped = _without_counters(arrays)
-        config = check(model, arrays, os.fspath(src))
-        metadata |= {"model": model, "config": _sizes(model, config)}
-        if to == "torch":
-            arrays, added = _with_counters(arrays)
+    return _convert_state(src, dst, record, verify, dtype, to)
+
+
+def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | None, to: str) -> Report:
+    conversion = record.conversion if record else UNCHECKED
+    source = conversion.open(src)
+    arrays, metadata, added = dict(source.arrays), dict(source.metadata), ()
+    if record:
+        config = check(record.name, arrays, source)
+        metadata |= {"model": record.name, **({"config": dict(conversion.describe(config))} if config else {})}
+        metadata |= {"name": source.folder.name} if source.folder else {}
+    if to == "torch":
+        arrays, added = conversion.upstream(arrays)
     if dtype is not None:
         arrays = {key: _cast(array, dtype, f"{os.fspath(src)}: {key}") for key, array in arrays.items()}
     write_weights(dst, arrays, metadata | {"source": os.path.basename(src)})
@@ -78,7 +90,8 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
     if verify:
         _verify(dst, arrays, sha256)
     return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()),
-                  Counter(str(array.dtype) for array in arrays.values()), sha256, dropped, added, verify)
+                  Counter(str(array.dtype) for array in arrays.values()), sha256, source.left_out, added, verify,
+                  conversion.extras)
 
 
 def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat: bool) -> Report:
@@ -100,48 +113,27 @@ def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat
                   verified=verify, extras="adapters of the pooling head")
 
 
-def check(model: str, arrays: Mapping[str, np.ndarray], where: str) -> apf_gan.ModelConfig:
-    """The sizes `arrays` were saved with. Raises UserError unless names and shapes are exactly the model's.
+def check(model: str, arrays: Mapping[str, np.ndarray], source: Source | str) -> Any:
+    """The config that `arrays` were saved with. source: where they are from, for messages.
 
-    The phase-dependent groups of the generator (noise branch, growing heads) may be there or not, as a whole.
+    Raises UserError unless names and shapes are exactly the model's, but for what upstream's files have beside it.
     """
-    shapes = {key: array.shape for key, array in arrays.items()}
-    config = apf_gan.infer_config(model, shapes)
-    expected = apf_gan.expected_keys(model, config, seg_noise=apf_gan.holds(apf_gan.SEG_NOISE, shapes),
-                                     heads=apf_gan.holds(apf_gan.HEADS, shapes))
-    if problems := differences(expected, shapes):
+    conversion, shapes = BY_NAME[model].conversion, {key: array.shape for key, array in arrays.items()}
+    opened, where = (source, source.where) if isinstance(source, Source) else (None, source)
+    config = conversion.infer(shapes, opened)
+    if conversion.expected:
+        expected = conversion.expected(config, shapes)
+    else:
+        expected = any_backend().state_shapes(model, config)
+    if problems := differences(expected, shapes, allow_unexpected=conversion.beside):
         raise UserError(f"{where}: not an {model}: {problems}; legal: its {len(expected)} keys "
                         f"at this width; choose another --model, or --model {ANY} to copy unchecked")
     return config
 
 
-def _sizes(model: str, config: apf_gan.ModelConfig) -> dict[str, int]:
-    """The fields of the configuration that a file of this model determines."""
-    names = {"apf_gan.generator": ("label_nc", "ngf", "spade_hidden", "seg_noise_kernel"),
-             "apf_gan.encoder": ("label_nc", "ngf"),
-             "apf_gan.discriminator": ("label_nc", "ndf", "num_D", "n_layers_D")}[model]
-    return {name: getattr(config, name) for name in names}
-
-
 def _legal(option: str, value: str, choices) -> None:
     if value not in choices:
         raise UserError(f"unknown --{option} {value!r}{choose_from(value, choices)}")
-
-
-def _without_counters(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    dropped = tuple(key for key in arrays if key.endswith(f".param_free_norm.{apf_gan.COUNTER}"))
-    return {key: array for key, array in arrays.items() if key not in dropped}, dropped
-
-
-def _with_counters(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Adds a zero counter after each running variance, where torch keeps it."""
-    result, added = {}, []
-    for key, array in arrays.items():
-        result[key] = array
-        if key.endswith(".running_var"):
-            added.append(key.replace("running_var", apf_gan.COUNTER))
-            result[added[-1]] = np.zeros((), np.int64)
-    return result, tuple(added)
 
 
 def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:

@@ -17,9 +17,10 @@ from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
-from jittwin.models.segformer import ADE_CLASSES, infer_preset, landscape_classes, preset
+from jittwin.models.catalog import find
+from jittwin.models.segformer import ADE_CLASSES, landscape_classes, preset, variant_of
 from jittwin.preprocessing import Preprocess
-from jittwin.weights import content_hash, read_weights
+from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 # What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
@@ -38,8 +39,9 @@ INFO = Info("mask_accuracy", "assess", "fraction of pixels that show their label
 class MaskAccuracy:
     """A SegFormer that reads landscapes.
 
-    weights: a file with the hub's key names, of 150 ADE20K classes or the challenge's 29. random: without a file, go
-    on with untrained weights of `variant`, equal in both twins. UserError: neither, another network, other classes.
+    weights: a file with the hub's key names, or a hub folder, of 150 ADE20K classes or the challenge's 29. random:
+    without a file, go on with untrained weights of `variant`, equal in both twins. UserError: neither, another network,
+    other classes.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
@@ -48,24 +50,25 @@ class MaskAccuracy:
             raise UserError(f"mask accuracy needs the weights of a SegFormer: give a file ({FILES}), or ask for random "
                             "ones")
         self.backend, self.workers = backend, workers
-        arrays = None if weights is None else read_weights(weights)
-        if arrays is not None:
+        conversion, config = find("segformer").conversion, preset(variant, num_labels)
+        if weights is None:
+            arrays = initial_weights("segformer", backend.state_shapes("segformer", config))
+        else:
+            source = conversion.open(weights)
+            arrays = source.arrays
             try:
-                variant, num_labels = infer_preset({name: a.shape for name, a in arrays.items()})
+                config = conversion.infer(arrays.shapes, source)
             except UserError as error:
                 raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
-        if num_labels not in (CLASSES, ADE_CLASSES):
-            raise UserError(f"{weights or variant}: {num_labels} classes, where mask accuracy needs the challenge's "
-                            f"{CLASSES} or ADE20K's {ADE_CLASSES}")
-        config = preset(variant, num_labels)
-        self.variant, self.network = variant, backend.build("segformer", config)
-        self.table = landscape_classes() if num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
-        if arrays is None:
-            arrays = initial_weights("segformer", backend.state_shapes("segformer", config))
+        if config.num_labels not in (CLASSES, ADE_CLASSES):
+            raise UserError(f"{weights or variant}: {config.num_labels} classes, where mask accuracy needs the "
+                            f"challenge's {CLASSES} or ADE20K's {ADE_CLASSES}")
+        self.variant, self.network = variant_of(config), backend.build("segformer", config)
+        self.table = landscape_classes() if config.num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
         try:
-            backend.load_numpy(self.network, arrays, allow_unexpected=("*.num_batches_tracked",))
+            backend.load_numpy(self.network, arrays, allow_unexpected=conversion.beside)
         except UserError as error:
-            raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
+            raise UserError(f"{error}; mask accuracy takes {FILES}") from error
         backend.train_mode(self.network, False)
         self.weights = "random" if weights is None else content_hash(backend.state_numpy(self.network))
 

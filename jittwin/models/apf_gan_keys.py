@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 
+import numpy as np
+
 from jittwin.models.apf_gan import ModelConfig
+from jittwin.models.conversion import Conversion
 
 Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]
@@ -127,6 +130,10 @@ def _highest(shapes: Shapes, prefix: str, default: int) -> int:
     return max((int(number) for number in found if number.isdecimal()), default=default)
 
 
+# The fields of the configuration that a file of each model determines.
+SIZES = {"apf_gan.generator": ("label_nc", "ngf", "spade_hidden", "seg_noise_kernel"),
+         "apf_gan.encoder": ("label_nc", "ngf"),
+         "apf_gan.discriminator": ("label_nc", "ndf", "num_D", "n_layers_D")}
 MODELS = ("apf_gan.generator", "apf_gan.encoder", "apf_gan.discriminator")
 
 
@@ -140,3 +147,25 @@ def expected_keys(model: str, config: ModelConfig, seg_noise: bool = False,
     if model == "apf_gan.generator":
         return dict(generator(config, seg_noise, heads))
     return dict(encoder(config) if model == "apf_gan.encoder" else discriminator(config))
+
+
+def conversion(model: str) -> Conversion:
+    """Of one of MODELS: the authors' Jittor files and those of the official PyTorch tree, which has counters more.
+
+    The groups of the generator that only some files have (noise branch, growing heads) are there or not, as a whole.
+    """
+    return Conversion(
+        infer=lambda shapes, source: infer_config(model, shapes),
+        expected=lambda config, shapes: expected_keys(model, config, holds(SEG_NOISE, shapes), holds(HEADS, shapes)),
+        left_out=(f"*.param_free_norm.{COUNTER}",), restore=with_counters, extras=COUNTERS,
+        describe=lambda config: {name: getattr(config, name) for name in SIZES[model]})
+
+
+def with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With a zero counter after each running variance, where PyTorch keeps it."""
+    result = {}
+    for key, array in arrays.items():
+        result[key] = array
+        if key.endswith(".running_var"):
+            result[key.replace("running_var", COUNTER)] = np.zeros((), np.int64)
+    return result

@@ -1,12 +1,27 @@
-"""The models: what they are for, which pretrained weights they take, and under which licence those come."""
+"""The models: what they are for, their pretrained weights and how those are read, and what they are tested against."""
 from dataclasses import dataclass
+from typing import Literal
+
+from jittwin.errors import UserError, choose_from
+from jittwin.models import apf_gan_keys, inception, segformer, siglip
+from jittwin.models.conversion import Conversion, no_config
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """what: an implementation that is not ours, or a plain restatement of the paper. test: the test, FILE::NAME, that
+    holds the PyTorch twin against it. Two equal mistakes in the twins are invisible to parity."""
+
+    what: str
+    test: str
 
 
 @dataclass(frozen=True)
 class Record:
     """name: what Backend.build calls the model. where: module and class in either twin.
 
-    weights: files it can start from.
+    weights: files it can start from. conversion: how those become the twins' arrays, None where there are none. files:
+    "state" where a file holds all the model's arrays, "adapter" where it holds what is trained beside a tower.
     """
 
     name: str
@@ -14,27 +29,58 @@ class Record:
     summary: str
     weights: str
     licence: str
+    oracle: Oracle
+    conversion: Conversion | None = None
+    files: Literal["state", "adapter"] = "state"
 
 
+GOLDEN = Oracle("numbers that the official Jittor code gave", "tests/torch/test_golden.py::TestTorch")
 MODELS = (
     Record("apf_gan.encoder", ("apf_gan.encoder", "Encoder"),
-           "label map to latent", "official net_E, optional", "CC BY-NC-SA 4.0"),
+           "label map to latent", "official net_E, optional", "CC BY-NC-SA 4.0", GOLDEN,
+           apf_gan_keys.conversion("apf_gan.encoder")),
     Record("apf_gan.generator", ("apf_gan.generator", "Generator"),
-           "label and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0"),
+           "label and latent to picture", "official net_G, optional", "CC BY-NC-SA 4.0", GOLDEN,
+           apf_gan_keys.conversion("apf_gan.generator")),
     Record("apf_gan.discriminator", ("apf_gan.discriminator", "MultiscaleDiscriminator"),
-           "multi-scale critic, for training", "none", "-"),
+           "multi-scale critic, for training", "none", "-", GOLDEN, apf_gan_keys.conversion("apf_gan.discriminator")),
     Record("vgg19", ("backbones.vgg", "VGG19"),
-           "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause"),
+           "perceptual loss of phase 1", "torchvision vgg19", "BSD-3-Clause",
+           Oracle("torch.nn's layers in a row, as the paper lists them",
+                  "tests/torch/test_backbones.py::test_vgg_equals_a_plain_sequential_network"),
+           # The convolutions after relu5_1 are features.30, .32 and .34.
+           Conversion(no_config, beside=("features.3[0-9].*", "classifier.*"))),
     Record("inception_v3", ("backbones.inception_v3", "InceptionV3"),
-           "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause"),
+           "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause",
+           Oracle("the paper's blocks as plain functions of torch.nn.functional",
+                  "tests/torch/test_inception.py::test_features_equal_a_plain_restatement"),
+           Conversion(no_config, beside=inception.BEYOND)),
     Record("inception_fid", ("backbones.inception_v3", "FidInception"),
-           "features of FID, KID, precision, recall", "pytorch-fid's file or APF-GAN's net_params.pkl", "Apache-2.0"),
+           "features of FID, KID, precision, recall", "pytorch-fid's file or APF-GAN's net_params.pkl", "Apache-2.0",
+           Oracle("the paper's blocks as plain functions of torch.nn.functional, with the poolings of pytorch-fid",
+                  "tests/torch/test_inception.py::test_features_of_fid_equal_a_plain_restatement"),
+           Conversion(inception.check_fid, beside=inception.BEYOND)),
     Record("segformer", ("backbones.segformer", "SegFormer"),
-           "mask accuracy", "hub nvidia/segformer-b0 … b5-finetuned-ade-*", "NVIDIA source code, non-commercial"),
+           "mask accuracy", "hub nvidia/segformer-b0 … b5-finetuned-ade-*", "NVIDIA source code, non-commercial",
+           Oracle("transformers' SegformerForSemanticSegmentation",
+                  "tests/torch/test_segformer.py::test_a_file_that_transformers_wrote"),
+           Conversion(segformer.infer_config, beside=("*.num_batches_tracked",))),
     Record("siglip", ("backbones.siglip", "SiglipVisionModel"),
-           "image features of the aesthetic model", "hub google/siglip2-so400m-patch16-512 and its kin", "Apache-2.0"),
+           "image features of the aesthetic model", "hub google/siglip2-so400m-patch16-512 and its kin", "Apache-2.0",
+           Oracle("transformers' SiglipModel, and NumPy in float64",
+                  "tests/torch/test_siglip.py::test_folders_that_transformers_wrote"), siglip.CONVERSION),
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
-           "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-"),
+           "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
+           Oracle("transformers' SiglipVisionModel with peft, put together as the original does",
+                  "tests/torch/test_aesthetic.py::test_a_file_of_the_original_scores_the_same"), files="adapter"),
 )
+BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.
 WHERE = {record.name: record.where for record in MODELS} | {"apf_gan.objective": ("apf_gan.losses", "Objective")}
+
+
+def find(name: str) -> Record:
+    """The record of a model. UserError: no model of this name."""
+    if name not in BY_NAME:
+        raise UserError(f"no model {name!r}{choose_from(name, BY_NAME)}")
+    return BY_NAME[name]

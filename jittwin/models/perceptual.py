@@ -10,28 +10,23 @@ from typing import Any, NamedTuple
 from jittwin.backend import Backend
 from jittwin.errors import UserError, choose_from
 from jittwin.models.apf_gan import Semantics
-from jittwin.weights import content_hash, read_weights
+from jittwin.models.catalog import find
+from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 
 @dataclass(frozen=True)
 class Network:
-    """name: of the loss. model: what Backend.build calls it. layer_weights: one per feature.
+    """name: of the loss. model: what Backend.build calls it. layer_weights: one per feature."""
 
-    beyond: patterns of the keys that a complete classifier file has and the features do not need.
-    """
     name: str
     model: str
     layer_weights: tuple[float, ...]
-    beyond: tuple[str, ...]
 
 
 NETWORKS = {
-    # The convolutions after relu5_1 are features.30, .32 and .34.
-    "vgg": Network("VGG", "vgg19", (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0),
-                   ("features.3[0-9].*", "classifier.*")),
-    "inception": Network("Inception", "inception_v3", (1 / 16, 1 / 8, 1 / 4, 1.0),
-                         ("AuxLogits.*", "fc.*", "*.num_batches_tracked")),
+    "vgg": Network("VGG", "vgg19", (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)),
+    "inception": Network("Inception", "inception_v3", (1 / 16, 1 / 8, 1 / 4, 1.0)),
 }
 
 
@@ -59,7 +54,8 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
     if weights is None and not random:
         return None
     record = NETWORKS[kind]
-    arrays = None if weights is None else read_weights(weights)
+    conversion = find(record.model).conversion
+    arrays = None if weights is None else conversion.open(weights).arrays
     options = {"batch_statistics": semantics.inception_bn == "batch"} if kind == "inception" else {}
     network = backend.build(record.model, None, **options)
     if arrays is None:
@@ -68,9 +64,9 @@ def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | No
         return Perceptual(f"{record.name}(random)", network, record.layer_weights,
                           f"random (seed {seed}): {record.model} is not trained")
     try:
-        backend.load_numpy(network, arrays, allow_unexpected=record.beyond)
+        backend.load_numpy(network, arrays, allow_unexpected=conversion.beside)
     except UserError as error:
-        raise UserError(f"{os.fspath(weights)}: {error}; the {record.name} loss takes torchvision-layout "
+        raise UserError(f"{error}; the {record.name} loss takes torchvision-layout "
                         f"{record.model} weights") from error
     digest = content_hash(backend.state_numpy(network))[:16]
     return Perceptual(record.name, network, record.layer_weights,

@@ -3,12 +3,13 @@
 Xie et al. 2021, arXiv 2105.15203. Names and sizes are those of the config.json and the weights on the Hugging Face hub.
 """
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jittwin.classes import CLASS_NUMBER, CLASSES
 from jittwin.errors import UserError, choose_from
+from jittwin.models.conversion import Source
 
 ADE_CLASSES = 150
 
@@ -53,7 +54,7 @@ def preset(name: str, num_labels: int = ADE_CLASSES) -> SegFormerConfig:
     """UserError: no variant of this name."""
     if name not in PRESETS:
         raise UserError(f"no SegFormer {name!r}{choose_from(name, PRESETS)}")
-    return SegFormerConfig(**(vars(PRESETS[name]) | {"num_labels": num_labels}))
+    return replace(PRESETS[name], num_labels=num_labels)
 
 
 def infer_preset(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
@@ -70,3 +71,15 @@ def infer_preset(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
         if (config.depths, config.hidden_sizes, config.decoder_hidden_size) == (depths, sizes, wide):
             return name, classes
     raise UserError(f"depths {depths}, widths {sizes} and a decoder of {wide} are no SegFormer B0 to B5")
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None = None) -> SegFormerConfig:
+    """UserError: not the weights of a SegFormer B0 to B5, or the config.json of another model."""
+    if source and source.folder:
+        source.folder.section({"segformer": ""}, "such as nvidia/segformer-b5-finetuned-ade-640-640")
+    return preset(*infer_preset(shapes))
+
+
+def variant_of(config: SegFormerConfig) -> str:
+    """The name in PRESETS of a configuration with any number of classes."""
+    return next(name for name, other in PRESETS.items() if replace(other, num_labels=config.num_labels) == config)

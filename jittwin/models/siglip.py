@@ -7,15 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from jittwin.errors import UserError
+from jittwin.models.conversion import Conversion, Source
 from jittwin.preprocessing import Preprocess
 from jittwin.weights import content_hash
-from jittwin.weights.hub import CONFIG, PREPROCESSOR, PROCESSOR, HubFolder, open_hub, renamed
+from jittwin.weights.hub import CONFIG, PREPROCESSOR, PROCESSOR, HubFolder
 from jittwin.weights.lazy import LazyArrays
-from jittwin.weights.state import matches
 
 ACTIVATION = "gelu_pytorch_tanh"
 RESAMPLES = {2: "bilinear", 3: "bicubic"}       # of preprocessor_config.json: SigLIP 2's and SigLIP's
@@ -70,9 +71,8 @@ _DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads":
 
 
 # Of a whole SigLIP, what is no part of the vision tower; and a buffer that transformers wrote until 2023.
-BESIDES = ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
+BESIDES = ("text_model.*", "logit_scale", "logit_bias", "*embeddings.position_ids")
 HEAD = "head."                  # begins the keys of the attention pooling
-RENAMES = ((r"^vision_model\.", ""),)
 SIGLIP_2 = "such as google/siglip2-so400m-patch16-512"
 KINDS = {"siglip": "vision_config", "siglip_vision_model": ""}
 
@@ -140,15 +140,37 @@ class Tower:
 def read_tower(where, head: bool = False) -> Tower:
     """The vision tower of a hub folder; of a whole SigLIP the text tower is not read.
 
-    where: see open_hub. head: with the attention pooling. UserError: a file that is missing or damaged, sizes that are
-    not those of config.json.
+    where: a hub folder (see open_hub), or a file that `jittwin convert` wrote. head: with the attention pooling.
+    UserError: a file that is missing or damaged, sizes that are not those of config.json.
     """
-    folder = open_hub(where)
-    config = replace(read_config(folder), head=head)
-    found = renamed(folder.arrays(lambda key: not matches(key, BESIDES)), RENAMES)
-    kept = [key for key in found if (head or not key.startswith(HEAD)) and not matches(key, BESIDES)]
-    check_sizes(config, {key: found.shapes[key] for key in kept}, folder.path / CONFIG, found.source)
-    return Tower(config, found.renamed({key: key for key in kept}).cast(np.float32), folder.name)
+    source = CONVERSION.open(where)
+    config = replace(CONVERSION.infer(source.arrays.shapes, source), head=head)
+    kept = {key: key for key in source.arrays if head or not key.startswith(HEAD)}
+    name = source.folder.name if source.folder else source.metadata.get("name") or Path(where).stem
+    return Tower(config, source.arrays.renamed(kept).cast(np.float32), str(name))
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None) -> SiglipVisionConfig:
+    """As config.json tells, or the metadata of a file that `jittwin convert` wrote. UserError: neither is there, or the
+    arrays have other sizes."""
+    stored = source.metadata.get("config") if source else None
+    if isinstance(stored, dict) and source.metadata.get("model") == "siglip":
+        try:
+            config, path = SiglipVisionConfig(**stored), "its metadata"
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{source.where}: its metadata describe no tower ({error}); convert it again") from error
+    elif source and source.folder:
+        config, path = read_config(source.folder), source.folder.path / CONFIG
+    else:
+        where = f"{source.where}: " if source else ""
+        raise UserError(f"{where}arrays alone do not tell a tower's heads, nor how pictures are prepared; give the hub "
+                        f"folder, with {CONFIG} and {PREPROCESSOR}")
+    check_sizes(config, shapes, path, source.arrays.source)
+    return replace(config, head=any(key.startswith(HEAD) for key in shapes))
+
+
+CONVERSION = Conversion(infer_config, renames=((r"^vision_model\.", ""),), back=((r"^", "vision_model."),),
+                        left_out=BESIDES, extras="keys of the text tower and of the comparison with it")
 
 
 def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

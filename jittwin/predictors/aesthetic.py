@@ -79,7 +79,7 @@ def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str 
                         "--random-weights")
     found = None if adapter is None else read_adapter(adapter)
     name = os.fspath(tower or (found.model_name if found else "tiny"))
-    untrained = (random and name in PRESETS) or not os.path.isdir(name)
+    untrained = (random and name in PRESETS) or not os.path.exists(name)
     if untrained and not random:
         raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
     if found and found.model_name.startswith(RANDOM) and not untrained:

@@ -33,12 +33,8 @@ class HubFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The content of config.json. UserError: missing or damaged."""
-        path = self.path / CONFIG
-        if not path.is_file():
-            raise UserError(f"{path}: {_absent(path)}; give a folder as the hub has it, with {CONFIG} and {WEIGHTS[0]} "
-                            f"(or {WEIGHTS[2]})")
-        return read_json(path)
+        """The content of config.json. UserError: damaged."""
+        return read_json(self.path / CONFIG)
 
     @property
     def name(self) -> str:
@@ -91,25 +87,33 @@ class HubFolder:
 def open_hub(where: str | os.PathLike) -> HubFolder:
     """A folder with config.json, a folder models--ORG--NAME of the hub's cache, or one of its snapshots.
 
-    UserError: no folder, a cached model without a snapshot or with several and no refs/main. Its files are looked at
-    when they are asked for.
+    UserError: no folder, no config.json in it, a cached model without a snapshot or with several and no refs/main. The
+    files are read when they are asked for.
     """
     path = Path(where)
     if not path.is_dir():
         raise UserError(f"{path}: is no folder; give one as the hub has it, with {CONFIG} and {WEIGHTS[0]}")
     snapshots = path / "snapshots"
     if (path / CONFIG).exists() or not snapshots.is_dir():
-        return HubFolder(path)
+        return _checked(path)
     found = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir())
     main = path / "refs" / "main"
     wanted = main.read_text(errors="replace").strip() if main.is_file() else ""
     if wanted in found:
-        return HubFolder(snapshots / wanted)
+        return _checked(snapshots / wanted)
     if len(found) != 1 or wanted:
         lacking = f"refs/main names {wanted[:40]!r}, which is not among" if wanted else "refs/main is missing, among"
         raise UserError(f"{path}: {lacking} its {len(found)} snapshots{unfinished(path / 'snapshots/any')}; fetch the "
                         f"model again, or give {snapshots}/HASH")
-    return HubFolder(snapshots / found[0])
+    return _checked(snapshots / found[0])
+
+
+def _checked(folder: Path) -> HubFolder:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: {_absent(path)}; give a folder as the hub has it, with {CONFIG} and {WEIGHTS[0]} (or "
+                        f"{WEIGHTS[2]})")
+    return HubFolder(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -237,7 +237,7 @@ def test_convert(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("target, options, message", [
-    ("a.safetensors", {}, "NAME.pth"), ("a.pth", {"to": "torch"}, "--to torch is for APF-GAN"),
+    ("a.safetensors", {}, "NAME.pth"), ("a.pth", {"to": "torch"}, "--to torch is for whole networks"),
     ("a.pth", {"dtype": "float64"}, "adapters in 'float64'")])
 def test_convert_refuses(tmp_path, target, options, message):
     write_adapter(tmp_path / "best_lora.pth", adapter())

@@ -7,12 +7,10 @@ import numpy as np
 from jittwin.backend import Backend
 from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import find_mode
-from jittwin.weights import content_hash, read_weights
+from jittwin.models.catalog import find
+from jittwin.models.inception import CLASSES, CLASSIFIER, FID_FILES, WIDTH
+from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
-
-CLASSES, WIDTH = 1008, 2048
-CLASSIFIER = ("fc.weight", "fc.bias")
-FILES = "pytorch-fid's pt_inception-2015-12-05-6726825d.pth or the published APF-GAN's net_params.pkl"
 
 
 class Inception(NamedTuple):
@@ -41,18 +39,16 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
     if weights is None:
         if not random:
             raise UserError("FID needs weights: give Inception's with --fid-weights FILE, or of jittwin fid --weights "
-                            f"FILE ({FILES}), or --random-weights to go on with untrained ones")
+                            f"FILE ({FID_FILES}), or --random-weights to go on with untrained ones")
         backend.load_numpy(network, initial_weights("inception_fid", backend.state_shapes("inception_fid", None)))
         classifier = initial_weights("inception_fid", {"fc.weight": (CLASSES, WIDTH)})["fc.weight"]
         return Inception(network, classifier, "random")
-    arrays = read_weights(weights)
-    shape = arrays[CLASSIFIER[0]].shape if CLASSIFIER[0] in arrays else None
-    if shape != (CLASSES, WIDTH):
-        raise UserError(f"{os.fspath(weights)}: fc.weight is {shape or 'missing'}, not ({CLASSES}, {WIDTH}): "
-                        f"FID takes {FILES}; torchvision's inception_v3 is another network")
+    conversion = find("inception_fid").conversion
+    source = conversion.open(weights)
+    conversion.infer(source.arrays.shapes, source)
     try:
-        backend.load_numpy(network, arrays, allow_unexpected=(*CLASSIFIER, "*.num_batches_tracked", "AuxLogits.*"))
+        backend.load_numpy(network, source.arrays, allow_unexpected=conversion.beside)
     except UserError as error:
-        raise UserError(f"{os.fspath(weights)}: {error}; FID takes {FILES}") from error
-    classifier = np.asarray(arrays[CLASSIFIER[0]], np.float32)
+        raise UserError(f"{error}; FID takes {FID_FILES}") from error
+    classifier = np.asarray(source.arrays[CLASSIFIER[0]], np.float32)
     return Inception(network, classifier, content_hash(backend.state_numpy(network) | {"fc.weight": classifier}))

@@ -1,0 +1,88 @@
+"""How files of a model, whoever wrote them, become the arrays that its twins load: the conversion records.
+
+A record is the only place that knows a model's files. `jittwin convert`, generation, the metrics and the losses read
+through it.
+"""
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jittwin.weights import open_weights, read_metadata
+from jittwin.weights.hub import CONFIG, WEIGHTS, HubFolder, Renames, open_hub, renamed
+from jittwin.weights.lazy import LazyArrays
+from jittwin.weights.state import matches
+
+Shapes = Mapping[str, tuple[int, ...]]
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or a hub folder that was opened; arrays are read when they are asked for.
+
+    arrays: by the keys of the twins. left_out: keys of the file that are not among them. metadata: what our own files
+    store. folder: the hub folder, where there is one.
+    """
+
+    where: str
+    arrays: LazyArrays
+    left_out: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    folder: HubFolder | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What upstream's files of a model are like, beside those of the twins.
+
+    infer: (shapes by the twins' keys, Source or None) to the model's config; UserError: another model's. expected:
+    (config, shapes) to the keys and shapes of a whole file, where files hold more or less than the module that a twin
+    builds; None: those of the module. renames: upstream's keys to the twins'. back: the reverse. left_out: patterns of
+    upstream's keys that are not copied. beside: patterns of the keys that are copied and that the twins do not load.
+    restore: the arrays with those that upstream's PyTorch files have besides. describe: the config as metadata. extras:
+    what is left out and restored, in words.
+    """
+
+    infer: Callable[[Shapes, Source | None], Any]
+    expected: Callable[[Any, Shapes], Shapes] | None = None
+    renames: Renames = ()
+    back: Renames = ()
+    left_out: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    restore: Callable[[Arrays], Arrays] = lambda arrays: arrays
+    describe: Callable[[Any], Mapping[str, Any]] = vars
+    extras: str = "keys"
+
+    def open(self, where: str | os.PathLike) -> Source:
+        """A weights file, or a hub folder. UserError: missing, damaged, two keys that become one."""
+        path, folder = Path(where), None
+        if path.is_dir():
+            folder = open_hub(path)
+            path = folder.weights
+        elif path.name in WEIGHTS and path.with_name(CONFIG).is_file():
+            folder = HubFolder(path.parent)
+        left_out = []
+
+        def wanted(key: str) -> bool:
+            if matches(key, self.left_out):
+                left_out.append(key)
+                return False
+            return True
+
+        arrays = renamed(open_weights(path, wanted), self.renames)
+        metadata = {} if path.suffix == ".json" else read_metadata(path)
+        return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder)
+
+    def upstream(self, arrays: Arrays) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """The arrays as upstream's PyTorch files have them, and the keys that were added."""
+        named = renamed(LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__), self.back)
+        found = dict(self.restore(named))
+        return found, tuple(key for key in found if key not in named)
+
+
+def no_config(shapes: Shapes, source: Source | None) -> None:
+    """`infer` of a model that has one size."""

@@ -1,0 +1,18 @@
+"""Files of Inception-v3: torchvision's, of ImageNet's 1000 classes, and the one that FID is defined with, of 1008."""
+from jittwin.errors import UserError
+from jittwin.models.conversion import Shapes, Source
+
+CLASSES, WIDTH = 1008, 2048     # of the classifier in FID's file
+CLASSIFIER = ("fc.weight", "fc.bias")
+# What a file of the whole classifier has and the features do not need.
+BEYOND = ("AuxLogits.*", "fc.*", "*.num_batches_tracked")
+FID_FILES = "pytorch-fid's pt_inception-2015-12-05-6726825d.pth or the published APF-GAN's net_params.pkl"
+
+
+def check_fid(shapes: Shapes, source: Source | None) -> None:
+    """UserError: not the network of FID, which its classifier tells."""
+    shape = shapes.get(CLASSIFIER[0])
+    if shape != (CLASSES, WIDTH):
+        where = f"{source.where}: " if source else ""
+        raise UserError(f"{where}fc.weight is {shape or 'missing'}, not ({CLASSES}, {WIDTH}): FID takes {FID_FILES}; "
+                        "torchvision's inception_v3 is another network")

@@ -9,12 +9,16 @@ from parity.workers.oracle import Twins
 from parity.workers.side import Arrays, Side, group
 
 DIRECTIONS = 2
-SETS = 3      # of weights: a fault shows with any, a flipped ReLU sign with these weights only
+SETS = 3      # sets of weights: a fault shows with any of them, a flipped ReLU sign only with one
 
 
 def gradients(side: Side, arrays: Arrays, case: dict, size: str, mode: str, half: str | None = None) -> Arrays:
-    """In a worker: "gradient <name>" of the linear function of all outputs whose coefficients are "cotangents/…";
-    of the real losses of one half of the training step, and "loss <name>", where a half is given."""
+    """In a worker: "gradient <name>" for every parameter and every differentiable input.
+
+    Without `half` they are gradients of the linear function of all outputs whose coefficients are the arrays
+    "cotangents/…". With it they are gradients of the losses of that half of the training step, and the results
+    include "loss <name>".
+    """
     case = load(case)
     module, inputs = prepared(side, arrays, case, size, mode)
     wanted = {f"gradient {name}": p for name, p in side.backend.parameters(module).items()
@@ -39,9 +43,9 @@ def shapes(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tupl
 
 
 def cotangent(site: str, shape) -> np.ndarray:
-    """Coefficients of a random linear function of a tensor, of order one whatever the tensor's size.
+    """Coefficients of a random linear function of a tensor; the function is of order one whatever the tensor's size.
 
-    Not all ones: the gradient of softmax(x).sum() is zero, and would agree with anything.
+    A plain sum would not do: the gradient of softmax(x).sum() is zero whatever softmax computes.
     """
     return Draws(13).normal(site, tuple(shape)) / np.float32(np.sqrt(max(1, np.prod(shape))))
 
@@ -53,13 +57,16 @@ def projected(side: Side, site: str, tensor):
 
 
 def request(case: Case, size: str, mode: str, twins: Twins, seed: int, part: int | str) -> tuple[Arrays, dict]:
-    """What `gradients` takes, with the weights of this seed: for one direction, or for the losses of one half."""
+    """The arrays and arguments of `gradients`, with the weights of this seed.
+
+    part: the number of a direction (a random cotangent), or the name of the half whose losses are used.
+    """
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode, seed)
     if isinstance(part, str):
         return arrays, {**arguments, "half": part}
     _, outputs = twins.torch.call(shapes, arrays, **arguments)
-    # Inputs like any other, which move when the noise is measured: the gradient of a bias is little but their sum.
+    # Cotangents are inputs, so they move when noise is measured: the gradient of a bias is little but their sum.
     arrays |= {f"cotangents/{name}": cotangent(f"{part} {name}", shape) for name, shape in outputs.items()}
     return arrays, arguments
 
@@ -70,10 +77,10 @@ def compared(case: Case, size: str, mode: str, twins: Twins, seed: int, part: in
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """The row of this level. What disagrees is computed again with other weights.
+    """The row of this level. A comparison that fails is repeated with other weights.
 
-    A rounding error that flips the sign of one ReLU moves many gradients a little: an accident of the weights. A
-    fault shows with any, so a tensor fails that disagrees with all of them.
+    A rounding error that flips the sign of one ReLU moves many gradients a little, but only with some weights. A
+    fault shows with any weights, so a tensor fails only if it disagrees with every set of them.
     """
     parts = {f"direction {number}": number for number in range(DIRECTIONS)}
     if type(case).losses is not Case.losses:

@@ -1,9 +1,9 @@
-"""What a forward pass calls: functions of `nn.ops` and leaf modules, with everything needed to call them again.
+"""Record the calls of a forward pass, of `nn.ops` functions and leaf modules, so that they can be made again.
 
-A call is a dict fit for JSON: {"name": of the function, or the class of the module; "path": of the module, null for
-a function; "mode": of the case; "arguments", "keywords": the arguments, where {"tensor": number, "shape": …,
-"type": …} stands for a tensor and {"array": …} for an array on the host}. A function or leaf module called by
-another one is part of that one.
+A call is a dict fit for JSON: {"name": the function's name, or the module's class; "path": the module's path, null
+for a function; "mode": the case's mode; "attributes": see `attributes`; "arguments", "keywords": the arguments, in
+which {"tensor": number, "shape": …, "type": …} stands for a tensor and {"array": …} for an array on the host}.
+Calls that a function or leaf module makes itself are not recorded.
 """
 import contextlib
 import inspect
@@ -19,7 +19,7 @@ from parity.levels.ops import OPS, Op
 from parity.sites import is_site
 from parity.workers.side import Arrays, Side
 
-# Attributes of layers that only say how large they are or where they stand, or change while they run.
+# Attributes of layers that say only how large they are or where they stand, or that change while they run.
 SIZES = {"in_features", "out_features", "in_channels", "out_channels", "num_features", "num_embeddings",
          "embedding_dim", "training", "is_train", "track", "site"}
 
@@ -31,8 +31,8 @@ def public(ops) -> list[str]:
 
 
 def record(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
-    """In the PyTorch worker: {"calls": one of each kind, the smallest}; arrays "<call>/<number>": the values of its
-    arguments that are not floating point."""
+    """In the PyTorch worker: {"calls": the smallest call of each kind, "recorded": how many calls there were}, and
+    the arrays "<call>/<number>": the values of each call's arguments that are not floating point."""
     case, recorder = load(case), Recorder(mode)
     module, inputs = prepared(side, arrays, case, size, mode)
     with recorder.listening(side, module):
@@ -88,9 +88,9 @@ class Recorder:
 
 
 def attributes(part) -> dict:
-    """What a leaf module was made with, apart from its sizes: its public settings, and its parameters' windows.
+    """A leaf module's settings apart from its sizes: its public attributes, and its parameters' kernel shapes.
 
-    Training counts where the layer may act otherwise in it: where it has buffers, or drops.
+    The training mode is part of them only if the layer depends on it, because it has buffers or drops elements.
     """
     settings = {name: value for name, value in vars(part).items()
                 if not name.startswith("_") and name not in SIZES
@@ -102,7 +102,10 @@ def attributes(part) -> dict:
 
 
 def encode(value, values: dict[int, np.ndarray], name: str):
-    """An argument as JSON; the arrays behind tensors go into `values` by number."""
+    """An argument as JSON; the arrays of its tensors are added to `values` by number.
+
+    name: of the function, for the UserError about an argument that cannot be encoded.
+    """
     if isinstance(value, dict):
         return {key: encode(v, values, name) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -130,7 +133,7 @@ def decode(value, tensors: dict[int, object]):
 
 
 def operator(call: dict) -> Op | None:
-    """The row of a function; None for a layer."""
+    """The row of a function in OPS; None for a layer or an unknown function."""
     return OPS.get(call["name"]) if call["path"] is None else None
 
 
@@ -157,7 +160,7 @@ def tensors_in(call: dict) -> list[dict]:
 
 
 def distinct(calls: Iterable[tuple[dict, dict]]) -> list[tuple[dict, dict]]:
-    """The best call of each kind: with the fewest odd sides (a probe takes one off even sides), then the smallest."""
+    """One call of each kind: the one with the fewest odd sides, as one probe makes even sides odd, then the smallest."""
     kinds: dict[str, tuple[dict, dict]] = {}
     for call, values in calls:
         known = kinds.get(kind(call))
@@ -172,7 +175,8 @@ def _cost(call: dict) -> tuple[int, int]:
 
 
 def kind(call: dict) -> str:
-    """Everything about a call but its sizes; of those, the ranks, and where one tensor is spread over another."""
+    """What two calls must have in common so that only one is probed: everything but sizes. Of the shapes only the
+    ranks count, and which sides are broadcast."""
     arguments, op = call["arguments"], operator(call)
     if op and op.size_argument is not None:
         arguments = list(arguments)

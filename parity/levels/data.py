@@ -1,6 +1,8 @@
-"""L7: what reaches the networks. The same files, seeds and epochs give both twins the same batches, whatever the
-number of threads and the position a run is resumed at; the same draws augment them alike; texts become the ids that
-transformers makes of them."""
+"""L7: the data that reach the networks.
+
+The same files, seeds and epochs give both twins the same batches, whatever the number of threads and the position at
+which a run resumes. The same random numbers augment them alike. Texts become the token ids that transformers makes.
+"""
 import numpy as np
 
 from parity.case import Case, arrays_for, load, prepared
@@ -9,11 +11,12 @@ from parity.workers.compare import Verdict, equal, near
 from parity.workers.oracle import Twins
 from parity.workers.side import Arrays, Side, group
 
-ULPS = 1       # what scaling a picture to [-1, 1] may cost
+ULPS = 1       # the error that scaling a picture to [-1, 1] may make
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """Of a case with `delivered`, batches; of one with `tokenized`, ids; of any other, outputs for injected draws."""
+    """Compare the batches of a case that has `delivered`, the token ids of one that has `tokenized`, or else the
+    outputs for injected random numbers."""
     stage = (batches if hasattr(case, "delivered") else
              tokens if hasattr(case, "tokenized") else outputs)
     return [stage(case, size, mode, twins)]
@@ -25,7 +28,7 @@ def delivered(side: Side, arrays: Arrays, case: dict, mode: str):
 
 
 def batches(case: Case, size: str, mode: str, twins: Twins) -> Row:
-    """Every batch of either twin against the one that PyTorch's twin makes with one thread from the start on."""
+    """Every batch of both twins against the one that the PyTorch twin makes with one thread and without resuming."""
     arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
     found = twins.both(delivered, arrays, case=case.reference(), mode=mode)
     verdicts, (truth, names) = {}, found["torch"]
@@ -37,7 +40,7 @@ def batches(case: Case, size: str, mode: str, twins: Twins) -> Row:
 
 
 def first(name: str) -> str:
-    """The same batch made by one thread from the start on."""
+    """The name of the same batch as one thread makes it."""
     return name.replace("3 threads", "1 threads")
 
 
@@ -57,7 +60,8 @@ def expected_tokens(side: Side, arrays: Arrays, case: dict, mode: str) -> Arrays
 
 
 def tokens(case: Case, size: str, mode: str, twins: Twins) -> Row:
-    """What either twin is given for a text: the oracle is transformers, for both have their ids from one tokenizer."""
+    """The ids that both twins get for a text, against those of transformers: the twins share one tokenizer, so
+    comparing them with each other would show nothing."""
     arrays = {f"inputs/{name}": a for name, a in case.inputs(size, mode).items()}
     truth, _ = twins.torch.call(expected_tokens, arrays, case=case.reference(), mode=mode)
     found = twins.both(tokenized, arrays, case=case.reference(), mode=mode)
@@ -76,7 +80,7 @@ def augmented(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> A
 
 
 def outputs(case: Case, size: str, mode: str, twins: Twins) -> Row:
-    """Within the noise of PyTorch; equal where the case says that nothing is computed, only moved."""
+    """The outputs must agree within PyTorch's noise; those in the case's `exact`, which only move data, exactly."""
     found = twins.compare(augmented, arrays_for(case, twins, size, mode), case=case.reference(), size=size, mode=mode)
     verdicts = found.verdicts()
     for name in case.exact:

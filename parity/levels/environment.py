@@ -1,4 +1,4 @@
-"""L0: what each worker computes with, and what of a framework must hold before any comparison means something.
+"""L0: what each worker computes with, and what must hold in both before any comparison means something.
 
 The names in brackets are entries of the catalogue of Jittor's differences.
 """
@@ -25,7 +25,7 @@ from parity.workers.oracle import Twins
 from parity.workers.side import Arrays, Side, global_generators
 from parity.workers.worker import WorkerError
 
-FOREIGN = {"jittor": ("torch", "transformers"), "torch": ("jittor",)}
+EXCLUDED = {"jittor": ("torch", "transformers"), "torch": ("jittor",)}       # packages that a side must not import
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
           "float16", "float32", "float64")
 BYTES = "every element type keeps its bytes"
@@ -33,7 +33,7 @@ DENORMAL = np.float32(1e-40)
 
 
 def samples() -> Arrays:
-    """Per element type the values most easily lost: extremes, -0, infinities, NaN, the smallest denormal."""
+    """Per element type the values that are lost most easily: extremes, -0, infinities, NaN, the smallest denormal."""
     arrays = {}
     for name in DTYPES:
         dtype = np.dtype(name)
@@ -53,10 +53,10 @@ def framework(side: Side):
     return importlib.import_module("jt_models.boot").jt
 
 
-# ---- what is owed: each returns what is wrong, "" when nothing is ----------------------
+# ---- what must hold: each function returns what is wrong, or "" ------------------------
 
 def alone(side: Side) -> str:
-    return ", ".join(f"{name} is imported" for name in FOREIGN[side.name] if name in sys.modules)
+    return ", ".join(f"{name} is imported" for name in EXCLUDED[side.name] if name in sys.modules)
 
 
 def generators_kept(side: Side) -> str:
@@ -94,7 +94,7 @@ def sigmoid_exact(side: Side) -> str:
 
 
 def denormals_kept(side: Side) -> str:
-    """Asked after kernels have run: a kernel built with -Ofast switches the whole thread over."""
+    """Checked after kernels have run: a kernel built with -Ofast turns denormals off for its whole thread."""
     one = np.ones(8, np.float32)
     if not (DENORMAL * one).all():
         return "NumPy in this process takes denormals for zero"
@@ -117,7 +117,7 @@ OWED: dict[str, tuple[str, Callable[[Side], str]]] = {
 # ---- what is recorded ------------------------------------------------------------------
 
 def processor() -> str:
-    """The CPU's name, and how wide its vectors are: kernels are compiled for them."""
+    """The CPU's name and its vector instruction sets, for which kernels are compiled."""
     name, flags = platform.processor() or platform.machine(), ""
     if os.path.exists("/proc/cpuinfo"):
         lines = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -127,7 +127,7 @@ def processor() -> str:
 
 
 def source_hash(package: str) -> str:
-    """Of the twin's Python files in use."""
+    """The hash of the Python files of the package in use, 16 hexadecimal digits."""
     digest, folder = hashlib.sha256(), Path(importlib.import_module(package).__path__[0])
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -135,7 +135,7 @@ def source_hash(package: str) -> str:
 
 
 def built_with(side: Side) -> tuple[str, str]:
-    """Compiler and the flags that decide how numbers come out."""
+    """The compiler, and its flags that change results."""
     if side.name == "torch":
         shown = framework(side).__config__.show()
         compiler, flags = re.search(r"GCC \S+|[Cc]lang \S+|MSVC \S+", shown), re.search(r"CXX_FLAGS=([^,]*)", shown)
@@ -146,7 +146,7 @@ def built_with(side: Side) -> tuple[str, str]:
 
 
 def arithmetic(flags: str) -> str:
-    """Of a compiler's flags those that change results: optimisation, machine, floating-point rules."""
+    """The compiler flags that change results: optimisation, machine, floating-point rules."""
     kept = re.compile(r"-O|-m|-D__FAST_MATH__|-ffast-math|-fno-(math|trapping|signed)|-f(associative|reciprocal)")
     return " ".join(dict.fromkeys(flag for flag in shlex.split(flags) if kept.match(flag)))
 
@@ -158,7 +158,7 @@ def threads(side: Side) -> int:
 
 
 def sigmoid_error(side: Side) -> float:
-    """Largest error of float32 sigmoid on [-8, 8], units in the last place."""
+    """The largest error of float32 sigmoid on [-8, 8], in units in the last place."""
     x = np.linspace(-8, 8, 4097, dtype=np.float32)
     right = 1 / (1 + np.exp(-x.astype(np.float64)))
     found = side.host(framework(side).sigmoid(side.tensor(x)))
@@ -166,7 +166,7 @@ def sigmoid_error(side: Side) -> float:
 
 
 def facts(side: Side) -> dict:
-    """Recorded, not judged."""
+    """Facts for the report; no check depends on them."""
     compiler, flags = built_with(side)
     maximum = framework(side).maximum(*(side.tensor(np.array([v], np.float32)) for v in (np.nan, 0)))
     tenth = side.host(side.tensor(np.array([1.0])) * 0.1)[0] - 0.1
@@ -184,7 +184,7 @@ def facts(side: Side) -> dict:
 
 
 def observe(side: Side, arrays: Arrays) -> tuple[Arrays, dict]:
-    """In a worker: the samples through the framework; facts; and per promise what is wrong with it."""
+    """In a worker: the arrays after a way through the framework, the facts, and what is wrong with each promise."""
     numpy_before = bool(DENORMAL * np.float32(1))
     copies = {name: side.host(side.tensor(a)) for name, a in arrays.items()}
     recorded = facts(side) | {"NumPy kept denormals before [P1]": "yes" if numpy_before else "no"}
@@ -213,12 +213,12 @@ def check(twins: Twins) -> list[Row]:
                 for entry in found["owed"] for name in found["facts"]}
     result = row("environment", "L0", "", verdicts, "", attestation=found)
     if result.passed:
-        result.worst = ""                       # none is worse than another
+        result.worst = ""                       # all hold alike, so none is the worst
     return [result]
 
 
 def attested(twins: Twins) -> dict:
-    """The attestation, or why there is none."""
+    """The attestation; if it cannot be made, {"verdict": "fail", "reason": why}."""
     try:
         return attestation(twins)
     except (WorkerError, UserError) as error:

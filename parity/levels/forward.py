@@ -1,7 +1,7 @@
-"""L3: the output of every module, running freely and each alone with PyTorch's inputs.
+"""L3: the outputs of every module, in a free forward pass and with each module alone on PyTorch's inputs.
 
-The free pass shows how error grows through the depth and where it first leaves the noise. In the pass "alone"
-(teacher forcing) a fault cannot spread, so it names every module that is wrong and no other.
+The free pass shows how error grows with depth and where it first exceeds the noise. In the pass "alone" (teacher
+forcing) a fault cannot spread, so that pass names every module that is wrong and no other.
 """
 import numpy as np
 
@@ -12,12 +12,12 @@ from parity.workers.compare import Comparison, Verdict, is_discrete, rms
 from parity.workers.oracle import Twins
 from parity.workers.side import grouped
 
-FULL_PERTURBATIONS = 2     # at the published size, where one takes long
-MAP_SIDE = 64         # points of an error map along either side, at most
+FULL_PERTURBATIONS = 2     # at the published size, where each takes long
+MAP_SIDE = 64         # the most points of an error map along either side
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """The row of this level; at full size from the free pass alone, down to the case's depth."""
+    """The row of this level. At full size it is made of the free pass alone, down to the case's `full_depth`."""
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     arrays = arrays_for(case, twins, size, mode)
     limits = {"perturbations": FULL_PERTURBATIONS, "depth": case.full_depth} if size == "full" else {}
@@ -43,14 +43,14 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def judged(found: Comparison) -> dict[str, Verdict]:
-    """Per tensor. Of modules and their inputs, those that both twins have: one may wrap a library's model, whose
-    tree is another. What the case returns and what training leaves behind both must have."""
+    """The verdict of each tensor. Outputs and inputs of modules are compared if both twins have them, since a twin
+    may wrap a library's model with other modules. The case's results and the state must exist in both twins."""
     return found.verdicts([name for name in dict.fromkeys([*found.truth, *found.candidate])
                            if name in found.truth and name in found.candidate or not is_call(name)])
 
 
 def unmatched(found: Comparison) -> dict[str, list[str]]:
-    """What the modules of one twin alone return."""
+    """The module outputs and inputs that only one twin has, by framework."""
     return {"PyTorch": [label(name) for name in found.truth if is_call(name) and name not in found.candidate],
             "Jittor": [label(name) for name in found.candidate if is_call(name) and name not in found.truth]}
 
@@ -67,7 +67,7 @@ def address(name: str) -> tuple[str, str, str]:
 
 
 def label(name: str, kind: str = "") -> str:
-    """How a report calls a tensor of a trace: outputs by their module, further calls as "path#1"."""
+    """The name of a trace's tensor in reports: a first output has its module's path, a second call is "path#1"."""
     what, _, rest = name.partition("/")
     if is_call(name):
         path, call, number = address(name)
@@ -91,10 +91,10 @@ def growth(order: list, verdicts: dict[str, Verdict]) -> list[tuple[str, Verdict
 
 
 def at_fault(values: dict, verdicts: dict[str, Verdict]) -> list[str]:
-    """The modules that are wrong by themselves, in the order of execution.
+    """The modules that are wrong themselves, in the order of execution.
 
-    All modules inside one gave back PyTorch's outputs: what is off about its own outputs, or about what it hands to
-    the modules inside it, it did itself. A statistic that is off belongs to the module that holds it.
+    All modules inside a module returned PyTorch's outputs, so an error in its own outputs, or in the inputs that it
+    hands to the modules inside it, is its own. A wrong statistic is the fault of the module that holds it.
     """
     paths, found = list(dict.fromkeys(path for path, _, _ in values["order"])), set()
     for name in (name for name, verdict in verdicts.items() if not verdict.passed):
@@ -112,15 +112,15 @@ def at_fault(values: dict, verdicts: dict[str, Verdict]) -> list[str]:
 
 
 def flips(passes: dict[str, Comparison]) -> dict[str, int]:
-    """How many elements of each integer or boolean tensor differ."""
+    """The number of elements that differ in each integer or boolean tensor."""
     return {label(name, kind): int(np.count_nonzero(found.candidate[name] != truth))
             for kind, found in passes.items() for name, truth in found.truth.items()
             if is_discrete(truth) and name in found.candidate and found.candidate[name].shape == truth.shape}
 
 
 def error_map(candidate, truth) -> list[list[float]]:
-    """Where the error of a tensor (…, H, W) sits, relative to the root mean square of the truth: the largest over
-    all other dimensions and over blocks of pixels. [] for vectors and where shapes differ."""
+    """The error of a tensor (…, H, W) by place, relative to the root mean square of the truth. Each number is the
+    largest over a block of pixels and all other dimensions. [] for vectors, or if shapes differ."""
     if candidate is None or truth is None or candidate.shape != truth.shape or truth.ndim < 2 or not truth.size:
         return []
     difference = np.abs(np.asarray(candidate, np.float64) - np.asarray(truth, np.float64))

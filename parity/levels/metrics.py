@@ -1,7 +1,8 @@
-"""L8: what is measured or written in the end. Whole numbers are equal, others within two units in the last place.
+"""L8: the metrics and pictures that come out in the end. Whole numbers must be equal, others within two units in
+the last place.
 
-Where a whole number is a rounded one, the true value may lie so near the boundary that the error already granted
-to it decides: such a flip is excused, counted and reported. The float64 oracle says how near.
+A whole number may have been rounded from a value so near to a boundary that the error allowed to that value decides
+on which side it falls. Such a flip is excused, counted and reported. The float64 truth says how near the value is.
 """
 import numpy as np
 
@@ -12,7 +13,7 @@ from parity.workers.oracle import Comparison, Twins
 from parity.workers.side import Arrays, Side
 
 ULPS = 2
-EXACT = "exact "      # "exact <name>": real numbers with a network's error; <name>, if there, is their whole part
+EXACT = "exact "      # "exact <name>" are real numbers that a network computed; <name>, if there, is their whole part
 
 
 def measured(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> Arrays:
@@ -28,7 +29,7 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def judged(found: Comparison) -> tuple[dict[str, Verdict], dict[str, int]]:
-    """Verdicts by name, and for every array of rounded numbers how many flips were excused."""
+    """Verdicts by name, and the number of excused flips of every array of rounded numbers."""
     verdicts, flips = found.verdicts(), {}
     for name in found.truth.keys() & found.candidate.keys():
         seen, truth = found.candidate[name], found.truth[name]
@@ -45,8 +46,8 @@ def judged(found: Comparison) -> tuple[dict[str, Verdict], dict[str, int]]:
 
 
 def rounded(candidate: np.ndarray, exact: np.ndarray, margin: float) -> tuple[Verdict, int]:
-    """Whole parts of `exact`, and how many elements differ in a way that is excused: to the neighbour beyond a
-    boundary that is no further than `margin`."""
+    """Compare `candidate` with the whole parts of `exact`. Returns the verdict, and the number of excused flips: of
+    elements that are the next whole number because `exact` is within `margin` of it."""
     if candidate.shape != exact.shape:
         return equal(candidate, exact), 0
     whole, scale = np.floor(exact), max(rms(exact), np.finfo(float).tiny)
@@ -54,5 +55,5 @@ def rounded(candidate: np.ndarray, exact: np.ndarray, margin: float) -> tuple[Ve
     wrong, flips = int(np.sum(~allowed)), int(np.sum(allowed & (candidate != whole)))
     error = float(np.abs(candidate - whole).max(initial=0.0)) / scale
     reason = f"{wrong} of {exact.size} differ, further from a boundary than {margin:.1e}" if wrong else ""
-    step = 1 / scale if flips else 0.0        # what the error that is granted makes of one number near a boundary
+    step = 1 / scale if flips else 0.0        # the relative error of one excused flip
     return Verdict(error, 0.0, step, (1 + margin) * step, reason), flips

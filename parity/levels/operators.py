@@ -1,7 +1,7 @@
-"""L2: every operator and leaf layer that a model calls, on inputs where implementations part.
+"""L2: every operator and leaf layer that a model calls, on inputs for which implementations tend to differ.
 
-One call of each kind (calls.py) is run on every probe (probes.py) in both twins, forward and backward,
-against PyTorch in float64. No element may be far off, so gradients are held to the rule of results.
+One call of each kind (calls.py) is run on every probe (probes.py) in both twins, forward and backward, and compared
+with PyTorch in float64. No element may be far off, so gradients follow the stricter rule of outputs.
 """
 import numpy as np
 
@@ -40,13 +40,13 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def decided(verdict: Verdict) -> bool:
-    """Whether float32 PyTorch knows the answer itself: it does not know the slope of tanh at 10."""
+    """Whether float32 PyTorch computes this well enough to compare. It does not for the slope of tanh at 10."""
     return verdict.noise < VACUOUS or verdict.error > verdict.limit
 
 
 def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], list[Arrays], Arrays, int]:
-    """Over all modes: one call of each kind; the values of its integer arguments; the weights of its layers as
-    "weights <mode>/<name>"; how many calls were seen."""
+    """From all modes: one call of each kind; the values of its integer arguments; the weights of the layers called,
+    as "weights <mode>/<name>"; and the number of calls recorded."""
     seen, weights, recorded = [], {}, 0
     for mode in case.modes:
         arrays = arrays_for(case, twins, size, mode)
@@ -64,7 +64,7 @@ def recorded_calls(case: Case, size: str, twins: Twins) -> tuple[list[dict], lis
 
 
 def verdicts(found: Comparison, calls: list[dict], titles: list[str]) -> dict[str, Verdict]:
-    """Per call, probe and result."""
+    """The verdicts by call, probe and result."""
     judged = {}
     for name, verdict in found.verdicts().items():
         index, probe, result = name.split("|")
@@ -77,5 +77,5 @@ def verdicts(found: Comparison, calls: list[dict], titles: list[str]) -> dict[st
 
 
 def single(truth: np.ndarray) -> np.ndarray:
-    """What float32 should hold of float64 copies."""
+    """The float32 values that copies of these float64 values must have."""
     return truth.astype(np.float32) if truth.dtype == np.float64 else truth

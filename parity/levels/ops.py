@@ -1,6 +1,6 @@
-"""The functions of `nn.ops`: which only move data, how each is driven in a probe, and an example call of each.
+"""The table of `nn.ops` functions: which only move data, how a probe runs each, and an example call of each.
 
-A function without a row here fails level L2 of every model that calls it, and a test.
+A function without a row here fails a test, and level L2 of every model that calls it.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ BATCH = (2, 3, 6, 8)
 
 @dataclass(frozen=True)
 class Op:
-    """example: arguments of a call; a shape in a `Like` stands for a tensor. exact: the result is moved or selected
-    data, so equality is owed. run: `run(side, *arguments)` returns what to compare, where the function's own result
-    is not enough. masks: numbers of the tensors that hold 0 and 1. labels: … that hold class ids. weights: … that are
-    ordinary numbers in every probe: what zero padding times an infinite weight is, PyTorch's own kernels disagree on.
-    size_argument: position of the (height, width) the result gets. many: the result sums up images of any size.
+    """How one function is probed.
+
+    example: the arguments of a call; a `Like` stands for a tensor. exact: the result is moved or selected data, so it
+    must be equal. run: `run(side, *arguments)` returns what to compare, if the function's own result is not enough.
+    masks: the numbers of the tensor arguments that hold 0 and 1. labels: of those that hold class ids. weights: of
+    those that stay ordinary numbers in every probe, because PyTorch's own kernels disagree about zero padding times
+    an infinite weight. size_argument: the position of the result's (height, width) among the arguments. many: the
+    function sums over images of any size.
     """
     example: tuple
     exact: bool = False
@@ -32,7 +35,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Like:
-    """A tensor of an example, or an array on the host: standard normal float32, or integers from low to high."""
+    """A tensor in an example: standard normal float32, or integers from low to high. host: a NumPy array instead."""
     shape: tuple[int, ...]
     type: str = "float32"
     low: int = 0
@@ -46,19 +49,19 @@ class Like:
 
 
 def assigned(side, target, source):
-    """The target afterwards."""
+    """The target after it was assigned the source."""
     target = side.ops.detach(target)
     side.ops.assign(target, source)
     return target
 
 
 def detached(side, x):
-    """Twice the tensor; the gradient of one half alone."""
+    """Twice the tensor, with the gradient of one of the two terms only."""
     return side.ops.detach(x) + x
 
 
 def without_gradient(side):
-    """Twice a tensor, without a gradient."""
+    """Twice a tensor, computed without gradients, and the gradient of a sum that contains it."""
     x = side.differentiable(side.tensor(np.arange(6, dtype=np.float64 if side.wide else np.float32)))
     with side.ops.no_grad():
         y = x + x
@@ -66,8 +69,8 @@ def without_gradient(side):
 
 
 def random(side, shape):
-    """The two streams differ by design [F18]: whether mean and variance are those of a standard normal, within
-    five standard deviations of their own; whether the next draw is another one; the shape."""
+    """Facts about random numbers, whose streams differ by design [F18]: their mean and variance are within five
+    standard errors of a standard normal's, a second draw differs from the first, and the shape."""
     first, second = (side.host(side.ops.randn(shape)) for _ in range(2))
     within = 5 / np.sqrt(first.size)
     facts = [abs(first.mean()) < within, abs((first ** 2).mean() - 1) < within * np.sqrt(2),
@@ -76,14 +79,17 @@ def random(side, shape):
 
 
 def dropped(side, *arguments):
-    """Masks come from counters, so they are owed exactly; the argument of `seed_dropout`, or those of `dropout`."""
+    """A dropped tensor, whose mask must be exact because it comes from counters.
+
+    arguments: the seed of `seed_dropout`, or the arguments of `dropout`.
+    """
     side.ops.seed_dropout(arguments[0] if len(arguments) == 1 else 5)
     x, p, site = arguments if len(arguments) > 1 else (side.ops.zeros((4, 9)) + 1, 0.5, 3)
     return side.ops.dropout(x, p, site)
 
 
 def seeded(name: str):
-    """The function of this name, whose masks come from the seed 5."""
+    """The function of this name, called with dropout masks from seed 5."""
     def call(side, *arguments):
         side.ops.seed_dropout(5)
         return getattr(side.ops, name)(*arguments)
@@ -92,8 +98,8 @@ def seeded(name: str):
 
 
 def reduced(side, *_):
-    """A layer and its gradient in all precisions, on whole numbers: their sums are exact in any order, so what is
-    left is how operands and results are rounded."""
+    """A linear layer and its gradient in every precision. The numbers are whole, so their sums are exact in any
+    order, and only the rounding of operands and results shows."""
     x, weight, bias, g = (Draws(5).integers(name, -50, 50, shape).astype(np.float32)
                           for name, shape in (("x", (4, 24)), ("weight", (6, 24)), ("bias", (6,)), ("g", (4, 6))))
     found = {}

@@ -1,6 +1,6 @@
-"""Inputs that show where two implementations of one operator part, and the run of one call on each of them.
+"""Probes: inputs that show where two implementations of one operator differ, and the run of a call on each of them.
 
-All but "odd" and "many" share the shape of the call, so that Jittor compiles one set of kernels.
+All probes but "odd" and "many" have the shapes of the call, so that Jittor compiles one set of kernels for them.
 """
 from collections.abc import Iterator
 
@@ -23,8 +23,8 @@ MANY = (2, 3, 128, 192)      # elements that one float32 sum adds up badly [N1, 
 def inputs(call: dict, values: Arrays, seed: str) -> Iterator[tuple[str, Arrays]]:
     """The probes that apply to a call, each with its arrays by number.
 
-    values: the recorded values of arguments that are not floating point; they stay, except that class ids and
-    integers from the host also go out of range, in the probe "range".
+    values: the recorded values of arguments that are not floating point. Every probe uses them; only the probe
+    "range" puts class ids and integers from the host out of range.
     """
     places = {place.get("tensor", place.get("array")): place for place in tensors_in(call)}
     floats = [number for number in places if str(number) not in values]
@@ -51,7 +51,7 @@ def inputs(call: dict, values: Arrays, seed: str) -> Iterator[tuple[str, Arrays]
 
 
 def _odd(shape: list[int]) -> list[int]:
-    """Of images, sides one smaller where even."""
+    """The shape of an image (B, C, H, W) with even H or W made one smaller; other shapes unchanged."""
     return [*shape[:2], *(side - 1 if side % 2 == 0 else side for side in shape[2:])] if len(shape) == 4 else shape
 
 
@@ -70,7 +70,7 @@ def _filled(probe: str, number: int, shape: list[int], site: str) -> Arrays:
     if probe in ("large mean", "many"):
         values += 10
     elif probe == "nan":
-        # In the first half only: what one sample does to another shows as well.
+        # NaN only in the first half, so that an effect of one sample on another shows as well.
         flat[draws.permutation(f"{site} at", max(1, flat.size // 2))[:max(1, flat.size // 32)]] = np.nan
     elif probe == "inf":
         flat[flat.size // 4], flat[-1 - flat.size // 5] = np.inf, -np.inf
@@ -78,7 +78,7 @@ def _filled(probe: str, number: int, shape: list[int], site: str) -> Arrays:
 
 
 def _ranged(call: dict, places: dict, values: Arrays) -> Arrays:
-    """Integers that no class has, or that 32 bits do not hold."""
+    """The integer arguments of the probe "range": with class ids that do not exist, or that 32 bits do not hold."""
     op, arrays = operator(call), {}
     for number, place in places.items():
         if op and (number in op.labels or call["name"] == "from_host") and str(number) in values:
@@ -93,8 +93,9 @@ def _ranged(call: dict, places: dict, values: Arrays) -> Arrays:
 def run(side: Side, arrays: Arrays, case: dict, size: str, calls: list[dict]) -> tuple[Arrays, dict]:
     """In a worker: "<call>|<probe>|<result>" for every call and each of its probes.
 
-    Results, gradients of a random linear function of them ("slope …"), and what a layer keeps ("state …"). Where a
-    call raises, the array "raised" stands for all; {"raised": {…: message}} says what.
+    The results are the outputs, gradients of a random linear function of them ("slope …"), and the state that a layer
+    changed ("state …"). If a call raises, its only result is the array "raised", and {"raised": {…: message}} has the
+    message.
     """
     modules, results, raised = {}, {}, {}
     for index, call in enumerate(calls):
@@ -117,7 +118,7 @@ def _decoded(arrays: Arrays) -> Arrays:
 
 
 class Layers:
-    """The case's module, whose leaf modules are run one by one, each time from the same state."""
+    """The case's module. Its leaf modules are run one by one, each time from the same state."""
 
     def __init__(self, side: Side, case, size: str, mode: str, arrays: Arrays):
         self.side, self.module = side, case.build(side, size, mode)
@@ -160,7 +161,7 @@ def one(side: Side, call: dict, given: Arrays, layers: Layers | None) -> Arrays:
 
 
 def results_of(side: Side, outputs, wanted: dict) -> Arrays:
-    """Outputs, and their gradients for the tensors `wanted`: zeros where no gradient passes."""
+    """The outputs, and their gradients for the tensors `wanted`; zeros for a tensor that no gradient reaches."""
     outputs = named(outputs)
     found = {name: np.atleast_1d(value if isinstance(value, np.ndarray) else side.host(value))   # no scalars [P10]
              for name, value in outputs.items()}

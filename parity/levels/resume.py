@@ -1,8 +1,8 @@
-"""L9: a run begun in one framework goes on in the other, by the real command, checkpoints and log.
+"""L9: a run begun in one framework goes on in the other, with the real training function, checkpoints and log.
 
-Both ways, and from both sides of the boundary between two phases. What is restored must be the checkpoint, byte
-for byte. The next step of either framework is held against the one of float64 PyTorch from that checkpoint, by
-the rules of L6.
+This is done in both directions, and on both sides of the boundary between two phases. The restored state must equal
+the checkpoint byte for byte. The next step of each framework is compared with the step that float64 PyTorch makes
+from that checkpoint, by the rules of L6.
 """
 import json
 import tempfile
@@ -23,8 +23,8 @@ from parity.workers.oracle import Comparison, Twins, measure
 from parity.workers.side import Arrays, Side, group, grouped
 
 DIRECTIONS = (("torch", "jittor"), ("jittor", "torch"))
-UNSAVED = ("rates", "still", "update frozen weights")     # beginnings of what a checkpoint and a log do not tell
-HELD_OUT = "held_out/"           # how the log calls the measures of an epoch
+UNSAVED = ("rates", "still", "update frozen weights")     # first words of changes that no checkpoint or log contains
+HELD_OUT = "held_out/"           # how the log's names of an epoch's measures begin
 
 
 def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps: int) -> Arrays:
@@ -37,7 +37,7 @@ def begin(side: Side, arrays: Arrays, case: dict, size: str, folder: str, steps:
 
 
 def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps: int) -> Arrays:
-    """In a worker: the run goes on from checkpoint `start` to `steps` steps."""
+    """In a worker: the run goes on from checkpoint `start` until it has `steps` steps."""
     checkpoints = Checkpoints(folder)
     checkpoints.point_to(start, checkpoints.state(start))
     with all_kept():
@@ -46,19 +46,19 @@ def go_on(side: Side, arrays: Arrays, case: dict, folder: str, start: str, steps
 
 
 def all_kept():
-    """A context in which no checkpoint is thrown away, such as those inside an epoch."""
+    """A context in which no checkpoint is deleted, not even those inside an epoch."""
     return mock.patch.object(Checkpoints, "thin")
 
 
 def restored(side: Side, arrays: Arrays, case: dict, size: str, folder: str, start: str) -> Arrays:
-    """In a worker: what a checkpoint's files would hold if they were written again right after restoring it."""
+    """In a worker: the arrays that a checkpoint's files would hold if they were written right after restoring it."""
     run = trainer(side, load(case), size, 0, folder)
     run.restore(start)
     return {key: a for stem, files in run.files() for key, a in grouped(stem, files).items()}
 
 
 def outcome(folder: str, name: str) -> Outcome:
-    """What a checkpoint says, and the log of its last step."""
+    """The contents of a checkpoint, and the logged losses of its last step."""
     checkpoints = Checkpoints(folder)
     state = checkpoints.state(name)
     stems = sorted(path.stem for path in (checkpoints.folder / name).glob("*.safetensors"))
@@ -70,7 +70,7 @@ def outcome(folder: str, name: str) -> Outcome:
 
 
 class Truth:
-    """What float64 PyTorch makes of a checkpoint in its next step."""
+    """The changes that float64 PyTorch makes to a checkpoint in the next step."""
 
     def __init__(self, twins: Twins, before: Outcome, steps: int, arguments: dict):
         arguments = {**arguments, "state": before.state, "steps": steps}
@@ -94,8 +94,8 @@ def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -> dict[str, Verdict]:
-    """A run in the first framework, to the first step of the second phase. From each of its last two checkpoints
-    but one, the second framework takes the next step as well."""
+    """The first framework runs up to the first step of the second phase. From the two checkpoints before its last
+    one, the second framework takes the next step as well."""
     workers = {"torch": twins.torch, "jittor": twins.jittor}
     first, second = (workers[name] for name in way)
     arguments, verdicts, last = {"case": case.reference(), "size": size}, {}, case.boundary(size) + 1
@@ -104,7 +104,7 @@ def handed_over(case: Training, size: str, twins: Twins, way: tuple[str, str]) -
         names = Checkpoints(folder).names()[-3:]
         made = [outcome(folder, name) for name in names]
         found = [second.call(restored, folder=folder, start=name, **arguments)[0] for name in names[:2]]
-        # From the later one first: a resumed run overwrites what came after its checkpoint.
+        # The later checkpoint comes first, since a resumed run overwrites the checkpoints after its own.
         for i, steps in ((1, last), (0, last - 1)):
             before, after, where = made[i], made[i + 1], f"after {steps - 1} steps"
             second.call(go_on, case=case.reference(), folder=folder, start=names[i], steps=steps)

@@ -1,8 +1,8 @@
-"""L1: the twins hold the same state, and weights cross between them, both ways and through files, unchanged.
+"""L1: the twins hold the same state, and weights cross between them unchanged, both ways and through files.
 
-State: every name with its shape, its type, and its role: "parameter" trains, "constant" does not (a buffer, or
-frozen). Files: safetensors, .pth and .pkl, compared by the hash of every tensor. A port that loads what does
-not fit fails, whatever it computes. The state of a module without tensors is empty, and must refuse every tensor.
+The state is every name with its shape, its type and its role: a "parameter" is trained, a "constant" is not (a buffer
+or frozen weights). The files are safetensors, .pth and .pkl; the hash of every tensor is compared. A port that loads
+a state that does not fit fails, whatever it computes. A module without tensors must refuse every tensor.
 """
 import math
 import tempfile
@@ -23,7 +23,7 @@ from parity.workers.side import Arrays, Side
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
 HOPS = ("torch", "jittor", "torch", "jittor")     # torch -> jittor -> torch, and jittor -> torch -> jittor
-SMALL = 1 << 22               # elements: a larger state crosses once, through each format, instead of three times
+SMALL = 1 << 22               # elements; a larger state makes one round through all formats instead of three
 STRANGER = "a_key_no_model_has"
 EMPTY = "no tensors in either"
 
@@ -31,13 +31,13 @@ EMPTY = "no tensors in either"
 def describe(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
     """In a worker: {"state": {name: [shape, type, role]}, "ties": groups of names of one tensor, "traps": lines}.
 
-    The module is described as it stands after a load and a change of mode, neither of which may alter it.
+    The module is described after a load and a change of mode, neither of which may change what is described.
     """
     module = load(case).build(side, size, mode)
     before = {name: id(tensor) for name, tensor in _tensors(side, module).items()}
     half = {name: a.astype(np.float16) if a.dtype == np.float32 else a
             for name, a in side.backend.state_numpy(module).items()}
-    side.backend.load_numpy(module, half)           # whose type must not become the module's [S4]
+    side.backend.load_numpy(module, half)           # the module must keep its own element type [S4]
     state = side.backend.state_numpy(module)
     for flag in (True, False):
         side.backend.train_mode(module, flag)
@@ -57,14 +57,14 @@ def describe(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tu
 
 
 def _tensors(side: Side, module) -> dict:
-    """The framework's own tensors, by name."""
+    """The tensor objects of the framework, by name."""
     if side.name == "torch":
         return dict([*module.named_parameters(), *module.named_buffers()])
     return dict(module.state_dict())
 
 
 def _ties(side: Side, module) -> list[list[str]]:
-    """Groups of names under which the module holds one and the same tensor."""
+    """Groups of names under which the module holds the same tensor."""
     if side.name == "torch":
         named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     else:
@@ -78,10 +78,13 @@ def _ties(side: Side, module) -> list[list[str]]:
 
 
 def refuses(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
-    """In a worker: {"complaints": what happened to states that do not fit and must be refused untouched}."""
+    """In a worker: offer the module states that do not fit. It must refuse each and stay unchanged.
+
+    Returns {"complaints": lines about states that it loaded in whole or in part}.
+    """
     module = load(case).build(side, size, mode)
     state = side.backend.state_numpy(module)
-    # Other values than the module has, in no memory: what is loaded by mistake shows.
+    # Values that the module does not have, so that whatever is loaded by mistake shows; broadcast to save memory.
     other = {name: np.broadcast_to((a.reshape(-1)[:1] + 1).astype(a.dtype).reshape(()), a.shape)
              for name, a in state.items()}
     before, complaints = _digests(state), []
@@ -107,8 +110,8 @@ def relay(side: Side, arrays: Arrays, case: dict, size: str, mode: str, sources:
           aliases: dict[str, str]) -> tuple[Arrays, dict]:
     """In a worker: load every source, a file or the seed of random weights, and write the state to its target.
 
-    aliases: names left out of files, with the name that holds the same tensor. Returns {"digests": the hash of
-    every tensor as the module has it, per source}.
+    aliases: names that files leave out, with the name that holds the same tensor. Returns {"digests": per source
+    the hash of every tensor in the module}.
     """
     case, digests = load(case), []
     module = case.build(side, size, mode)
@@ -133,7 +136,7 @@ def _digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """The row of this level: what differs in the state, else how every tensor crossed."""
+    """The row of this level: the differences between the states or, if there are none, a verdict per tensor."""
     arguments = {"case": case.reference(), "size": size, "mode": mode}
     found = {name: values for name, (_, values) in
              twins.both(describe, **arguments).items()}
@@ -155,7 +158,10 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
 
 
 def compare_states(expected: dict, found: dict, aliases: Mapping[str, str]) -> list[str]:
-    """What two descriptions (see `describe`) differ in; PyTorch's comes first. Jittor saves tied tensors once."""
+    """The differences between two descriptions (see `describe`), of which `expected` is PyTorch's.
+
+    aliases: further names of tied tensors, which Jittor does not save.
+    """
     def column(description, index):
         return {name: tuple(entry[index]) if index == 0 else entry[index]
                 for name, entry in description["state"].items() if name not in aliases}
@@ -170,7 +176,7 @@ def compare_states(expected: dict, found: dict, aliases: Mapping[str, str]) -> l
 
 
 def _aliases(ties: list[list[str]], state: Mapping) -> dict[str, str]:
-    """Every further name of a tied tensor, with the name under which Jittor saves it."""
+    """The further names of tied tensors, each with the name under which Jittor saves the tensor."""
     aliases = {}
     for group in ties:
         kept = [name for name in group if name in state]
@@ -179,7 +185,7 @@ def _aliases(ties: list[list[str]], state: Mapping) -> dict[str, str]:
 
 
 def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], routes: int) -> dict[str, Verdict]:
-    """A verdict per tensor. Each route starts from other weights and takes the file formats in another order."""
+    """A verdict per tensor. Each route starts from other weights and uses the file formats in another order."""
     seen = []
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         sources: list = list(range(routes))
@@ -191,7 +197,7 @@ def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], route
                                                   **arguments)
             for source in sources:
                 if hop:
-                    Path(source).unlink()       # at full size a file has hundreds of megabytes
+                    Path(source).unlink()       # at full size a file takes hundreds of megabytes
             seen.append(values["digests"])
             sources = targets
     return {name: _crossed(seen, name) for name in seen[0][0]}

@@ -1,8 +1,9 @@
-"""What every module of a model is given and gives back, call by call, in either framework.
+"""Record the inputs and outputs of every module of a model, call by call, in either framework.
 
-`record` lets the model run: an error shows from where it arises to the end. `forced` gives every call the inputs
-PyTorch recorded, and its caller the outputs PyTorch recorded (teacher forcing), so that each module is judged alone.
-A call is named "<path>#<call>": the path of the module, "" for the model itself, and how often it was called before.
+`record` lets the model run freely, so an error shows in every module after the one that causes it. `forced` replaces
+the inputs of every call, and its outputs for the caller, by those that PyTorch recorded (teacher forcing), so each
+module is compared alone. A call is named "<path>#<call>": the module's path, "" for the model itself, and how often
+it was called before.
 """
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,34 +13,34 @@ import numpy as np
 from parity.case import is_training, load, prepared
 from parity.workers.side import Arrays, Side, group, grouped
 
-ROOT = "(model)"      # how the model itself, whose path is empty, is called in reports
+ROOT = "(model)"      # the name in reports of the model itself, whose path is empty
 
 
 def record(side: Side, arrays: Arrays, case: dict, size: str, mode: str, depth: int | None = None,
            inputs: bool = True) -> tuple[Arrays, dict]:
-    """In a worker: one forward pass; see `traced` for what it returns.
+    """In a worker: record one forward pass; see `traced` for what it returns.
 
-    depth: record calls down to this depth of the module tree alone, 0 being the model itself. inputs: record
-    those as well.
+    depth: record calls only down to this depth of the module tree; 0 is the model itself. inputs: record the inputs
+    of calls as well as their outputs.
     """
     return traced(side, arrays, case, size, mode, Tape(side, depth, inputs))
 
 
 def forced(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
-    """In a worker: the pass of `record`, each module given and giving back what the arrays "record/…" hold.
+    """In a worker: the pass of `record`, with all inputs and outputs replaced by the arrays "record/…".
 
-    Returned are the outputs that each module computed itself, and the inputs it was handed before they were
-    replaced: as all outputs before them were PyTorch's, an input that is off is the fault of the caller.
+    Returns the outputs that each module computed itself, and the inputs that it was handed before they were replaced.
+    All earlier outputs were PyTorch's, so a wrong input is the fault of the caller.
     """
     return traced(side, arrays, case, size, mode, Tape(side, forced=group(arrays, "record")))
 
 
 def traced(side: Side, arrays: Arrays, case: dict, size: str, mode: str, tape: "Tape") -> tuple[Arrays, dict]:
-    """The arrays "out/<path>#<call>/<i>" and "in/<path>#<call>/<i>", numbered in the order they are found;
-    "result/<name>", what the case returns; and after a pass in training, "state/<name>" of what is not trained.
+    """Returns arrays: "out/<path>#<call>/<i>" and "in/<path>#<call>/<i>", numbered in the order in which `found` finds
+    them; "result/<name>", which the case returns; and in a training mode "state/<name>" of what is not trained.
 
-    The values: "order", [path, call, class name] of every call in the order in which the calls ended, and
-    "callers", the name of the call that each call was made in ("" where the case itself made it).
+    Returns values: "order", the [path, call, class name] of every call in the order in which the calls ended, and
+    "callers", by call, the name of the call that made it ("" if the case itself made it).
     """
     case = load(case)
     module, tensors = prepared(side, arrays, case, size, mode)
@@ -55,9 +56,9 @@ def traced(side: Side, arrays: Arrays, case: dict, size: str, mode: str, tape: "
 
 
 class Tape:
-    """Goes around every call of a forward pass (Side.intercepted) and keeps what goes in and out.
+    """Keeps the inputs and outputs of every call of a forward pass; its `around` is for Side.intercepted.
 
-    forced: a record to replace both with; an input is replaced where its call has as many as the recorded one.
+    forced: a record that replaces both. The inputs of a call are replaced if the recorded call has as many.
     """
 
     def __init__(self, side: Side, depth: int | None = None, inputs: bool = True, forced: Arrays | None = None):
@@ -81,9 +82,9 @@ class Tape:
         return outputs
 
     def passed(self, name: str, value, alike: bool = False):
-        """Keep the tensors in `value`; return it, or with the recorded tensors where there is a record.
+        """Keep the tensors in `value` and return it, with the recorded tensors in their place if there is a record.
 
-        alike: replace all of them or, where the record has another number, none.
+        alike: replace either all of them or, if the record has another number of them, none.
         """
         own = [host(self.side, tensor) for tensor in found(value, self.tensor)]
         self.arrays |= {f"{name}/{number}": array for number, array in enumerate(own)}
@@ -111,7 +112,7 @@ class Tape:
 
 
 def host(side: Side, tensor) -> np.ndarray:
-    """Its values; a scalar as one element, which is what Jittor makes of it [P10]."""
+    """The tensor's values. A scalar becomes a vector of one element, as in Jittor [P10]."""
     array = side.host(tensor)
     return array if array.ndim else array.reshape(1)
 
@@ -146,7 +147,7 @@ def mapped(value, kind: type, function: Callable):
 
 
 def _parts(value) -> dict:
-    """What a structure holds, by key; {} for what is none."""
+    """The contents of a structure by key; {} for anything else."""
     if isinstance(value, dict):
         return dict(value)
     if isinstance(value, (list, tuple)):

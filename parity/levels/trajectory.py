@@ -1,9 +1,9 @@
 """L6: the real training loop, step by step.
 
-Re-anchored: before every step Jittor takes over the whole state of PyTorch (weights, running statistics,
-optimizer, position), so no chaos enters and any number of steps can be compared. The truth of a step is what
-float64 PyTorch makes of the same state.
-Free: both go on alone from one state. That counts as long as float32 PyTorch itself stays near the truth.
+Re-anchored: before every step Jittor takes over the whole state of PyTorch (weights, running statistics, optimizer,
+position), so rounding errors do not grow from step to step, and any number of steps can be compared. The truth of a
+step is what float64 PyTorch makes of the same state.
+Free: both frameworks go on alone from one state. A step counts as long as float32 PyTorch itself is near the truth.
 """
 from collections.abc import Collection, Iterable, Mapping
 
@@ -17,22 +17,23 @@ from parity.workers.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_u
 from parity.workers.oracle import Comparison, Twins, widened
 from parity.workers.side import Arrays, Side
 
-NEAR = 1e-3          # float32 PyTorch's distance from the truth, of the update's norm, up to which a free run counts
+NEAR = 1e-3          # a free run counts up to this error of float32 PyTorch, relative to the norm of the update
 FREE_STEPS = 6
-PERTURBATIONS = {"tiny": compare.PERTURBATIONS, "full": 2}     # of the noise; fewer make the limits tighter
-LOOKS = 3            # a fault shows in any state, a flipped ReLU sign in this state only
-NEARBY = 2.0 ** -10  # relative distance of the states looked at again
+PERTURBATIONS = {"tiny": compare.PERTURBATIONS, "full": 2}     # that measure the noise; fewer give tighter limits
+LOOKS = 3            # states that a step is compared from: a fault shows in all, a flipped ReLU sign in one only
+NEARBY = 2.0 ** -10  # relative distance of the further states
 EXACT = ("position", "rates", "counts")
 
 
 def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Arrays:
-    """What training made of a checkpoint, in few arrays.
+    """The changes that training made to a checkpoint, in few arrays.
 
     "update <network>", "update statistics of <network>", "update moments of <optimizer>": the differences, one
-    vector each; parameters that a new phase adds count from their initial values; "losses": of the last step;
-    "counts": of the optimizers' steps; "rates": learning rates; "position": epoch, step, and steps in all;
-    "update frozen weights of <network>": of what no checkpoint holds; "measures": of an epoch just finished;
-    "still": the gradients of the parameters of that name, as a share of the largest one. The updates leave those out.
+    vector each; parameters that a new phase adds count from their initial values. "update frozen weights of
+    <network>": the same of weights that no checkpoint holds. "losses": of the last step. "counts": the optimizers'
+    steps. "rates": learning rates. "position": epoch, step, and steps in all. "measures": of an epoch that has just
+    ended. "still": the largest gradient of each parameter named in `still`, relative to the largest of all; the
+    updates leave these parameters out.
     """
     parts: dict[str, list] = {}
     before = {**outcome.begun, **before}
@@ -61,14 +62,16 @@ def changes(before: Arrays, outcome: Outcome, still: Collection[str] = ()) -> Ar
 
 
 def step(side: Side, arrays: Arrays, still: Collection[str] = (), **arguments) -> Arrays:
-    """In a worker: the changes by one training run, for whose arguments see `train`."""
+    """In a worker: the changes that one training run makes. arguments: as of `train`."""
     return changes(arrays, train(side, arrays, **arguments), still)
 
 
 def still(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:
-    """PyTorch only: names of the parameters whose true gradient is zero, such as biases that a normalisation
-    takes out again. All that float32 gives them is the sign of a rounding error, which Adam turns into a step.
-    Also the values that a new phase adds to the checkpoint, and the keys of all parameters by network."""
+    """PyTorch only: the names of the parameters whose true gradient is zero, such as biases before a normalisation.
+
+    In float32 their gradient is only a rounding error, of which Adam takes the sign and makes a whole step. Returns
+    also the values that a new phase adds to the checkpoint, and the keys of all parameters by network.
+    """
     with side.double():
         outcome = train(side, widened(arrays), **arguments)
     sizes = {name: rms(a) for name, a in outcome.gradients.items()}
@@ -88,7 +91,7 @@ def free(side: Side, arrays: Arrays, still: Collection[str], state: dict, steps:
 
 
 def judged(found: Comparison, names: Iterable[str] | None = None) -> dict[str, Verdict]:
-    """Verdicts of changes. What is counted or has a closed form must be equal."""
+    """Verdicts of changes. Counts, and values that follow from a closed form, must be equal."""
     verdicts = found.verdicts(names)
     for name in verdicts.keys() & found.candidate.keys() & found.truth.keys():
         kind = name.split(" ")[0]
@@ -99,20 +102,20 @@ def judged(found: Comparison, names: Iterable[str] | None = None) -> dict[str, V
     return verdicts
 
 
-def stays(shares: np.ndarray) -> Verdict:
-    """Whether gradients that are truly zero are nearly so."""
-    seen = float(shares.max(initial=0.0))
+def stays(gradients: np.ndarray) -> Verdict:
+    """Whether gradients whose true value is zero are nearly zero. gradients: relative to the largest of all."""
+    seen = float(gradients.max(initial=0.0))
     reason = "" if seen <= NEARLY_NOTHING else f"{seen:.1e} of the largest gradient where the truth is zero"
     return Verdict(seen, 0.0, 0.0, NEARLY_NOTHING, reason)
 
 
 def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
-    """Two rows: re-anchored at the case's steps, and free from the second of them on."""
+    """Two rows: re-anchored at the case's `checked` steps, and free from the second of them on."""
     return [anchored(case, size, twins), freely(case, size, twins)]
 
 
 def compared(twins: Twins, arrays: Arrays, **arguments) -> dict[str, Verdict]:
-    """One step from a checkpoint in either framework."""
+    """The verdicts of one step from a checkpoint."""
     _, found = twins.torch.call(still, arrays, **arguments)
     size = arguments["size"]
     return judged(twins.compare(step, arrays, perturbations=PERTURBATIONS[size], keep=size == "tiny",
@@ -128,8 +131,8 @@ def nearby(arrays: Arrays, look: int) -> Arrays:
 
 
 def anchored(case: Training, size: str, twins: Twins) -> Row:
-    """One row for all steps. Where a step disagrees, the same step from nearby states decides; the row's detail
-    names those steps under "again"."""
+    """One row for all steps. If a step fails, the same step from nearby states decides; the row's detail lists such
+    steps as "again"."""
     arguments = {"case": case.reference(), "size": size}
     verdicts, curve, arrays, state, again = {}, [], {}, None, []
     for number in case.checked(size):
@@ -152,7 +155,7 @@ def freely(case: Training, size: str, twins: Twins) -> Row:
     found = twins.compare(free, arrays, still=resting["names"], state=state, steps=FREE_STEPS, **arguments)
     verdicts, counted, drifts = {}, 0, []
     for count in range(1, FREE_STEPS + 1):
-        # Not the losses: they show where parameters with zero gradient drifted to.
+        # Losses are left out: they depend on the parameters with zero gradient, which drift.
         names = [name for name in found.truth
                  if name.endswith(f" after {count}") and name.split(" ")[0] in ("update", *EXACT)]
         drifts.append(max(found.own[name] for name in names if name.startswith("update ")))
@@ -162,7 +165,7 @@ def freely(case: Training, size: str, twins: Twins) -> Row:
 
 
 def farthest(label: str, verdicts: Mapping[str, Verdict]) -> list:
-    """Of the updates of one step, the one nearest to its limit, as a point of the growth curve."""
+    """The update of one step that is nearest to its limit, as a point of the growth curve."""
     updates = [v for name, v in verdicts.items() if is_update(name)]
     worst = max(updates, key=lambda v: v.error / v.limit if v.limit else v.error)
     return [label, worst.error, worst.noise, worst.limit]

@@ -1,10 +1,11 @@
 """L5: one optimizer step after another, from the same state and with the same gradients.
 
-Each step begins from the float32 state that one of the frameworks has reached, and both take it, so every step is
-also a run handed over. The truth is torch.optim in float64; for Adam in Jittor's form, which PyTorch lacks, the
-formula in NumPy. Parameters and moments may be 2 units in the last place off, of the largest of the value before,
-the value after and the change; or 4 times as far as the same reference in float32 at worst, which is more where terms
-cancel or a parameter is near zero. State that crosses from one framework to the other must come back byte for byte.
+Each step begins from the float32 state that one framework has reached, and both frameworks take it, so every step
+also hands a run over. The truth is torch.optim in float64; for Adam in Jittor's form, which PyTorch lacks, it is the
+formula in NumPy. The error of parameters and moments may be 2 units in the last place of the largest of the value
+before, the value after and the change. It may also be 4 times the largest error of the same reference in float32,
+which is more if terms cancel or a parameter is near zero. State that one framework hands to the other must come back
+byte for byte.
 """
 import numpy as np
 
@@ -19,11 +20,14 @@ ONCE = True          # an optimizer does not know the model's mode
 STEPS = 4
 ULPS = 2
 RATE = 1e-3
-SECOND_RATE, SECOND_DECAY = 5e-4, 0.3      # of the second group of parameters, where there is one
+SECOND_RATE, SECOND_DECAY = 5e-4, 0.3      # of the second group of parameters, if there is one
 
 
 def gradient(index: int, name: str, shape, step: int, part: int):
-    """None where the losses of a step leave the parameter out. Sizes from 1e-7 to 1: epsilon has to matter."""
+    """The gradient of a parameter; None in steps whose losses do not reach it.
+
+    Its elements have sizes from 1e-7 to 1, so that the optimizer's epsilon matters.
+    """
     if step and (index + step) % 5 == 0:
         return None
     draws = Draws(2, step, part)
@@ -53,7 +57,7 @@ class Stepper:
         return {**grouped("values", values), **grouped("state", self.backend.optimizer_state(self.optimizer))}
 
     def step(self, step: int) -> None:
-        """The loss sum(p * g) has the gradient g."""
+        """Take one step. The loss sum(p * g) gives every parameter p the gradient g."""
         parts = self.rule.get("parts", 1)
         for part in range(parts):
             loss = sum((tensor * self.backend.asarray(g)).sum() for i, (name, tensor) in enumerate(self.tensors.items())
@@ -71,8 +75,8 @@ def record(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
 
 
 def again(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
-    """In a worker: from each recorded state one step, "<step>/after/…"; and the state itself as the optimizer
-    gives it back, "<step>/back/…"."""
+    """In a worker: one step from each recorded state, "<step>/after/…"; and that state itself after it was loaded
+    into the optimizer and read back, "<step>/back/…"."""
     found = {}
     for step in range(STEPS):
         before = group(arrays, str(step))
@@ -85,7 +89,8 @@ def again(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
 
 
 def reference(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
-    """In the PyTorch worker: "<step>/double/…" and "<step>/single/…", each recorded state after one more step."""
+    """In the PyTorch worker: each recorded state after one more step, in float64, "<step>/double/…", and in float32,
+    "<step>/single/…"."""
     rules = jittors_rule if rule.get("settings", {}).get("form") == "jittor" else torch_optim
     found = {}
     for step in range(STEPS):
@@ -98,8 +103,8 @@ def reference(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
 
 
 def total(values: Arrays, rule: dict, step: int) -> Arrays:
-    """The gradients of a step, added up and clipped to their joint norm, in the type of the values; None for those
-    left out."""
+    """The gradients of a step, summed over its parts and clipped by their joint norm, in the type of the values;
+    None for a parameter that the losses do not reach."""
     found = {}
     for index, (name, value) in enumerate(values.items()):
         parts = [gradient(index, name, value.shape, step, part) for part in range(rule.get("parts", 1))]
@@ -132,14 +137,15 @@ def torch_optim(values: Arrays, state: Arrays, gradients: Arrays, rule: dict, gr
 
 
 def stores(rule: dict, quantity: str) -> bool:
-    """Whether the twins keep this quantity: momentum where there is any, a first moment unless beta1 is 0."""
+    """Whether the twins store this quantity: momentum if it is not 0, a first moment unless beta1 is 0."""
     settings = rule.get("settings", {})
     return {"momentum_buffer": settings.get("momentum", 0) > 0, "exp_avg": settings.get("betas", [0.9])[0] > 0,
             "exp_avg_sq": True}[quantity]
 
 
 def jittors_rule(values: Arrays, state: Arrays, gradients: Arrays, rule: dict, groups: list[dict]):
-    """Adam as Jittor has it: epsilon before the bias correction, a zero gradient for what no loss reaches."""
+    """One step of Jittor's Adam: epsilon is added before the bias correction, and a parameter that no loss reaches
+    has a zero gradient."""
     settings, after, moments = rule["settings"], {}, {}
     beta1, beta2 = settings.get("betas", (0.9, 0.999))
     for chosen in groups:
@@ -156,7 +162,7 @@ def jittors_rule(values: Arrays, state: Arrays, gradients: Arrays, rule: dict, g
 
 
 def ulps(value, truth, before) -> float:
-    """The greatest error in units in the last place of the largest value on the way."""
+    """The largest error, in units in the last place of the largest of the value before, the truth and the change."""
     if masks_differ(value, truth):
         return np.inf
     way = np.maximum.reduce([np.abs(before), np.abs(truth), np.abs(truth - before)])
@@ -165,13 +171,13 @@ def ulps(value, truth, before) -> float:
 
 
 def in_ulps(seen: float, own: float) -> Verdict:
-    """The rule; all numbers are units in the last place."""
+    """The verdict on an error `seen`, given the error `own` of float32 PyTorch; both in units in the last place."""
     limit = max(ULPS, FACTORS[False][1] * own)
     return Verdict(seen, own, own, limit, "" if seen <= limit else f"{seen:.1f} ULP off, {limit:.1f} allowed")
 
 
 def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
-    """One row; of a case with `rules`, which has no model, one per rule."""
+    """One row; for a case with `rules`, which has no model, one row per rule."""
     if hasattr(case, "rules"):
         start = {name: Draws(1).normal(name, shape) for name, shape in case.parameters.items()}
         return [row(case.name, "L5", name, stepped(twins, start, rule, split=True), case.dtype, unit="ULP")
@@ -190,7 +196,7 @@ def trained(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tup
 
 
 def stepped(twins: Twins, start: Arrays, rule: dict, split: bool) -> dict[str, Verdict]:
-    """Runs of either framework, every step of them taken again by both."""
+    """The verdicts of two runs, one per framework, each of whose steps both frameworks take again."""
     arguments, verdicts = {"rule": rule, "split": split}, {}
     for owner, (states, _) in twins.both(record, start, **arguments).items():
         steps = twins.both(again, states, **arguments)
@@ -202,7 +208,7 @@ def stepped(twins: Twins, start: Arrays, rule: dict, split: bool) -> dict[str, V
 
 
 def judged(states: Arrays, found: Arrays, wanted: Arrays) -> dict[str, Verdict]:
-    """Of one run of one framework: what came back, parameters and moments."""
+    """The verdicts of one run: of the state read back, and of parameters and moments after each step."""
     verdicts = {}
     for step in range(STEPS):
         before, back = group(states, str(step)), group(found, f"{step}/back")
@@ -212,7 +218,7 @@ def judged(states: Arrays, found: Arrays, wanted: Arrays) -> dict[str, Verdict]:
             (found, "after"), (wanted, "single"), (wanted, "double")))
         start = {name: np.asarray(before.get(name, np.zeros_like(value)), np.float64)
                  for name, value in double.items()}
-        own: dict[str, float] = {}             # by quantity: at worst over the parameters
+        own: dict[str, float] = {}             # by quantity: the largest over the parameters
         for name, value in double.items():
             own[quantity(name)] = max(own.get(quantity(name), 0.0), ulps(single[name], value, start[name]))
         for name, value in double.items():

@@ -1,5 +1,7 @@
-"""The cases of this project's models: the CASES of every file in this folder, by file name. A new file is found by
-itself; a model of the catalogue without a case fails the tests."""
+"""The cases of this project's models: the CASES of every file in this folder, in the order of file names.
+
+A new file needs no registration. The tests fail if a model of the catalogue has no case.
+"""
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -11,7 +13,7 @@ CASES: dict[str, Case] = {case.name: case for module in sorted(found.name for fo
 
 
 def find(name: str) -> Case:
-    """The case of a model; UserError names the nearest one."""
+    """The case of a model. UserError, with the nearest name, for an unknown model."""
     if name not in CASES:
         raise UserError(f"no parity case {name!r}{choose_from(name, CASES)}")
     return CASES[name]

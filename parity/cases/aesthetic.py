@@ -1,5 +1,5 @@
-"""The cases of the aesthetic model: transformers' tower, peft's adapters and PyTorch's head against the Jittor port;
-and the training that moves the adapters and the head."""
+"""The cases of the aesthetic model: transformers' tower, peft's adapters and PyTorch's head against the Jittor port,
+and the training of the adapters and the head."""
 import numpy as np
 
 from jittwin.draws import Draws
@@ -10,14 +10,15 @@ from parity.case import Case
 from parity.cases.siglip import TINY, tower_weights
 from parity.training import Training
 
-# Two probabilities, so that one in the place of the other shows.
+# The two dropout probabilities differ, so that an exchange of them shows.
 CONFIG = AestheticConfig(tower=TINY, lora=LoraConfig(r=4, alpha=8, dropout=0.2), head_dropout=0.3)
-SEED = 23       # of the dropout masks, which are counters' in both twins
+SEED = 23       # of the dropout masks, which come from counters in both twins
 ADAPTED = "vision_model.base_model.model.encoder.layers.1.mlp.fc1.base_layer.weight"
 
 
 class Aesthetic(Case):
-    """With adapters whose B is not zero. "recomputed" checkpoints gradients, which must change nothing."""
+    """The adapters' B matrices are not zero. The mode "recomputed" uses gradient checkpointing, which must change
+    nothing."""
     name = "aesthetic"
     modes = ("eval", "train", "train recomputed")
     differentiable = ("pixels",)
@@ -43,7 +44,7 @@ class Aesthetic(Case):
 
 
 class Merged(Aesthetic):
-    """With the adapters merged into the weights, and taken out of them again."""
+    """The adapters are merged into the weights and taken out of them again."""
     name = "aesthetic.merged"
     modes = ("eval",)
     levels = ("L3",)
@@ -56,10 +57,11 @@ class Merged(Aesthetic):
 
 
 class AestheticTraining(Training):
-    """Three epochs of thirteen batches: six steps of two each and one of the batch left over. Warm-up ends with the
-    third step; the cosine, which does not count the left-over batches, before the end. Every step is clipped.
+    """Three epochs of thirteen batches: six steps of two batches and one step of the batch left over. Warm-up ends
+    with the third step. The cosine schedule ends before training does, since it does not count the batches left over.
+    Gradients are clipped at every step.
 
-    "full" looks at all of the 21 steps.
+    "full" compares all of the 21 steps.
     """
     name = "aesthetic.training"
     task = "aesthetic"
@@ -72,7 +74,7 @@ class AestheticTraining(Training):
             clip=0.02, workers=1, log_every=1, sample_every=1 << 20)
 
     def checked(self, size):
-        # Rate 0, warm-up, its end; the batch left over, the next epoch; the cosine's end, and past it.
+        # Rate 0, warm-up and its end; the batch left over and the next epoch; the cosine's end and beyond.
         return list(range(21)) if size == "full" else [0, 1, 2, 3, 6, 7, 13, 17, 20]
 
     def boundary(self, size):

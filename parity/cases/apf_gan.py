@@ -1,7 +1,7 @@
-"""Cases of the APF-GAN networks, alone and in the training step that joins them; and of the whole training.
+"""Cases of the APF-GAN networks, each alone and all in one training step, and of the whole training.
 
-A mode names what is run: "train 40 repaired" is a pass of training as it is in epoch 40, with every repair of
-the published semantics; "noise" adds the segmentation-guided noise, which epochs of the second phase have anyway.
+A mode names the variant: "train 40 repaired" is a training pass as in epoch 40, with every repair of the published
+semantics. "noise" adds the segmentation-guided noise, which epochs of the second phase have anyway.
 """
 import numpy as np
 
@@ -11,11 +11,11 @@ from jittwin.tasks import load_task
 from parity.case import Case
 from parity.training import Training
 
-GROWN = 180          # the epoch from which images have their full size; after it comes the second phase
+GROWN = 180          # the epoch in which images reach their full size; the second phase comes after it
 
 
 def epoch_of(mode: str) -> int:
-    """The epoch that a mode names; without one, growing is just over."""
+    """The epoch that a mode names, or else GROWN."""
     return next((int(word) for word in mode.split() if word.isdigit()), GROWN)
 
 
@@ -28,7 +28,7 @@ def is_noisy(mode: str) -> bool:
 
 
 def noise(side):
-    """The injected noise of Condition: standard normal, by the number of the normalisation."""
+    """The noise to inject into Condition: standard normal, from the number of the normalisation and its shape."""
     def draw(index, shape):
         return side.tensor(as_wide(side, Draws(5).normal(f"noise {index}", shape)))
     return draw
@@ -39,7 +39,7 @@ def as_wide(side, array: np.ndarray) -> np.ndarray:
 
 
 def label_maps(config: ModelConfig, batch: int) -> np.ndarray:
-    """Class numbers (B, H, W) in blocks of 5 pixels, whose borders every resizing of the label has to mix."""
+    """Class ids (B, H, W) in blocks of 5 pixels, so that every resizing of the label map has to mix classes."""
     height, width = config.size
     blocks = Draws(1).integers("label", 0, config.label_nc - 1, (batch, -(-height // 5), -(-width // 5)))
     return blocks.repeat(5, 1).repeat(5, 2)[:, :height, :width].astype(np.uint8)
@@ -53,7 +53,7 @@ def pictures(config: ModelConfig, batch: int) -> np.ndarray:
 
 
 class ApfGan(Case):
-    """What its networks share. "tiny" is narrow and has 128x192 pixels; "full" is as published."""
+    """The base of the networks' cases. "tiny" is narrow and has 128x192 pixels; "full" is as published."""
     sizes = ("tiny", "full")
     optimizer = ("adam", {"betas": (0.0, 0.9), "form": "jittor"})
 
@@ -68,13 +68,13 @@ class ApfGan(Case):
         return 2 if size == "tiny" else 1
 
     def weights(self, shapes, seed):
-        """Such that few pixels are quite black or white: there the gradient would vanish, and every rounding error
-        show as another grey level."""
+        """Weights with which few pixels are fully black or white. In such pixels the gradient would vanish and every
+        rounding error show as another grey level."""
         weights = super().weights(shapes, seed)
         return {name: a * np.float32(0.2) if "conv_img." in name else a for name, a in weights.items()}
 
     def network(self, side, part: str, size: str, mode: str):
-        """Part "encoder", "generator" or "discriminator", as the epoch of the mode has it."""
+        """The network `part` ("encoder", "generator" or "discriminator") as it is in the mode's epoch."""
         options = {"seg_noise": is_noisy(mode), "heads": not stage_of(mode).full} if part == "generator" else {}
         return side.backend.build(f"apf_gan.{part}", self.config(size, mode), **options)
 
@@ -97,7 +97,8 @@ class Encoder(ApfGan):
 
 
 class Generator(ApfGan):
-    """In epoch 40 two heads share the picture, the new one with a third of it: not half, which hides which is which."""
+    """In epoch 40 the picture is the sum of two heads, of which the new one has the weight 1/3. With 1/2 an exchange
+    of the heads would not show."""
     name = "apf_gan.generator"
     modes = ("eval noise", "train 40", "train repaired")
     more_modes = ("eval", "train", "train noise", "train 1", "eval repaired")
@@ -144,7 +145,7 @@ class Discriminator(ApfGan):
 
 
 class Objective(ApfGan):
-    """Encoder, generator and discriminators joined as in one training step, with its losses.
+    """Encoder, generator and discriminators together in one training step, with its losses.
 
     The epochs reach every stage: plain, first fade and later fade of each resolution, full size, second phase.
     """
@@ -174,7 +175,7 @@ class Objective(ApfGan):
 
     def objective(self, side, module, mode: str):
         def features(image):
-            """Stands for a perceptual network, each of which has a case of its own."""
+            """Takes the place of a perceptual network, since each has a case of its own."""
             return [image, side.ops.avg_pool2d(image, 2, 2)]
 
         augmentation = AUGMENTATIONS if epoch_of(mode) > GROWN else ()
@@ -182,7 +183,7 @@ class Objective(ApfGan):
                                   augmentation=augmentation, perceptual_loss=("features", features, (0.25, 1.0)))
 
     def run(self, side, module, inputs, mode):
-        """Everything the networks return."""
+        """All tensors that the networks return."""
         objective, at = self.objective(side, module, mode), stage_of(mode)
         seg = side.ops.one_hot(inputs["label"], module.config.label_nc)
         image = objective.fake(seg, at, noise(side))
@@ -203,9 +204,9 @@ class Objective(ApfGan):
 
 
 class ApfGanTraining(Training):
-    """APF-GAN grows through four resolutions, two epochs of fading each, and is then fine-tuned.
+    """APF-GAN grows through four resolutions, with two epochs of fading each, and is then fine-tuned.
 
-    "full" has more batches per epoch, not larger networks: a hundred steps in all.
+    "full" has more batches per epoch, a hundred steps in all, but no larger networks.
     """
     name = "apf_gan.training"
     task = "apf_gan"
@@ -219,14 +220,12 @@ class ApfGanTraining(Training):
             noise="shared", log_every=1, sample_every=1 << 20)
 
     def checked(self, size):
-        # Plain, first fade, later fade: of each resolution; full size; then both ends of phase 2.
+        # The plain step, the first and a later step of fading of each resolution; full size; both ends of phase 2.
         return [0, 2, 3, 4, 7, 8, 9, 12, 13, 14, 16, 24] if size == "tiny" else list(range(100))
 
     def boundary(self, size):
         config = self.config(size)
         return config.pretrain_epochs * (config.synthetic_images // config.batch_size)
-
-
 
 
 CASES = (Encoder(), Generator(), Discriminator(), Objective(), ApfGanTraining())

@@ -1,4 +1,4 @@
-"""Cases of what comes before and after the APF-GAN networks: batches, augmentation, the pictures written."""
+"""Cases of what comes before and after the APF-GAN networks: batches, augmentation, and the pictures written."""
 import io
 import tempfile
 from pathlib import Path
@@ -23,7 +23,7 @@ SCENES = 6
 
 
 class Data(Case):
-    """Batches of built-in scenes, and of a folder of files that goes through every decoder."""
+    """Batches of built-in scenes, and of a folder of picture files that use every decoder."""
     name = "apf_gan.data"
     modes = ("eval scenes", "eval files")
     levels = ("L7",)
@@ -38,8 +38,12 @@ class Data(Case):
         return LandscapeDataset(folder, load_size=SIDE + 16, **transform)
 
     def delivered(self, side, inputs, mode):
-        """Two epochs in every kind of order, as tensors of the framework: with one thread, and with three from
-        the second batch on. "<order> <epoch>: order", and "…: <array> <batch>, <threads> threads"."""
+        """Two epochs in every kind of order, as tensors of the framework: with one thread, and with three threads from
+        the second batch on.
+
+        Returns the arrays "<order> <epoch>: order" and "<order> <epoch>: <array> <batch>, <threads> threads", and the
+        samples' names by the keys of the latter kind.
+        """
         found, names = {}, {}
         with tempfile.TemporaryDirectory() as folder:
             for path, content in inputs.items():
@@ -60,7 +64,8 @@ class Data(Case):
 
 
 def encoded(count: int) -> dict[str, np.ndarray]:
-    """Files of a small data set as arrays of bytes, by path: JPEG and PNG, colour, grey, palette and alpha."""
+    """The files of a small data set by path, as arrays of bytes: JPEG and PNG, in colour and grey, with palette and
+    alpha."""
     files = {}
     for index in range(count):
         picture, label = (Image.fromarray(a) for a in render(index, WIDTH, HEIGHT, 9))
@@ -78,7 +83,7 @@ def encoded(count: int) -> dict[str, np.ndarray]:
 
 
 class Augmentation(Case):
-    """DiffAugment with given draws; the mode names the policies in their order."""
+    """DiffAugment with given random numbers; the mode names the policies in their order."""
     name = "apf_gan.augment"
     modes = ("train color", "train crop", "train translation", "train color crop translation")
     levels = ("L2", "L4", "L7")
@@ -118,7 +123,7 @@ class Pictures(ApfGan):
         return {"label": label_maps(self.config(size), self.batch(size))}
 
     def measured(self, side, arrays, size, mode):
-        """"picture" as written, and "exact picture": the same in 0 to 255 before it was rounded down."""
+        """"picture" as it is written, and "exact picture", the same from 0 to 255 before it is rounded down."""
         state = group(arrays, "weights")
         weights = {net: {key[2:]: a for key, a in state.items() if key.startswith(f"{net}.")} for net in "EG"}
         labels, handed, to_uint8 = arrays["inputs/label"], [], imaging.to_uint8

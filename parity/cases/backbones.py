@@ -1,4 +1,4 @@
-"""Cases of the feature networks: they are frozen, so gradients reach the picture alone."""
+"""Cases of the feature networks. Their weights are frozen, so only the picture has a gradient."""
 import numpy as np
 
 from jittwin.draws import Draws
@@ -26,8 +26,8 @@ class Features(Case):
     def weights(self, shapes, seed):
         """Random weights with which rounding errors rarely flip the sign of a ReLU.
 
-        A flip changes the gradient of a whole field of view, and would drown what is to be compared. Every
-        channel is shifted by two to three deviations, at random up (mostly active) or down (mostly 0).
+        A flip changes the gradient of a whole field of view and would hide smaller differences. Every channel is
+        shifted by two to three standard deviations, at random up (mostly active) or down (mostly 0).
         """
         draws, arrays = Draws(5, seed), {}
         for name, shape in shapes.items():
@@ -49,11 +49,11 @@ class VGG19(Features):
 
 
 class InceptionV3(Features):
-    """As published it normalises by the statistics of its batch; "running" uses the stored ones."""
+    """As published, the network normalises by the statistics of its batch; the mode "running" uses stored ones."""
     name = "inception_v3"
     modes = ("eval",)
     more_modes = ("eval running",)
-    shape = (2, 3, 128, 160)                  # less would leave Mixed_7 a handful of values to normalise by
+    shape = (2, 3, 128, 160)                  # smaller pictures would leave Mixed_7 few values to normalise by
 
     def build(self, side, size, mode):
         return side.backend.build(self.name, None, batch_statistics="running" not in mode)
@@ -76,8 +76,8 @@ class FidInception(Features):
         return {"features": module(inputs["image"])}
 
     def weights(self, shapes, seed):
-        """The one output lies behind all the layers, where the shifts of the other networks would let the picture's
-        share of it fade. Here all channels are shifted up alike, and filters that sum to zero take that out again."""
+        """The only output lies behind all layers, and the shifts of the other networks would leave it little that
+        depends on the picture. So all channels are shifted up alike, and filters that sum to zero cancel the shift."""
         arrays = super().weights(shapes, seed)
         for name, values in arrays.items():
             if values.ndim == 4:

@@ -10,7 +10,7 @@ from parity.cases.backbones import FidInception
 
 
 class Distances(Case):
-    """Two sets of a few pictures: noise, on one side brighter by a gradient."""
+    """Two sets of a few pictures of noise; those of one set grow brighter from left to right."""
     name = "inception_fid.distances"
     modes = ("eval",)
     levels = ("L8",)
@@ -27,7 +27,7 @@ class Distances(Case):
         return {name: pictures / np.float32(1.5) for name, pictures in sets.items()}
 
     def measured(self, side, arrays, size, mode):
-        """"exact FID" and "exact KID": real numbers that a network's features decide."""
+        """"exact FID" and "exact KID": real numbers, computed from a network's features."""
         network, inputs = prepared(side, arrays, self, size, mode)
         with side.backend.no_grad():
             features = [side.host(network(inputs[name])) for name in "ab"]

@@ -1,10 +1,10 @@
-"""The functions of `nn.ops`, those that no model calls yet included."""
+"""The case of all functions of `nn.ops`, also of those that no model calls yet."""
 from parity.case import Case
 from parity.levels.ops import MORE, OPS, Like
 
 
 class Functions(Case):
-    """All functions of `nn.ops`, as a model that calls every one of them."""
+    """A model that calls every function of `nn.ops`."""
     name = "operators"
     modes = ("eval",)
     levels = ("L2",)
@@ -22,7 +22,7 @@ class Functions(Case):
 
 
 def _filled(side, value, site: str):
-    """An example's arguments."""
+    """The arguments of an example, with tensors or arrays in place of each Like."""
     if isinstance(value, Like):
         return value.array(site) if value.host else side.tensor(value.array(site))
     if isinstance(value, tuple):

@@ -3,7 +3,7 @@ from parity.case import Case
 
 
 class Optimizers(Case):
-    """Every rule of the twins' optimizers on a few small parameters, of which the last is a group of its own."""
+    """Every rule of the twins' optimizers, on a few small parameters; the last is a parameter group of its own."""
 
     name = "optimizers"
     modes = ("train",)

@@ -3,7 +3,7 @@ from jittwin.draws import Draws
 from jittwin.models.segformer import PRESETS, SegFormerConfig
 from parity.case import Case, spread_weights
 
-# Every kind of part, narrow: two layers where there may be several, four coarser grids, heads of 8 values.
+# A narrow network with every kind of part: two layers in one stage, four stages, attention heads of width 8.
 TINY = SegFormerConfig(depths=(1, 2, 1, 1), hidden_sizes=(8, 16, 24, 32), num_attention_heads=(1, 2, 3, 4),
                        decoder_hidden_size=16, num_labels=7)
 
@@ -27,8 +27,8 @@ class SegFormer(Case):
         return {"logits": module(inputs["image"])}
 
     def weights(self, shapes, seed):
-        """Spread so that attention looks at some tokens more than at others. The channels before the one ReLU are
-        shifted away from 0: a rounding error that flips its sign would drown what is to be compared."""
+        """Weights with which attention looks at some tokens more than at others. The channels before the one ReLU are
+        shifted away from 0, since a rounding error that flips its sign would hide smaller differences."""
         arrays = spread_weights(shapes, seed)
         for name, values in arrays.items():
             if name.endswith(("self.query.weight", "self.key.weight")):

@@ -11,8 +11,8 @@ FULL = "so400m-patch16-512"
 
 
 class Siglip(Case):
-    """"pooled" has the attention pooling head as well. "full" is the published tower on one picture: the PyTorch
-    worker, in float64 and in float32 one after the other, takes 9 GB, the Jittor worker 4.5 GB beside it."""
+    """The mode "pooled" has the attention pooling head as well. "full" is the published tower on one picture. There
+    the PyTorch worker, which computes in float64 and then in float32, takes 9 GB and the Jittor worker 4.5 GB."""
     name = "siglip"
     sizes = ("tiny", "full")
     modes = ("eval", "eval pooled")
@@ -41,8 +41,8 @@ class Siglip(Case):
 
 
 def tower_weights(shapes, seed: int) -> dict[str, np.ndarray]:
-    """Spread so that attention looks at some tokens more than at others, and that the first layer norms see values
-    small enough for their epsilon to count."""
+    """Weights with which attention looks at some tokens more than at others, and with which the first layer norms see
+    values so small that their epsilon matters."""
     arrays = spread_weights(shapes, seed)
     for name, values in arrays.items():
         if "self_attn.q_proj." in name or "self_attn.k_proj." in name:

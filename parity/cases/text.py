@@ -1,4 +1,4 @@
-"""The case of the tokenizers: texts that implementations disagree on, split with small vocabularies."""
+"""The case of the tokenizers: texts about which implementations disagree, split with small vocabularies."""
 import json
 import tempfile
 from pathlib import Path
@@ -33,7 +33,7 @@ UNKNOWN = "\u4e00猫山日本"          # characters that the small BERT vocabul
 
 
 def vocabulary_files(kind: TokenizerKind) -> dict[str, bytes]:
-    """The files of a vocabulary of some hundred tokens, learned from TEXTS, as a hub's folder holds them."""
+    """The files of a vocabulary of some hundred tokens, learned from TEXTS, by the names that a hub folder has."""
     special = list(dict.fromkeys((kind.pad, kind.unknown, kind.start, kind.end, *kind.also)))
     if not kind.merges:
         learned = Tokenizer(models.WordPiece(unk_token=kind.unknown))
@@ -60,7 +60,7 @@ def vocabulary_files(kind: TokenizerKind) -> dict[str, bytes]:
 
 class Tokenizers(Case):
     """The ids and masks that reach the networks of either twin, against those that transformers makes from the same
-    files. The mode names the kind of tokenizer. OpenAI's cleaning has no part in transformers, and none here."""
+    files. The mode names the kind of tokenizer. The text cleaning of OpenAI's CLIP is left out, as in transformers."""
     name = "tokenizers"
     modes = tuple(f"eval {kind.name}" for kind in (BERT, BLIP, CLIP, BART))
     levels = ("L7",)
@@ -82,7 +82,7 @@ class Tokenizers(Case):
         return found
 
     def expected(self, inputs: Arrays, mode: str) -> Arrays:
-        """The same of transformers, which only PyTorch's worker may import."""
+        """The same arrays as transformers makes them. Only the PyTorch worker may call this."""
         import transformers
         kind = KINDS[mode.split()[1]]
         of = {"clip": transformers.CLIPTokenizerFast, "bart": transformers.BartTokenizerFast}
@@ -99,7 +99,7 @@ class Tokenizers(Case):
 
 
 def write_files(folder: str, files: Arrays) -> Path:
-    """The folder, holding these arrays of bytes."""
+    """Write these arrays of bytes into the folder; returns the folder."""
     for name, content in files.items():
         Path(folder, name).write_bytes(content.tobytes())
     return Path(folder)

@@ -160,7 +160,7 @@ def tensors_in(call: dict) -> list[dict]:
 
 
 def distinct(calls: Iterable[tuple[dict, dict]]) -> list[tuple[dict, dict]]:
-    """One call of each kind: the one with the fewest odd sides, as one probe makes even sides odd, then the smallest."""
+    """One call of each kind: with the fewest odd sides, since one probe makes even sides odd, then the smallest."""
     kinds: dict[str, tuple[dict, dict]] = {}
     for call, values in calls:
         known = kinds.get(kind(call))

@@ -93,9 +93,9 @@ def _ranged(call: dict, places: dict, values: Arrays) -> Arrays:
 def run(side: Side, arrays: Arrays, case: dict, size: str, calls: list[dict]) -> tuple[Arrays, dict]:
     """In a worker: "<call>|<probe>|<result>" for every call and each of its probes.
 
-    The results are the outputs, gradients of a random linear function of them ("slope …"), and the state that a layer
-    changed ("state …"). If a call raises, its only result is the array "raised", and {"raised": {…: message}} has the
-    message.
+    The results are the outputs, gradients of a random linear function of them ("slope …"), and the state that a
+    layer changed ("state …"). If a call raises, its only result is the array "raised", and {"raised": {…: message}}
+    has the message.
     """
     modules, results, raised = {}, {}, {}
     for index, call in enumerate(calls):

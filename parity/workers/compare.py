@@ -1,28 +1,28 @@
-"""When two float32 results are equal: the error of one is measured against the noise of the other.
+"""The rules by which two float32 results count as equal: the error of one is compared with the noise of the other.
 
-The truth is PyTorch in float64. The noise is what float32 PyTorch itself shows when weights and inputs move
-by one unit in the last place. A fixed tolerance would fail correct gradients of a deep network and pass
-wrong parameters of a shallow one.
+The truth is PyTorch in float64. The noise is the largest error of float32 PyTorch when weights and inputs move by
+one unit in the last place. A fixed tolerance would fail correct gradients of a deep network and pass wrong
+parameters of a shallow one.
 """
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-PERTURBATIONS = 8      # of weights and inputs by one unit in the last place, which show the noise
+PERTURBATIONS = 8      # how often weights and inputs are moved by one unit in the last place to measure the noise
 FACTORS = {False: (8, 4), True: (16, 8)}      # gradient or update?: (times the noise, times PyTorch's own error)
-VACUOUS = 0.01                                # noise that hides a hundredth of the signal: nothing is shown
-FLOOR_ULPS = 4                                # what one elementwise function may cost in Jittor's fast kernels
-NOTHING = 1e-10                               # of the largest gradient: a float64 gradient that is really zero
-NEARLY_NOTHING = 1e-5                         # of the largest gradient: what float32 may make of that zero
+VACUOUS = 0.01                                # relative noise from which on a comparison shows nothing
+FLOOR_ULPS = 4                                # the error that one elementwise function of Jittor's may make
+NOTHING = 1e-10                               # a float64 gradient is zero up to this part of the largest gradient
+NEARLY_NOTHING = 1e-5                         # the same gradient in float32 may be up to this part of the largest
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one tensor. Errors are relative to the root mean square of the truth.
+    """The verdict on one tensor. Errors are relative to the root mean square of the truth.
 
-    error: of the candidate (Jittor); own: of float32 PyTorch; noise: of float32 PyTorch on perturbed inputs, at
-    worst; limit: what `error` may be; reason: why it failed, "" if it passed.
+    error: of the candidate (Jittor); own: of float32 PyTorch; noise: the largest of float32 PyTorch on perturbed
+    inputs; limit: the largest `error` that passes; reason: why the tensor failed, "" if it passed.
     """
     error: float
     own: float
@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def ratio(self) -> float:
-        """Error over noise; what float32 PyTorch itself does counts as noise."""
+        """The error divided by the noise, or by float32 PyTorch's own error if that is larger."""
         return over(self.error, max(self.noise, self.own))
 
 
@@ -60,7 +60,7 @@ def rms(a) -> float:
 
 
 def masks_differ(values, truth) -> str:
-    """What differs in shape, or in where NaN, +Inf and -Inf stand; "" if nothing."""
+    """How the shapes or the places of NaN, +Inf and -Inf differ; "" if they do not."""
     values, truth = np.asarray(values), np.asarray(truth)
     if values.shape != truth.shape:
         return f"shape {values.shape} instead of {truth.shape}"
@@ -76,12 +76,12 @@ def masks_differ(values, truth) -> str:
 
 
 def error(values, truth, gradient: bool = False, update: bool = False) -> float:
-    """max|values - truth| / rms(truth); infinite when shapes or the non-finite elements differ.
+    """max|values - truth| / rms(truth); infinite if shapes or the non-finite elements differ.
 
-    For gradients the ninth decile of |values - truth| stands for the maximum: where a rounding error flips
-    the sign of one ReLU or the winner of one max-pool, some elements of a correct gradient are far off.
-    For updates the root mean square stands for it: the first steps of Adam go by the sign of the gradient,
-    so where that is nearly zero a single element may go the other way.
+    Gradients use the ninth decile of |values - truth| instead of the maximum: if a rounding error flips the sign of
+    one ReLU or the winner of one max-pool, some elements of a correct gradient are far off. Updates use the root mean
+    square: the first steps of Adam follow the sign of the gradient, so an element whose gradient is nearly zero may
+    go the other way.
     """
     if masks_differ(values, truth):
         return np.inf
@@ -97,15 +97,16 @@ def error(values, truth, gradient: bool = False, update: bool = False) -> float:
 
 
 def named_error(name: str, values, truth) -> float:
-    """`error` as the tensor's name asks for."""
+    """The `error` of a tensor, which is a gradient, an update or neither by its name."""
     return error(values, truth, is_gradient(name), is_update(name))
 
 
-def perturb(arrays: Mapping[str, np.ndarray], draw: int) -> dict[str, np.ndarray]:
-    """A copy in which every floating element but 0 moved up or down by one ULP; draw 0 changes nothing."""
-    if not draw:
+def perturb(arrays: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """Perturbation `number`: a copy in which every floating-point element but 0 moves up or down by one unit in the
+    last place. Number 0 changes nothing."""
+    if not number:
         return dict(arrays)
-    generator = np.random.Generator(np.random.Philox(draw))
+    generator = np.random.Generator(np.random.Philox(number))
     return {name: _moved(a, generator) if a.dtype in (np.float32, np.float64) else a
             for name, a in arrays.items()}
 
@@ -118,9 +119,9 @@ def _moved(a, generator) -> np.ndarray:
 
 
 def floor(name: str, truth) -> float:
-    """The error of FLOOR_ULPS units in the last place of a float32: where the noise happens to be less.
+    """The error of FLOOR_ULPS units in the last place of float32. It is allowed even if the noise is less.
 
-    0 for a truth that is all zeros: nothing else is near it.
+    0 if the truth is all zeros: then only zeros are right.
     """
     if not np.any(truth):
         return 0.0
@@ -134,8 +135,8 @@ def judge(name: str, candidate, truth, own: float, noise: float) -> Verdict:
     """The rules for one tensor; `own` and `noise` are errors of float32 PyTorch."""
     seen = named_error(name, candidate, truth)
     if is_update(name) and noise >= VACUOUS:
-        # A draw woke a ReLU that slept so far, and Adam, with no second moments there, takes whole steps. What
-        # PyTorch's own float32 run shows is then the noise.
+        # A perturbation may activate a ReLU that was never active before. Adam has no second moments of its weights
+        # and takes whole steps, which measured the noise wrongly. PyTorch's own float32 error takes its place.
         noise = own
     times_noise, times_own = FACTORS[is_gradient(name) or is_update(name)]
     limit = max(times_noise * noise, times_own * own, floor(name, truth))
@@ -155,8 +156,8 @@ def is_discrete(array) -> bool:
 def judge_discrete(candidate, truth, unsure) -> Verdict:
     """The rule where rounding decides between values: argmax, round, comparisons.
 
-    An element that flips is excused only where float32 PyTorch flips too when its inputs move by one unit in the
-    last place (`unsure`). The error is the share of elements that flip, the noise the share that may.
+    An element may flip only if float32 PyTorch flips it too when its inputs move by one unit in the last place
+    (`unsure`). The error is the fraction of elements that flip, the noise the fraction that may.
     """
     reason = masks_differ(candidate, truth)
     if reason:
@@ -170,7 +171,7 @@ def judge_discrete(candidate, truth, unsure) -> Verdict:
 
 
 def equal(candidate, truth) -> Verdict:
-    """The rule where equality is owed: copies, conversions, indices, uint8. Bytes are compared."""
+    """The rule for results that must be equal byte for byte: copies, conversions, indices, uint8."""
     candidate, truth = np.ascontiguousarray(candidate), np.ascontiguousarray(truth)
     if candidate.dtype == truth.dtype and candidate.shape == truth.shape:
         wrong = candidate.view(np.uint8) != truth.view(np.uint8) if truth.ndim else candidate != truth
@@ -184,7 +185,7 @@ def equal(candidate, truth) -> Verdict:
 
 
 def near(candidate, truth, ulps: int) -> Verdict:
-    """The rule where only the order of a few roundings may differ: so many units in the last place of the truth."""
+    """The rule for results of a few roundings: each element may be off by `ulps` units in the last place."""
     candidate = np.asarray(candidate)
     with np.errstate(over="ignore"):
         truth = np.asarray(truth).astype(candidate.dtype)
@@ -207,14 +208,14 @@ class Comparison:
     truth: dict[str, np.ndarray]
     own: dict[str, float]
     noise: dict[str, float]
-    values: dict                   # what the function returned besides arrays, in the Jittor worker
-    unsure: dict[str, np.ndarray] = field(default_factory=dict)     # of integers: where float32 PyTorch flips
+    values: dict                   # that the function returned besides arrays, in the Jittor worker
+    unsure: dict[str, np.ndarray] = field(default_factory=dict)     # integer arrays: elements that PyTorch flips
 
     def verdicts(self, names: Iterable[str] | None = None) -> dict[str, Verdict]:
-        """Per tensor. A tensor that only one twin returns fails.
+        """The verdicts by tensor. A tensor that only one twin returns fails.
 
-        Gradients of biases that a normalisation takes out again are zero but for rounding: those are held
-        against the largest gradient.
+        The gradient of a bias before a normalisation is zero but for rounding. Such a gradient is compared with the
+        largest gradient.
         """
         wanted = list(dict.fromkeys([*self.truth, *self.candidate]) if names is None else names)
         sizes = {name: rms(self.truth[name]) for name in wanted if is_gradient(name) and name in self.truth}

@@ -1,4 +1,4 @@
-"""Truth and noise of a function, measured in the PyTorch worker; and the pair of workers that compares."""
+"""Truth and noise of a function, measured in the PyTorch worker, and the pair of workers that compares the twins."""
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ def compute(side: Side, arrays: Arrays, function: str, arguments: dict) -> tuple
 
 def measure(side: Side, arrays: Arrays, function: str, arguments: dict,
             perturbations: int = PERTURBATIONS) -> tuple[Arrays, dict]:
-    """PyTorch only: "truth/…" in float64; errors of float32 PyTorch as it is ("own") and when all floating
-    arrays move by one unit in the last place, at worst over the perturbations ("noise"); of integers and booleans also
-    "unsure/…", the elements that any of these changed.
+    """PyTorch only: the arrays "truth/…" in float64 and, for integers and booleans, "unsure/…", the elements that a
+    float32 run changed. Also the errors of float32 PyTorch by name: "own" as it is, and "noise", the largest over the
+    perturbations of all floating-point arrays by one unit in the last place.
     """
     with side.double():
         truth, values = compute(side, widened(arrays), function, arguments)
@@ -45,7 +45,7 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict,
 
 
 class Twins:
-    """Both workers. twin: a folder with another copy of `jt_models`; see Worker."""
+    """Both workers, each started when first needed. twin: a folder with another copy of `jt_models`; see Worker."""
 
     def __init__(self, twin=None, paths: Sequence[str] = ()):
         self.paths, self.twin = tuple(paths), twin
@@ -61,7 +61,7 @@ class Twins:
         return self._worker("jittor", self.twin)
 
     def _worker(self, name: str, twin) -> Worker:
-        """A live one: a worker that has died is replaced."""
+        """A live worker; one that has died is replaced."""
         if name in self.workers and self.workers[name].process.poll() is not None:
             self.workers.pop(name).close()
         if name not in self.workers:
@@ -69,13 +69,13 @@ class Twins:
         return self.workers[name]
 
     def renew(self) -> None:
-        """After a failed call: a worker that died or still owes an answer is replaced when next needed."""
+        """Call this after a failed call: a worker that died or has not answered is replaced when next needed."""
         for name, worker in list(self.workers.items()):
             if worker.pending or worker.process.poll() is not None:
                 self.workers.pop(name).close()
 
     def replace_jittor(self, twin) -> None:
-        """Go on with another copy of the Jittor twin; what is known of PyTorch stays known."""
+        """Go on with another copy of the Jittor twin; PyTorch's results are kept."""
         self.twin = twin
         if "jittor" in self.workers:
             self.workers.pop("jittor").close()
@@ -84,10 +84,10 @@ class Twins:
                 keep: bool = True, **arguments) -> Comparison:
         """Run `function` in Jittor, and in PyTorch for truth and noise, at the same time.
 
-        keep: PyTorch's part, for another Jittor twin.
+        keep: keep PyTorch's results, for a comparison with another Jittor twin.
         """
         key = self._key(function, arrays, perturbations, arguments)
-        jittor = self.jittor                    # this one, even if it dies meanwhile
+        jittor = self.jittor                    # kept here: the property would replace one that dies meanwhile
         jittor.start(function, arrays, **arguments)
         if key not in self.known:
             torch = self.torch
@@ -100,7 +100,7 @@ class Twins:
 
     def both(self, function: Callable | str, arrays: Arrays | None = None, /,
              **arguments) -> dict[str, tuple[Arrays, dict]]:
-        """The results of one function in either worker, by framework."""
+        """The results of one function in both workers, by framework."""
         workers = {"torch": self.torch, "jittor": self.jittor}
         for worker in workers.values():
             worker.start(function, arrays, **arguments)

@@ -1,4 +1,4 @@
-"""What the functions that run inside a worker may ask of their framework, under one name for both."""
+"""Side: what functions that run inside a worker need of their framework, under the same names for both."""
 import contextlib
 import importlib
 import random
@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def global_generators() -> tuple:
-    """The states of Python's and NumPy's generators: no framework may move them."""
+    """The states of Python's and NumPy's global random generators, which no framework may change."""
     return random.getstate(), np.random.get_state()[1].tobytes()
 
 
@@ -26,7 +26,7 @@ class Side:
         self.backend.setup()
         self.generators_kept = global_generators() == before
         self.ops, self.layers = self.twin("nn.ops"), self.twin("nn.layers")
-        self.wide = False                       # computing in float64
+        self.wide = False                       # whether it computes in float64
 
     def twin(self, module: str):
         """A module of this twin, such as "apf_gan.losses"."""
@@ -49,13 +49,13 @@ class Side:
         return np.array(self.backend.numpy(tensor))
 
     def differentiable(self, tensor):
-        """The same tensor, with gradients asked for."""
+        """The same tensor, of which gradients will be computed."""
         return tensor.requires_grad_(True) if self.name == "torch" else tensor.start_grad()
 
     def gradients(self, loss, tensors: Mapping) -> Arrays:
-        """Of a scalar loss, by the names of `tensors`; zeros where the loss does not reach.
+        """The gradients of a scalar loss by the names of `tensors`; zeros for a tensor that the loss does not reach.
 
-        That of a tensor without dimensions has one element, as in Jittor [P10].
+        The gradient of a tensor without dimensions has the shape (1,), as in Jittor [P10].
         """
         if self.name == "torch":
             import torch
@@ -68,7 +68,7 @@ class Side:
 
     @contextlib.contextmanager
     def double(self) -> Iterator[None]:
-        """PyTorch only: everything built inside is float64."""
+        """PyTorch only: while this context lasts, everything built is float64."""
         import torch
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
@@ -85,10 +85,11 @@ class Side:
 
     @contextlib.contextmanager
     def intercepted(self, module, around: Callable) -> Iterator[None]:
-        """Inside, each call of a sub-module goes through `around(path, call, part, proceed, arguments, keywords)`.
+        """While this context lasts, `around(path, call, part, proceed, arguments, keywords)` replaces every call of a
+        sub-module.
 
-        call: how often this path was called before; proceed(*arguments, **keywords) is the call itself. A module
-        that stands in several places goes by its first path.
+        call: how often this path was called before. proceed(*arguments, **keywords) makes the call itself. A module
+        that stands in several places has its first path.
         """
         paths = {}
         for path, part in self.parts(module).items():

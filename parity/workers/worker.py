@@ -1,7 +1,7 @@
-"""One process per framework: never both in one, since each changes how the other computes.
+"""One process per framework. Both in one process would change how the other computes.
 
 A worker runs functions `f(side, arrays, **arguments)` that return arrays, or (arrays, values) with values fit for
-JSON. Arrays travel as safetensors files, the rest as JSON lines; functions and classes cross by their names.
+JSON. Arrays are passed as safetensors files, the rest as JSON lines; functions and classes are passed by name.
 """
 import faulthandler
 import importlib
@@ -24,8 +24,8 @@ from jittwin.errors import UserError
 from parity.workers.side import Arrays, Side
 
 ROOT = Path(__file__).resolve().parents[2]
-LAST_LINES = 60         # of which the trace of a crash may take half
-TIMEOUT = 1800
+LAST_LINES = 60         # of a worker's log in an error message; the trace of a crash may take half of them
+TIMEOUT = 1800          # seconds
 
 
 class WorkerError(Exception):
@@ -35,8 +35,9 @@ class WorkerError(Exception):
 class Worker:
     """A process with one framework in it.
 
-    twin: a folder that holds another copy of the twin's package, searched before ours. paths: more
-    folders to import from, before installed packages: a user's modules may bear the name of one of those.
+    twin: a folder that holds another copy of the twin's package, which is imported instead of ours. paths: more
+    folders to import from. They are searched before installed packages, because a user's module may have the name of
+    an installed one.
     """
 
     def __init__(self, name: str, twin: str | os.PathLike | None = None, paths: Sequence[str] = ()):
@@ -47,14 +48,14 @@ class Worker:
         # Threads that spin while they wait take minutes for seconds of work on a busy machine.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join(
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
-        # -P: or the current folder would come before all of these, and its own twin before the other copy.
+        # Without -P the current folder, which may hold a twin too, would be searched before all of these.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name], env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 
     def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:
-        """Begin a call; `finish` waits for it. One call at a time. function: itself, or "module:name" of it."""
+        """Begin a call; `finish` waits for it. Only one call runs at a time. function: the function, or "module:name"."""
         function = reference(function)
         self.number += 1
         files = [Path(self.folder.name, f"{self.number}.{kind}") for kind in ("in", "out")]
@@ -65,7 +66,7 @@ class Worker:
             self.process.stdin.write(json.dumps(request, default=reference).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass                            # it has died: finish() says how
+            pass                            # the process has died; finish() says how
 
     def finish(self, timeout: float = TIMEOUT) -> tuple[Arrays, dict]:
         """The arrays and the values of the call. Raises WorkerError, or the function's UserError."""
@@ -88,7 +89,7 @@ class Worker:
         return self.finish(timeout)
 
     def obituary(self, function: str, timeout: float | None) -> str:
-        """How the process ended, and the last lines it wrote."""
+        """How the process ended, and its last lines. timeout: the seconds without an answer; None if it died."""
         if timeout is None:
             status = self.process.wait()
             how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -123,9 +124,9 @@ def resolve(reference: str):
 
 
 def reference(thing) -> str:
-    """The inverse of `resolve`, for a function or a class; a string is taken for a reference already.
+    """The inverse of `resolve`, for a function or a class; a string is returned as it is.
 
-    TypeError for what a worker cannot import: it must stand at the top of a module.
+    TypeError for anything that a worker cannot import because it does not stand at the top of a module.
     """
     if isinstance(thing, str):
         return thing

@@ -55,7 +55,7 @@ class Worker:
         self.number, self.pending = 0, None
 
     def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:
-        """Begin a call; `finish` waits for it. Only one call runs at a time. function: the function, or "module:name"."""
+        """Begin a call, for which `finish` waits. Only one runs at a time. function: itself, or "module:name"."""
         function = reference(function)
         self.number += 1
         files = [Path(self.folder.name, f"{self.number}.{kind}") for kind in ("in", "out")]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 RESAMPLES = ("bilinear", "bicubic")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class Preprocess:
     """Resizing by Pillow with antialiasing, an optional crop, then (x / 255 - mean) / std in float32.
 
     size: (height, width) that the picture is squashed to; or one number, the length of its shorter side, the
-    proportions kept. crop: (height, width) of the part cut from the centre, None for all of it. resample: one of
-    RESAMPLES. mean, std: of red, green and blue. ValueError: another resample.
+    proportions kept. crop: (height, width) of the part cut from the centre, None for all of it; where it lies between
+    two pixels, at the even one, as in torchvision. resample: one of RESAMPLES. mean, std: of red, green and blue.
+    ValueError: another resample.
     """
 
     size: tuple[int, int] | int
@@ -34,7 +36,7 @@ class Preprocess:
         height, width = self.resized(*image.shape[:2])
         pixels = Image.fromarray(image).resize((width, height), Image.Resampling[self.resample.upper()])
         if self.crop:
-            top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
+            top, left = round((height - self.crop[0]) / 2), round((width - self.crop[1]) / 2)
             pixels = pixels.crop((left, top, left + self.crop[1], top + self.crop[0]))
         scaled = np.asarray(pixels, np.float32) / np.float32(255)
         return ((scaled - np.float32(self.mean)) / np.float32(self.std)).transpose(2, 0, 1).copy()

@@ -19,12 +19,12 @@ from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.catalog import find
 from jittwin.models.segformer import ADE_CLASSES, landscape_classes, preset, variant_of
-from jittwin.preprocessing import Preprocess
+from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 # What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
-PREPROCESS = Preprocess((640, 640), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PREPROCESS = Preprocess((640, 640), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
 BAND = 64       # rows of logits enlarged at a time
 FILES = "the hub's nvidia/segformer-b5-finetuned-ade-640-640, or a SegFormer trained on the 29 classes"
 

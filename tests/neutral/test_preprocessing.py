@@ -29,6 +29,14 @@ def test_the_shorter_side_and_a_crop_from_the_centre(shape, resized, box):
     np.testing.assert_allclose(way(image), (np.asarray(pixels, np.float64) / 127.5 - 1).transpose(2, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("length, offset", [(224, 0), (225, 0), (226, 1), (227, 2), (229, 2), (341, 58), (407, 92)])
+def test_a_crop_between_two_pixels_starts_at_the_even_one(length, offset):
+    image = np.zeros((length, 224, 3), np.uint8)
+    image[offset] = 255
+    found = Preprocess(224, "bilinear", (0, 0, 0), (1, 1, 1), crop=(224, 224))(image)
+    assert found[:, 0].min() == 1 and not found[:, 1:].any()
+
+
 def test_equal_records_are_one():
     assert len({Preprocess(12, "bilinear", HALF, HALF), Preprocess(12, "bilinear", HALF, HALF)}) == 1
     assert Preprocess(12, "bilinear", HALF, HALF) != Preprocess(12, "bicubic", HALF, HALF)

@@ -32,7 +32,8 @@ setup(
         "torch": ["torch>=2.4", "transformers>=5.0", "peft>=0.18"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "board": ["tensorboardX>=2.6"],
-        "dev": ["pytest>=8.0"],
+        "xlsx": ["openpyxl>=3.1"],
+        "dev": ["pytest>=8.0", "openpyxl>=3.1"],
     },
     entry_points={"console_scripts": ["jittwin=jittwin.cli:main"]},
 )

@@ -33,12 +33,21 @@ class Preprocess:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) to float32 (3, h, w), in its own memory."""
+        return self.finish(self.resize(image))
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) to uint8 of its size before the crop."""
         height, width = self.resized(*image.shape[:2])
-        pixels = Image.fromarray(image).resize((width, height), Image.Resampling[self.resample.upper()])
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[self.resample.upper()]))
+
+    def finish(self, resized: np.ndarray, corner: tuple[int, int] | None = None, mirrored: bool = False) -> np.ndarray:
+        """What `resize` gave to float32 (3, h, w). corner: (top, left) of the crop, None for the centre."""
         if self.crop:
-            top, left = round((height - self.crop[0]) / 2), round((width - self.crop[1]) / 2)
-            pixels = pixels.crop((left, top, left + self.crop[1], top + self.crop[0]))
-        scaled = np.asarray(pixels, np.float32) / np.float32(255)
+            top, left = corner or (round((side - part) / 2) for side, part in zip(resized.shape, self.crop))
+            resized = resized[top:top + self.crop[0], left:left + self.crop[1]]
+        if mirrored:
+            resized = resized[:, ::-1]
+        scaled = resized.astype(np.float32) / np.float32(255)
         return ((scaled - np.float32(self.mean)) / np.float32(self.std)).transpose(2, 0, 1).copy()
 
     def resized(self, height: int, width: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`jittwin prepare landscape|ava`: check a data folder, or write one made here."""
+"""`jittwin prepare landscape|ava|aigiqa4k`: check a data folder, or write one made here."""
 import argparse
 from pathlib import Path
 
@@ -8,11 +8,12 @@ from jittwin.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=" or ".join(KINDS))
     parser.add_argument("folder", metavar="DIR", help="landscape: folder with imgs/ and labels/; ava: folder with "
-                        "AVA.txt and images/; to check or to write")
-    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; for ava, "
-                        "N damaged pictures with votes drawn to match")
+                        "AVA.txt and images/; aigiqa4k: folder with annotation.xlsx, All/ and I2I/Image_prompt/; to "
+                        "check or to write")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; for ava "
+                        "and aigiqa4k, N damaged pictures with votes drawn to match")
     parser.add_argument("--photographs", nargs="+", metavar="PATH",
-                        help="ava: cut the N pictures from these files and folders instead of drawing them")
+                        help="ava, aigiqa4k: cut the N pictures from these files and folders instead of drawing them")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
                         help="of the written pictures, pixels (default: 512x384)")
     parser.add_argument("--seed", type=int, default=0, help="of the written pictures (default: 0)")
@@ -30,8 +31,9 @@ def run(args: argparse.Namespace) -> None:
     """Print what the folder holds. UserError names the first file that training would trip over."""
     if args.synthetic is not None and args.synthetic < 1:
         raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
-    if args.photographs and (args.kind != "ava" or args.synthetic is None):
-        raise UserError("--photographs: goes with ava and --synthetic N, the number of pictures to cut from them")
+    if args.photographs and (args.kind == "landscape" or args.synthetic is None):
+        raise UserError("--photographs: goes with ava and aigiqa4k and --synthetic N, the number of pictures to cut "
+                        "from them")
     KINDS[args.kind](args)
 
 
@@ -93,4 +95,52 @@ def _splits(index, bad):
         yield f"split {mode}: {len(split.train_ids)} to train, {choosing}{len(split.test_ids)} to test"
 
 
-KINDS = {"landscape": _landscape, "ava": _ava}
+def _aigiqa4k(args):
+    """Decodes every picture."""
+    from jittwin.data.aigiqa4k import SPLITS, VOTES, Aigiqa4k, of_subset, prompt_groups
+    from jittwin.data.landscape import each
+    from jittwin.data.synthetic.prompted import write_mini_aigiqa4k
+
+    if args.synthetic is not None:
+        write_mini_aigiqa4k(args.folder, args.synthetic, *args.size, args.seed, args.photographs or ())
+    data = Aigiqa4k(args.folder)
+    print("\n".join([f"{data.table.path}: {len(data.rows)} pictures", *data.notes]))
+    for name in VOTES:
+        votes = [row.votes[name] for row in data.rows]
+        print(f"{name}: mean {sum(votes) / len(votes):.3f}, {min(votes):.3f} to {max(votes):.3f}")
+    failed = [line for line in each(_failure, data.readers(), "decoding pictures") if line]
+    if failed:
+        raise UserError(f"{failed[0]}; {len(failed)} of {len(data.readers())} pictures cannot be decoded")
+    print(f"{len(data.rows)} pictures and {len(data.image_prompts)} image prompts decode")
+    for subset in dict.fromkeys(("AIGIQA4K", *(row.subset for row in data.rows))):
+        rows = of_subset(data.rows, subset)
+        print(f"{subset}: {len(rows)} pictures, {len({row.prompt for row in rows})} texts, "
+              f"{len(set(prompt_groups(rows)))} groups that share no text or image prompt")
+        for mode in SPLITS:
+            print(f"  split {mode}: {_parts(rows, mode)}")
+    print(f"{args.folder}: ready for training")
+
+
+def _failure(read) -> str:
+    """Why a picture cannot be decoded, "" if it can."""
+    try:
+        read()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _parts(rows, mode) -> str:
+    """What a split of rows leaves to train and to test on."""
+    from jittwin.data.aigiqa4k import make_split
+
+    try:
+        train, test = make_split(rows, mode)
+    except UserError as error:
+        return str(error)
+    known = {row.prompt for row in train}
+    return (f"{len(train)} to train, {len(test)} to test, "
+            f"{sum(row.prompt in known for row in test)} of them with a text that is trained on")
+
+
+KINDS = {"landscape": _landscape, "ava": _ava, "aigiqa4k": _aigiqa4k}

@@ -1,19 +1,18 @@
-"""The text each picture was made from, out of a CSV, TSV, JSON or JSONL file, and which picture each text is of.
+"""The text each picture was made from, out of a CSV, TSV, Excel, JSON or JSONL file, and which picture each text is of.
 
-CSV and TSV: two columns, picture and prompt, or any columns below a header that names these two. JSON: {picture:
-prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16 with a byte order mark.
+CSV and TSV: two columns, picture and prompt, or any columns below a header that names these two, which Excel's first
+sheet must have. JSON: {picture: prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16 with
+a byte order mark.
 """
-import csv
-import io
 import json
 import sys
-import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jittwin.data.matching import few, match, plain_header, plain_name
 from jittwin.data.pictures import SUFFIXES, ImageSet
+from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, read_text, split_rows
 from jittwin.errors import UserError, choose_from
 
 # What a column or a key of a record may be called, the first present one counting; case, spaces, "_" and "-" do not
@@ -21,9 +20,7 @@ from jittwin.errors import UserError, choose_from
 PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
                    "img", "generatedimage", "name")
 PROMPT_COLUMNS = ("prompt", "textprompt", "caption", "text")
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-FORMATS = (*DELIMITERS, ".json", ".jsonl")
-MOST_NAMED = 5      # pictures that a message names
+FORMATS = (*DELIMITERS, EXCEL, ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -38,38 +35,18 @@ class Prompts:
     def of(self, images: ImageSet) -> list[str]:
         """The prompt of each picture, in the order of images.names.
 
-        A name of the file belongs to the picture of that relative path, else of that path without its suffix, else of
-        that file name in any folder, else of that file name without its suffix. Prompts of no picture are told on
+        Which picture a name of the file belongs to: see jittwin.data.matching. Prompts of no picture are told on
         stderr. UserError: a picture without a prompt; a name that could mean two pictures, or the other way round.
         """
-        found, rest = self._matched(images.names)
+        found, rest = match(self.path, self.by_name, images.names)
         missing = [name for name in images.names if name not in found]
         if missing:
             raise UserError(f"{self.path}: no prompt for {len(missing)} of the {len(images)} pictures in {images}: "
-                            f"{_few(missing)}; add their prompts, or take these pictures away")
+                            f"{few(missing)}; add their prompts, or take these pictures away")
         if rest:
-            print(f"{self.path}: {len(rest)} of its {len(self)} prompts are of no picture in {images}: {_few(rest)}",
+            print(f"{self.path}: {len(rest)} of its {len(self)} prompts are of no picture in {images}: {few(rest)}",
                   file=sys.stderr)
         return [self.by_name[found[name]] for name in images.names]
-
-    def _matched(self, pictures: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-        """The file's name for each picture that has one, and its names that no picture has."""
-        found, rest = {}, dict.fromkeys(self.by_name)
-        for key in (_same, _without_suffix, _file_name, lambda name: _without_suffix(_file_name(name))):
-            pictures_of, names_of = _grouped(pictures, key), _grouped(rest, key)
-            for picture in pictures:
-                names = names_of.get(key(picture), ())
-                if picture in found or not names:
-                    continue
-                twins = pictures_of[key(picture)]
-                if len(names) > 1 or len(twins) > 1:
-                    one, others = (picture, names) if len(names) > 1 else (names[0], twins)
-                    raise UserError(f"{self.path}: '{one}' could be any of {len(others)}: {_few(others)}; write the "
-                                    "paths of the pictures from their folder on, such as sub/1.png")
-                found[picture] = names[0]
-            for name in found.values():
-                rest.pop(name, None)
-        return found, list(rest)
 
 
 def read_prompts(path, allow_empty: bool = False) -> Prompts:
@@ -83,9 +60,12 @@ def read_prompts(path, allow_empty: bool = False) -> Prompts:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{path}: its suffix '{path.suffix}' is of no file of prompts{choose_from(suffix, FORMATS)}")
-    text = read_text(path)
-    entries = (_table(path, text, DELIMITERS[suffix]) if suffix in DELIMITERS else
-               _lines(path, text) if suffix == ".jsonl" else _json(path, text))
+    if suffix == EXCEL:
+        entries = _sheet(path)
+    else:
+        text = read_text(path, "a file of prompts")
+        entries = (_table(path, text, DELIMITERS[suffix]) if suffix in DELIMITERS else
+                   _lines(path, text) if suffix == ".jsonl" else _json(path, text))
     prompts, places, again = {}, {}, {}
     for place, name, prompt in entries:
         name = _checked(path, place, name, prompt, allow_empty)
@@ -98,58 +78,38 @@ def read_prompts(path, allow_empty: bool = False) -> Prompts:
         raise UserError(f"{path}: holds no prompts; give a line or a record with picture and prompt for each picture")
     if again:
         print(f"{path}: lists {len(again)} of its {len(prompts)} pictures again, with the same prompt: "
-              f"{_few(list(again))}", file=sys.stderr)
+              f"{few(list(again))}", file=sys.stderr)
     return Prompts(path, prompts)
-
-
-def read_text(path: Path) -> str:
-    """A file of UTF-8, with or without a byte order mark, or of UTF-16 with one. UserError: unreadable, another."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file of prompts") from error
-    sixteen = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "utf-16" if sixteen else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[:error.start].decode(encoding, "ignore").count("\n") + 1
-        raise UserError(f"{path}: line {line} is no {'UTF-16' if sixteen else 'UTF-8'} (byte {error.start} is "
-                        f"0x{content[error.start]:02x}); save the file as UTF-8") from error
-    if "\0" in text:
-        line = text[:text.index("\0")].count("\n") + 1
-        raise UserError(f"{path}: line {line} holds a zero character, as UTF-16 without a byte order mark does; save "
-                        "the file as UTF-8")
-    return text
 
 
 # ---- formats: (place, name, prompt) of each entry -----------------------------------
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, str, str]]:
-    first = text.lstrip().split("\n", 1)[0]
-    # A spreadsheet may write the suffix .csv and not the comma.
-    delimiter = next((each for each in (delimiter, *",;\t") if None not in _columns(first.split(each))), delimiter)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    delimiter = delimiter_of(text, delimiter, lambda cells: None not in _columns(cells))
     columns, width = None, 2
-    try:
-        for cells in rows:
-            place = f"line {rows.line_num}"
-            if not any(cell.strip() for cell in cells):
+    for place, cells in split_rows(path, text, delimiter):
+        if columns is None:
+            columns = _header(path, cells)
+            if columns:
+                width = len(cells)
                 continue
-            if columns is None:
-                columns = _header(path, cells)
-                if columns:
-                    width = len(cells)
-                    continue
-                columns = (0, 1)
-            if len(cells) != width:
-                raise UserError(f"{path}: {place} has {len(cells)} columns, not {width}; put a prompt with a "
-                                f"{'tab' if delimiter == chr(9) else repr(delimiter)} in double quotes, and name the "
-                                "columns picture and prompt in the first line when there are others")
-            yield place, cells[columns[0]], cells[columns[1]]
-    except csv.Error as error:
-        raise UserError(f"{path}: line {rows.line_num} is no row of a table ({error}); write a double quote inside "
-                        "quotes twice, and close those that open") from error
+            columns = (0, 1)
+        if len(cells) != width:
+            raise UserError(f"{path}: {place} has {len(cells)} columns, not {width}; put a prompt with a "
+                            f"{'tab' if delimiter == chr(9) else repr(delimiter)} in double quotes, and name the "
+                            "columns picture and prompt in the first line when there are others")
+        yield place, cells[columns[0]], cells[columns[1]]
+
+
+def _sheet(path: Path) -> Iterator[tuple[str, str, str]]:
+    table = read_table(path)
+    columns = _header(path, table.columns)
+    if not columns:
+        raise UserError(f"{path}: its first row names no columns of pictures and prompts "
+                        f"({', '.join(table.columns)}); call them picture and prompt")
+    names, prompts = (table.texts(table.columns[at], may_be_empty=True) for at in columns)
+    for place, name, prompt in zip(table.places, names, prompts):
+        yield place, name or "", prompt or ""
 
 
 def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
@@ -173,7 +133,7 @@ def _columns(cells: Sequence[str]) -> tuple[int | None, int | None]:
 
 def _named(names: Sequence[str], known: Sequence[str]) -> int | None:
     """Where the first of the known names is."""
-    plain = [name.strip().casefold().translate(dict.fromkeys(map(ord, ' "_-'))) for name in names]
+    plain = [plain_header(name) for name in names]
     return next((plain.index(name) for name in known if name in plain), None)
 
 
@@ -228,40 +188,13 @@ def _checked(path: Path, place: str, name, prompt, allow_empty: bool) -> str:
             raise UserError(f"{path}: {place}: its {what} is {_short(value)}, not text; write it in double quotes")
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise UserError(f"{path}: {place}: its {what} holds half a character (\\ud800 to \\udfff); write it whole")
-    name = name.strip().replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:]
+    name = plain_name(name)
     if not name:
         raise UserError(f"{path}: {place} names no picture; write its file name")
     if not prompt.strip() and not allow_empty:
         raise UserError(f"{path}: '{name}' ({place}) has an empty prompt; write what the picture was made from, or "
                         "remove the entry together with the picture")
     return name
-
-
-def _same(name: str) -> str:
-    return unicodedata.normalize("NFC", name)       # file systems differ in how they write an accent
-
-
-def _file_name(name: str) -> str:
-    return _same(name).rpartition("/")[2]
-
-
-def _without_suffix(name: str) -> str:
-    """A name may hold dots without having a suffix: v1.5."""
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    return _same(name)[:-len(suffix)] if suffix else _same(name)
-
-
-def _grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    groups = defaultdict(list)
-    for name in names:
-        groups[key(name)].append(name)
-    return groups
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
 
 
 def _short(value) -> str:

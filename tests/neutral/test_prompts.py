@@ -86,7 +86,8 @@ def test_names_are_written_with_slashes(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, words", [
-    ("p.xlsx", b"PK", ".csv"),
+    ("p.xls", b"PK", "choose from .csv"),
+    ("p.xlsx", b"PK", "no Excel file, or damaged"),
     ("p.csv", "a.png,x\n风景.png,山\n".encode("gbk"), "line 2 is no UTF-8 (byte 8 is 0xb7)"),
     ("p.csv", b"\xff\xfea\0b", "no UTF-16"),
     ("p.csv", "a.png,x\n".encode("utf-16-le"), "without a byte order mark"),

@@ -114,6 +114,14 @@ class SyntheticAva:
         return {"pixels": pixels, "target": self.target(index), "name": self.names[index]}
 
 
+def check_new(folder) -> Path:
+    """The folder, resolved. UserError: it holds something."""
+    folder = Path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: holds something already; name a new folder")
+    return folder
+
+
 def find_photographs(places: Sequence) -> list[Path]:
     """The picture files of folders and single files, in order. UserError: nothing there."""
     found = []
@@ -139,9 +147,7 @@ def write_mini_ava(folder, count: int, width: int, height: int, seed: int = 0, p
     The pictures are crops of the photographs in turn, or procedural scenes where there are none, damaged.
     UserError: `folder` holds something, or a photograph cannot be read.
     """
-    folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something already; name a new folder")
+    folder = check_new(folder)
     if not 1 <= count <= MOST_PICTURES:
         raise UserError(f"{count} pictures: must be 1 to {MOST_PICTURES}")
     files = find_photographs(photographs)

@@ -1,0 +1,210 @@
+"""Tables out of CSV, TSV and Excel files: a header, and rows of cells whose places messages can name.
+
+Text is UTF-8, or UTF-16 with a byte order mark. Of an Excel file the first sheet counts.
+"""
+import csv
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jittwin.atomic import atomic_write
+from jittwin.errors import UserError, choose_from
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+EXCEL = ".xlsx"
+FORMATS = (*DELIMITERS, EXCEL)
+MOST_ROWS = 2 ** 20     # of an Excel sheet
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A cell of an Excel file that holds no value of its own."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: the header. rows: cells in the order of `columns`, text of a text file, anything of an Excel file, None
+    where empty. places: "line 3" or "row 3" for each row."""
+    path: Path
+    columns: list[str]
+    rows: list[list]
+    places: list[str]
+
+    def column(self, name: str) -> list:
+        """The cells of a column. UserError: there is no such column."""
+        if name not in self.columns:
+            raise UserError(f"{self.path}: no column '{name}'{choose_from(name, self.columns)}")
+        at = self.columns.index(name)
+        return [row[at] for row in self.rows]
+
+    def numbers(self, name: str) -> list[float]:
+        """The cells of a column as finite numbers. UserError: a cell is empty, a formula, or no number."""
+        return [self._number(place, name, cell) for place, cell in zip(self.places, self.column(name))]
+
+    def texts(self, name: str, may_be_empty: bool = False) -> list[str | None]:
+        """The cells of a column as text, None for empty ones. UserError: a formula, a number, an empty cell."""
+        return [self._text(place, name, cell, may_be_empty) for place, cell in zip(self.places, self.column(name))]
+
+    def _number(self, place: str, name: str, cell) -> float:
+        if isinstance(cell, Formula):
+            raise self._formula(place, name, cell)
+        try:
+            value = float(cell) if isinstance(cell, (str, int, float)) and not isinstance(cell, bool) else math.nan
+        except (ValueError, OverflowError):
+            value = math.nan
+        if not math.isfinite(value):
+            seen = "is empty" if cell is None else f"is {str(cell)[:60]!r}"
+            raise UserError(f"{self.path}: {place}: its {name} {seen}; write a number, or remove the row")
+        return value
+
+    def _text(self, place: str, name: str, cell, may_be_empty: bool) -> str | None:
+        if isinstance(cell, Formula):
+            raise self._formula(place, name, cell)
+        if cell is None and may_be_empty:
+            return None
+        if not isinstance(cell, str):
+            seen = "is empty" if cell is None else f"is {str(cell)[:60]}, not text"
+            raise UserError(f"{self.path}: {place}: its {name} {seen}; write it as text")
+        return cell
+
+    def _formula(self, place: str, name: str, cell: Formula) -> UserError:
+        return UserError(f"{self.path}: {place}: its {name} is the formula {cell.text[:60]}; put values in place of "
+                         "formulas (copy, paste as values)")
+
+
+def read_table(path) -> Table:
+    """A table whose first row is its header; the suffix says which format it has.
+
+    UserError: unreadable, another format, no rows, a column without a name or with another's, a row of another length.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError(f"{path}: its suffix '{path.suffix}' is of no table{choose_from(suffix, FORMATS)}")
+    found = list(_sheet_rows(path) if suffix == EXCEL else _text_rows(path, DELIMITERS[suffix]))
+    if not found:
+        raise UserError(f"{path}: {'its first sheet' if suffix == EXCEL else 'the file'} is empty; give a table with a "
+                        "header and a row for each picture")
+    (_, header), *rest = found
+    columns = [str(cell).strip() if cell is not None else "" for cell in header]
+    while columns and not columns[-1]:
+        columns.pop()
+    if not columns:
+        raise UserError(f"{path}: its first row is empty; put the names of the columns there")
+    for number, name in enumerate(columns, 1):
+        if not name or name in columns[:number - 1]:
+            raise UserError(f"{path}: column {number} {f'is called {name!r}, as another is' if name else 'has no name'}"
+                            "; name every column in the first row, each its own way")
+    if not rest:
+        raise UserError(f"{path}: has a header and no rows; give a row for each picture")
+    for place, cells in rest:
+        if any(cell is not None for cell in cells[len(columns):]):
+            raise UserError(f"{path}: {place} has more cells than the header, {len(columns)}; put text with a "
+                            "delimiter in double quotes, or name the columns")
+    rows = [[*cells, *[None] * len(columns)][:len(columns)] for _, cells in rest]
+    return Table(path, columns, rows, [place for place, _ in rest])
+
+
+def write_sheet(path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+    """Write an Excel file with one sheet. UserError: openpyxl is not installed, or the file cannot be written."""
+    book = _openpyxl(path).Workbook(write_only=True)
+    sheet = book.create_sheet("Sheet1")
+    for row in (columns, *rows):
+        sheet.append(row)
+    with atomic_write(path) as stream:
+        book.save(stream)
+
+
+# ---- text ---------------------------------------------------------------------------
+
+def read_text(path: Path, what: str = "a table") -> str:
+    """A file of UTF-8, with or without a byte order mark, or of UTF-16 with one. UserError: unreadable, another."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
+    sixteen = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding = "utf-16" if sixteen else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[:error.start].decode(encoding, "ignore").count("\n") + 1
+        raise UserError(f"{path}: line {line} is no {'UTF-16' if sixteen else 'UTF-8'} (byte {error.start} is "
+                        f"0x{content[error.start]:02x}); save the file as UTF-8") from error
+    if "\0" in text:
+        line = text[:text.index("\0")].count("\n") + 1
+        raise UserError(f"{path}: line {line} holds a zero character, as UTF-16 without a byte order mark does; save "
+                        "the file as UTF-8")
+    return text
+
+
+def delimiter_of(text: str, usual: str, fits: Callable[[list[str]], bool]) -> str:
+    """The first of `usual`, comma, semicolon and tab by which the cells of the first line fit, else `usual`.
+
+    A spreadsheet may write the suffix .csv and not the comma.
+    """
+    first = text.lstrip().split("\n", 1)[0]
+    return next((each for each in (usual, *",;\t") if fits(first.split(each))), usual)
+
+
+def split_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """(place, cells) of each row that is not blank. UserError: a row that is none."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for cells in rows:
+            if any(cell.strip() for cell in cells):
+                yield f"line {rows.line_num}", cells
+    except csv.Error as error:
+        raise UserError(f"{path}: line {rows.line_num} is no row of a table ({error}); write a double quote inside "
+                        "quotes twice, and close those that open") from error
+
+
+def _text_rows(path: Path, usual: str) -> Iterator[tuple[str, list[str | None]]]:
+    text = read_text(path)
+    delimiter = delimiter_of(text, usual, lambda cells: len(cells) > 1)
+    for place, cells in split_rows(path, text, delimiter):
+        yield place, [cell.strip() or None for cell in cells]
+
+
+# ---- Excel --------------------------------------------------------------------------
+
+def _openpyxl(path):
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise UserError(f"{path}: Excel files need openpyxl; pip install openpyxl, or use a .csv file") from error
+    return openpyxl
+
+
+def _sheet_rows(path: Path) -> Iterator[tuple[str, list]]:
+    """(place, cells) of the first sheet's rows down to the last that is not blank."""
+    openpyxl, waiting = _openpyxl(path), []
+    try:
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # openpyxl tells what styles and extensions it passes over
+            sheets = openpyxl.load_workbook(stream, read_only=True).worksheets
+            if not sheets:
+                return
+            sheets[0].reset_dimensions()        # some programs write a wrong size
+            for number, row in enumerate(sheets[0].iter_rows(max_row=MOST_ROWS), 1):
+                cells = [_value(cell) for cell in row]
+                waiting.append((f"row {number}", cells))
+                if any(cell is not None for cell in cells):
+                    yield from waiting
+                    waiting = []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give a table") from error
+    except Exception as error:      # openpyxl raises nearly anything on damaged files
+        raise UserError(f"{path}: no Excel file, or damaged ({str(error)[:80] or type(error).__name__}); save it as "
+                        ".xlsx again") from error
+
+
+def _value(cell):
+    if cell.data_type == "f":
+        return Formula(str(cell.value))
+    value = cell.value
+    return (value.strip() or None) if isinstance(value, str) else value

@@ -44,7 +44,9 @@ class Finding:
             if self.culprits:
                 found.append(f"  modules that differ on their own: {', '.join(self.culprits)}")
         for suspect in self.suspects[:1 if self.explained else SHOWN]:
-            if suspect.explains:
+            if suspect.refuses:
+                found.append(f"  {suspect.name} explains it: Jittor computes nothing here")
+            elif suspect.explains:
                 found.append(f"  {suspect.name} explains it: {suspect.worst} {suspect.before:.1e} from PyTorch, "
                              f"{suspect.after:.1e} from PyTorch with {suspect.name} (limit {suspect.limit:.1e})")
             else:
@@ -85,13 +87,18 @@ class Recorder:
     def __init__(self, twins: Twins):
         self.twins = twins
         self.made: list[Failure] = []
+        self.refused: list[Failure] = []    # where a worker raised an error
         self.exact: list[tuple] = []        # calls of `both`, whose results the level compares itself
 
     def __getattr__(self, name: str):
         return getattr(self.twins, name)
 
     def compare(self, function, arrays, /, perturbations: int = PERTURBATIONS, **arguments):
-        comparison = self.twins.compare(function, arrays, perturbations=perturbations, **arguments)
+        try:
+            comparison = self.twins.compare(function, arrays, perturbations=perturbations, **arguments)
+        except WorkerError as error:
+            self.refused.append(Failure(function, arrays, arguments, None, str(error)))
+            raise
         self.made.append(Failure(function, arrays, arguments, comparison))
         return comparison
 
@@ -102,9 +109,13 @@ class Recorder:
     def take(self) -> Failure | None:
         """The worst failure among the comparisons since the last `take`; None if nothing failed.
 
-        If no comparison failed, the calls of `both` are repeated as comparisons, and the first that fails counts.
+        A comparison in which a worker raised an error is the worst. If no comparison failed, the calls of `both` are
+        repeated as comparisons, and the first that fails counts.
         """
-        (made, self.made), (exact, self.exact) = (self.made, []), (self.exact, [])
+        made, exact, refused = self.made, self.exact, self.refused
+        self.made, self.exact, self.refused = [], [], []
+        if refused:
+            return refused[0]
         worst = max((m for m in made if m.excess), key=lambda m: m.excess, default=None)
         for function, arrays, arguments in exact if worst is None else ():
             try:

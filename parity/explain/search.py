@@ -5,6 +5,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from parity.fingerprints import FINGERPRINTS, applied
+from parity.fingerprints.fingerprint import Refused
 from parity.fingerprints.patch import concerns, listening
 from parity.result import severity
 from parity.workers.compare import Comparison, Verdict
@@ -24,6 +25,7 @@ class Suspect:
 
     ids: their ids. worst: the name of the worst tensor. before, after: its error without and with them; limit: the
     largest error that passes. removed: the fraction of the residual that they remove. explains: nothing remains.
+    refuses: nothing could be compared, since Jittor raised an error, as PyTorch does with the fingerprint.
     """
     ids: tuple[str, ...]
     worst: str
@@ -32,6 +34,7 @@ class Suspect:
     limit: float
     removed: float
     explains: bool
+    refuses: bool = False
 
     @property
     def name(self) -> str:
@@ -101,11 +104,15 @@ def same(one: Arrays, other: Arrays) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """A comparison that failed, and all it takes to repeat its PyTorch side."""
+    """A comparison that failed, and all it takes to repeat its PyTorch side.
+
+    comparison: None where a worker raised an error. error: the text of that error.
+    """
     function: Callable | str
     arrays: Arrays
     arguments: dict
-    comparison: Comparison
+    comparison: Comparison | None
+    error: str = ""
 
     @property
     def excess(self) -> float:
@@ -117,6 +124,8 @@ def search(failure: Failure, twins) -> list[Suspect]:
 
     Where no single fingerprint explains it, the best one is kept and joined by a second, and by a third.
     """
+    if failure.comparison is None:
+        return refusals(failure, twins)
     suspects, held = [], ()
     for _ in range(TOGETHER):
         found = sorted((remaining, id) for id, remaining in cheap(failure, twins, held).items())
@@ -128,6 +137,32 @@ def search(failure: Failure, twins) -> list[Suspect]:
             break
         held = best.ids
     return sorted(suspects, key=quality, reverse=True)
+
+
+def refusals(failure: Failure, twins) -> list[Suspect]:
+    """The fingerprints with which PyTorch refuses what Jittor refused; none where PyTorch does so by itself."""
+    try:
+        _, values = twins.torch.call(refusing, failure.arrays, function=failure.function, arguments=failure.arguments,
+                                      error=failure.error)
+    except WorkerError:
+        return []
+    return [Suspect((id,), "", math.inf, 0.0, 0.0, 1.0, True, refuses=True) for id in values["ids"]]
+
+
+def refusing(side: Side, arrays: Arrays, function: str, arguments: dict, error: str) -> tuple[Arrays, dict]:
+    """In the PyTorch worker: the ids of `refusals`."""
+    found = []
+    with listening() as heard:
+        compute(side, arrays, function, arguments)
+    for id in (id for id in FINGERPRINTS if concerns(FINGERPRINTS[id].patch(), heard.called)):
+        try:
+            with applied(id):
+                compute(side, arrays, function, arguments)
+        except Refused as refused:
+            found += [id] if str(refused) in error else []
+        except Exception:       # such as a shape that the variant cannot compute: it does not explain this
+            continue
+    return {}, {"ids": found}
 
 
 def quality(suspect: Suspect) -> tuple:

@@ -4,13 +4,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 
+class Refused(Exception):
+    """PyTorch computes as Jittor does, and Jittor raises an error here, whose traceback holds this text."""
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """One way in which a port computes something else than PyTorch.
 
     id: the entry of the catalogue of Jittor's differences ("N4"; "F6.scale" where an entry holds several), or
     "X-…" for mistakes that ports into any framework share. patch: makes PyTorch compute that way while its
-    context lasts.
+    context lasts, or raise `Refused` where Jittor computes nothing.
     """
     id: str
     title: str

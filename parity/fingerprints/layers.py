@@ -1,5 +1,5 @@
-"""Pools, resampling, activations and embeddings [F1-F16, S10]."""
-from parity.fingerprints.fingerprint import fingerprint
+"""Pools, resampling, activations and embeddings [F1-F19, S10]."""
+from parity.fingerprints.fingerprint import Refused, fingerprint
 from parity.fingerprints.numeric import LOWEST
 from parity.fingerprints.patch import rerouted, swapped
 
@@ -28,6 +28,17 @@ def _():
         return F.max_pool2d(x, *fixed_windows(x, output_size), return_indices=return_indices)
 
     return rerouted(adaptive_avg_pool2d=average, adaptive_max_pool2d=maximum)
+
+
+@fingerprint("F2", "pools refuse a picture that is not larger than their window",
+             "take the mean or the maximum over the whole picture, or pad it")
+def _():
+    def smaller(original, x, kernel_size, *arguments, **keywords):
+        if any(side <= k for side, k in zip(x.shape[-2:], pair(kernel_size))):
+            raise Refused("size of var should be larger than kernel_size")
+        return original(x, kernel_size, *arguments, **keywords)
+
+    return rerouted(avg_pool2d=smaller, max_pool2d=smaller)
 
 
 def padded_for_ceil(x, kernel, stride, padding, value: float):
@@ -125,6 +136,16 @@ def _():
         return v * (g / v.norm(2, dim, keepdim=True))
 
     return rerouted(norm_except_dim=norm_except_dim, _weight_norm=weight_norm)
+
+
+@fingerprint("F19", "PReLU with a slope for each channel takes (B, C, H, W) only", "write jt.ternary(x > 0, x, w * x)")
+def _():
+    def prelu(original, x, weight):
+        if weight.numel() > 1 and x.dim() != 4:
+            raise Refused("self.weight.broadcast(x, [0,2,3])")
+        return original(x, weight)
+
+    return rerouted(prelu=prelu)
 
 
 @fingerprint("S10", "a fresh model is in evaluation mode for Dropout", "call .train() or .eval() before using it")

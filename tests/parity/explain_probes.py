@@ -30,3 +30,16 @@ def operators(side, arrays, which: str):
     if which == "avg_pool2d":
         return {"y": side.host(side.ops.avg_pool2d(x, 3, 2, 1))}
     return {"y": side.host(side.ops.interpolate(x, (8, 6), "bilinear"))}
+
+
+def crash(side, arrays):
+    """An error of the port itself, beside a pool that Jittor's own layer would refuse."""
+    if side.name == "jittor":
+        raise ValueError("a slip of the port")
+    import torch
+    x = side.tensor(arrays["x"])
+    return {"y": side.host(torch.nn.functional.avg_pool2d(x, x.shape[-2:]))}
+
+
+def crash_of_both(side, arrays):
+    raise ValueError("a slip of the test")

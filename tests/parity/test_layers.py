@@ -50,3 +50,10 @@ def test_a_known_difference_of_a_layer_is_named(name, twins):
     step = Step("L3", LAYERS[name], "tiny", "train")
     [found] = explain_failures(perform(step, twins), [step], twins)
     assert found["named"] == KNOWN[name]
+
+
+def test_a_layer_that_jittor_refuses_is_named(twins):
+    pair = Pair("torch.nn:PReLU", "jittor.nn:PReLU", inputs={"x": (2, 3, 4)}, arguments={"num_parameters": 3})
+    step = Step("L3", pair, "tiny", "train")
+    [found] = explain_failures(perform(step, twins), [step], twins)
+    assert found["named"] == "F19" and "F19 explains it: Jittor computes nothing here" in found["text"]

@@ -15,6 +15,28 @@ class AdaptivePools:
         return {"average": nn.AdaptiveAvgPool2d(5)(x), "maximum": nn.AdaptiveMaxPool2d(5)(x)}
 
 
+@specimen("F2", x=(1, 2, 7, 7))
+class WholePicture:
+    def torch(x):
+        from torch import nn
+        return {"y": nn.AvgPool2d(7)(x)}
+
+    def jittor(x):
+        from jt_models.boot import nn
+        return {"y": nn.AvgPool2d(7)(x)}
+
+
+@specimen("F19", x=(2, 3, 4))
+class Slopes:
+    def torch(x):
+        from torch import nn
+        return {"y": nn.PReLU(3)(x)}
+
+    def jittor(x):
+        from jt_models.boot import nn
+        return {"y": nn.PReLU(3)(x)}
+
+
 @specimen("F3", x=(1, 2, 7, 7))
 class CeilMode:
     def torch(x):

@@ -138,7 +138,8 @@ def _():
     return rerouted(norm_except_dim=norm_except_dim, _weight_norm=weight_norm)
 
 
-@fingerprint("F19", "PReLU with a slope for each channel takes (B, C, H, W) only", "write jt.ternary(x > 0, x, w * x)")
+@fingerprint("F19", "PReLU with a slope for each channel takes (B, C, H, W) only",
+             "write jt.ternary(x > 0, x, w * x) with w reshaped to (1, C, 1, …)")
 def _():
     def prelu(original, x, weight):
         if weight.numel() > 1 and x.dim() != 4:

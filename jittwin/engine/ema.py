@@ -7,10 +7,10 @@ import numpy as np
 class Ema:
     """The averages of several modules' state arrays: average += (1 - decay) * (value - average).
 
-    Early on the decay is limited to (1 + step) / (10 + step), so that the average forgets the
-    initial weights; as this depends on the step number only, a resumed run averages alike.
-    Integer arrays (counters) are copied. Keys that a module loses or gains, or whose shape
-    changes, follow the module.
+    The decay is at most (1 + step) / (10 + step), so that the average soon forgets the initial
+    weights. This limit depends on the step number only, so a resumed run computes the same averages.
+    Integer arrays (counters) are copied. A key that a module loses is dropped. A key that it gains,
+    or whose shape changes, starts from the current value.
     """
 
     def __init__(self, decay: float):
@@ -18,7 +18,7 @@ class Ema:
         self.averages: dict[str, dict[str, np.ndarray]] = {}
 
     def update(self, name: str, state: Mapping[str, np.ndarray], step: int) -> None:
-        """Take in the state of module `name` after `step` steps (the first is 1)."""
+        """Update the averages of module `name` with its state after `step` steps (the first step is 1)."""
         weight = np.float32(1.0 - min(self.decay, (1 + step) / (10 + step)))
         old = self.averages.get(name, {})
         self.averages[name] = {key: self._mix(old.get(key), value, weight) for key, value in state.items()}

@@ -1,7 +1,7 @@
-"""What a run leaves to read: log.jsonl, TensorBoard events, sample pictures, a progress bar.
+"""The records of a run: log.jsonl, TensorBoard events, sample pictures, and a progress bar.
 
-log.jsonl holds nothing that depends on the clock or the machine, so that a resumed run's file is
-equal, byte for byte, to an uninterrupted one's. Times belong to TensorBoard and the bar.
+log.jsonl holds nothing that depends on the clock or the machine, so the file of a resumed run
+equals that of an uninterrupted run byte for byte. Times go to TensorBoard and to the progress bar.
 """
 import contextlib
 import json
@@ -18,10 +18,10 @@ from jittwin.imaging import save_image
 
 
 class Logbook:
-    """The log of one run directory, cut back to where a checkpoint left it.
+    """The log of one run directory. Use as a context manager.
 
-    position: bytes of log.jsonl to keep. step: optimizer steps already done. `bar.total` is the
-    caller's to set. Use as a context manager.
+    position: number of bytes of log.jsonl to keep; lines after it are deleted. step: number of optimizer
+    steps already done. The caller sets `bar.total`.
     """
 
     def __init__(self, run: str | os.PathLike, position: int = 0, step: int = 0):
@@ -29,7 +29,7 @@ class Logbook:
         (self.run / "samples").mkdir(parents=True, exist_ok=True)
         self._lines = open(self.run / "log.jsonl", "ab")
         self._lines.truncate(min(position, self._lines.tell()))
-        self._lines.seek(0, os.SEEK_END)     # else sync() would go on to tell the old length
+        self._lines.seek(0, os.SEEK_END)     # without this, sync() would return the old length
         self._events = Events(self.run, step)
         self.bar = tqdm(initial=step, unit="step", file=sys.stderr, dynamic_ncols=True, delay=1,
                         mininterval=0.5 if sys.stderr.isatty() else 10.0)
@@ -39,14 +39,14 @@ class Logbook:
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.bar.close()
-        # On a full disk closing fails like the write before it, whose error says more.
+        # On a full disk, closing fails like the write before it. The error of the write says more.
         with contextlib.suppress(*[OSError] if error else []):
             self._lines.close()
         with contextlib.suppress(*[OSError] if error else []):
             self._events.close()
 
     def losses(self, phase: str, epoch: int, step: int, terms: dict[str, float]) -> None:
-        """One line of log.jsonl. step: optimizer steps completed in the run before this one."""
+        """Write the loss terms of a step to log.jsonl. step: number of optimizer steps completed before it."""
         record = {"phase": phase, "epoch": epoch, "step": step, **terms}
         self._lines.write((json.dumps(record) + "\n").encode())
         self._lines.flush()
@@ -57,7 +57,7 @@ class Logbook:
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
 
     def measures(self, phase: str, epoch: int, step: int, values: dict[str, float | None]) -> None:
-        """One line of log.jsonl on held-out data, after `step` steps of the run; null where undefined."""
+        """Write measures on held-out data, taken after `step` steps, to log.jsonl; an undefined one is null."""
         named = {f"held_out/{name}": value for name, value in values.items()}
         record = {"phase": phase, "epoch": epoch, "step": step, **named}
         self._lines.write((json.dumps(record) + "\n").encode())
@@ -66,20 +66,20 @@ class Logbook:
                 self._events.scalar(name, value, step)
 
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """samples/<name>.png and TensorBoard; picture: uint8 (H, W, 3)."""
+        """Write a picture, uint8 (H, W, 3), to samples/<name>.png and to TensorBoard."""
         save_image(self.run / "samples" / f"{name}.png", picture)
         self._events.picture("samples", picture, step)
 
     def note(self, text: str) -> None:
-        """A line on stderr that does not break the bar."""
+        """Print a line on stderr without breaking the progress bar."""
         if self.bar.last_print_t < self.bar.start_t + self.bar.delay:
-            # Not shown yet; bar.write would show it after all, and close() would not end its line.
+            # The bar is not shown yet. bar.write would show it, and close() would not end its line.
             print(text, file=sys.stderr)
         else:
             self.bar.write(text, file=sys.stderr)
 
     def sync(self) -> int:
-        """Bring everything to disk; returns the position a checkpoint should remember."""
+        """Flush everything to disk; returns the length of log.jsonl in bytes, which a checkpoint stores."""
         self._lines.flush()
         os.fsync(self._lines.fileno())
         self._events.flush()
@@ -89,8 +89,8 @@ class Logbook:
 class Events:
     """A TensorBoard event file; nothing is written where tensorboardX is not installed.
 
-    tensorboardX's SummaryWriter is passed by: its thread dies silently on a full disk, after which
-    every call blocks.
+    tensorboardX's SummaryWriter is not used: on a full disk its thread dies silently, and every later
+    call blocks.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -104,7 +104,7 @@ class Events:
             return
         self._summary, self._event = summary, event_pb2.Event
         self._writer = event_file_writer.EventsWriter(str(folder / "events"), f".{os.getpid()}")
-        # Tells TensorBoard to drop what a killed run wrote beyond its checkpoint.
+        # This event tells TensorBoard to drop what a killed run wrote after its last checkpoint.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._writer.write_event(self._event(wall_time=time.time(), step=step, session_log=start))
 
@@ -130,7 +130,7 @@ class Events:
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """tensorboardX imports torch wherever it is installed, though event files do not need it."""
+    """Hide torch, which tensorboardX imports wherever it is installed although event files do not need it."""
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None

@@ -1,7 +1,7 @@
 """Learning-rate schedules in closed form: functions from the step (or epoch) number, from 0, to a multiplier.
 
 Closed forms need no state in a checkpoint and give both twins the same number at every step.
-`step` is a count of whatever the caller schedules by; all lengths are in the same unit.
+`step` counts optimizer steps or epochs, as the caller chooses; all lengths are in the same unit.
 """
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ Schedule = Callable[[int], float]
 
 
 def constant() -> Schedule:
-    """1 for ever."""
+    """Always 1."""
     return lambda step: 1.0
 
 
@@ -22,14 +22,14 @@ def linear(start: int, end: int, floor: float = 0.0) -> Schedule:
 
 
 def step(every: int, factor: float = 0.1) -> Schedule:
-    """Multiplied by `factor` each time `every` steps have passed."""
+    """1, multiplied by `factor` each time `every` steps have passed."""
     if every < 1:
         raise ValueError(f"step schedule: every={every} must be at least 1")
     return lambda step: factor ** (step // every)
 
 
 def multistep(milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """Multiplied by `factor` at each milestone."""
+    """1, multiplied by `factor` at each milestone."""
     return lambda step: factor ** sum(step >= milestone for milestone in milestones)
 
 

@@ -1,8 +1,8 @@
-"""What a task is: the part of training that differs between models, as the engine sees it.
+"""The protocol of a task: the part of training that differs between models.
 
 A task is one file `jittwin/tasks/<name>.py` holding `Config`, a frozen dataclass that extends
-`RunConfig`, and `Task(config, backend, data_dir, out_dir)`, which follows the protocol below;
-`Plain` has what most tasks leave as it is.
+`RunConfig`, and `Task(config, backend, data_dir, out_dir)`, which follows the protocol below.
+`Plain` has defaults for the members that many tasks do not need.
 """
 from dataclasses import dataclass
 from typing import Any, ClassVar, Iterator, Literal, Protocol
@@ -23,25 +23,25 @@ class RunConfig:
     seed: int = 0                    # keys every draw, shuffle and initial weight
     max_steps: int | None = None     # stop after this many steps of the whole run; none: all epochs
     accumulation: int = 1            # batches whose gradients make one step
-    clip: float | None = None        # gradient norm the task hands to backend.step; none: no clipping
+    clip: float | None = None        # largest gradient norm, see backend.step; none: no clipping
     ema: float = 0.0                 # decay of the averaged weights; 0: none are kept
-    precision: str = "float32"       # of matrix products inside a model's autocast; all else is float32
+    precision: str = "float32"       # of the matrix products inside a model's autocast; all else is float32
     log_every: int = 10              # steps between lines of log.jsonl, counted from step 0
     sample_every: int = 0            # steps between sample grids; 0: one per saved epoch
     save_every: int = 0              # steps between checkpoints inside an epoch; 0: none
     save_epochs: int = 1             # epochs between checkpoints (a phase may say otherwise)
-    keep_epochs: int = 1             # of those, the multiples of this epoch number are kept for good
-    keep_optimizers: Literal["all", "newest"] = "all"   # checkpoints with optimizer state: what --continue goes back to
+    keep_epochs: int = 1             # checkpoints of epochs that are multiples of this number are never deleted
+    keep_optimizers: Literal["all", "newest"] = "all"   # which checkpoints keep what --continue needs
 
-    # What may change between a run and its resumption without changing what is learnt.
+    # Settings that may change when a run is resumed, because they do not change what is learnt.
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs", "keep_optimizers")
-    # Settings that runs of an earlier version did not have. At its default, one of them leaves the hash of a
-    # run's settings as that version computed it, so that such a run can be resumed.
+    # Settings that an earlier version did not have. They are excluded from config_hash while they have their
+    # defaults, so that runs of that version can be resumed.
     ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision",)
 
     def __post_init__(self):
-        """ValueError for numbers that make no sense; a subclass with its own checks calls super()."""
+        """Check the numbers. ValueError: an illegal one. A subclass with its own checks calls super()."""
         for name in ("accumulation", "log_every", "save_epochs", "keep_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -59,7 +59,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs, both ends included, that shares modules and optimizers. Epochs count from 1."""
+    """A range of epochs, both ends included, that share modules and optimizers. Epochs count from 1."""
 
     name: str
     first_epoch: int
@@ -69,14 +69,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where training stands when a batch is handed to the task."""
+    """The position of training when the task gets a batch."""
 
     epoch: int                       # from 1, over the whole run
     step: int                        # optimizer steps completed in this epoch
     global_step: int                 # optimizer steps completed in the whole run
     draws: Draws                     # keyed by (seed, epoch, number of the batch in the epoch)
-    accumulate: bool = False         # hand to backend.step: only add gradients, this is not the last batch
-    loss_factor: float = 1.0             # 1 / accumulation: factor of every loss given to backend.step
+    accumulate: bool = False         # an argument of backend.step: true when more batches of this step follow
+    loss_factor: float = 1.0         # 1 / accumulation: factor of every loss given to backend.step
 
 
 class Loader(Protocol):
@@ -86,7 +86,7 @@ class Loader(Protocol):
         """Batches per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
-        """A generator of batches that leaves out the first `start` without decoding them."""
+        """Yield the batches of an epoch; the first `start` are skipped and not decoded."""
 
 
 class Task(Protocol):
@@ -98,9 +98,9 @@ class Task(Protocol):
     ema_modules: tuple[str, ...]     # names of modules whose weights are averaged when config.ema > 0
 
     def enter_phase(self, phase: Phase) -> None:
-        """Build the modules and optimizers of the phase, carrying weights over from the one before.
+        """Build the modules and optimizers of the phase, carrying weights over from the previous phase.
 
-        A restored run enters the phase of its checkpoint first, with no phase before it.
+        A restored run first enters the phase of its checkpoint; it has no previous phase then.
         """
 
     def loader(self) -> Loader:
@@ -117,30 +117,30 @@ class Task(Protocol):
         """Train on one batch; returns the loss terms as scalar tensors, read back only when logged."""
 
     def sample(self, context: StepContext) -> np.ndarray | None:
-        """A uint8 (H, W, 3) picture grid, or None. Must leave weights and statistics as they were."""
+        """A picture grid, uint8 (H, W, 3), or None. Must not change weights and statistics."""
 
     def checkpoint_metadata(self) -> dict:
         """Metadata for every weights file: at least {"model": ..., "config": ...}."""
 
-    # Plain has the rest.
-    frozen: tuple[str, ...]          # shell patterns of the weights that never change, which no checkpoint holds
-    partial_steps: bool              # the batches left over at the end of an epoch make a step as well
-    best: dict[str, str]             # measures that a best checkpoint is kept by, "lower" or "higher" is better
+    # Plain has defaults for the members below.
+    frozen: tuple[str, ...]          # shell patterns of keys whose weights never change; checkpoints exclude them
+    partial_steps: bool              # whether the batches left over at the end of an epoch make a step
+    best: dict[str, str]             # a best checkpoint is kept by each measure; "lower" or "higher" is better
     notes: tuple[str, ...]           # lines about the data and settings, shown when training starts
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """Measures of a finished epoch, taken before its checkpoint is written; nan where undefined.
 
-        Must leave weights and statistics as they were.
+        Must not change weights and statistics.
         """
 
     def inputs(self) -> dict[str, str]:
-        """Hashes, by name, of what a run depends on besides its settings; a resumed run must find the same."""
+        """Hashes, by name, of the files that decide a run besides its settings; a resumed run must have the same."""
 
     def epoch_saved(self, name: str, state: dict) -> None:
-        """Write what else an epoch leaves, once its checkpoint is whole.
+        """Write the task's own files of an epoch, after its checkpoint is complete.
 
-        Called again when a run resumes, with the state it resumes from, which may lie inside an epoch.
+        Also called when a run resumes, with the state of the checkpoint, which may lie inside an epoch.
         """
 
 

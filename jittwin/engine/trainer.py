@@ -1,8 +1,8 @@
 """The one training loop, for every task and both twins. Read it from top to bottom.
 
-A step is one optimizer update from `accumulation` batches. Everything random is keyed by
-(seed, epoch, batch), everything scheduled by step or epoch, so a checkpoint is weights, optimizer
-state and a position, and a resumed run repeats an uninterrupted one bit for bit on a CPU.
+A step is one optimizer update from `accumulation` batches. Random numbers are keyed by (seed, epoch,
+batch), and schedules are functions of the step or epoch. A checkpoint is therefore weights, optimizer
+state and a position, and on a CPU a resumed run repeats an uninterrupted one bit for bit.
 """
 import contextlib
 import hashlib
@@ -30,17 +30,17 @@ INTERRUPTED = 128 + signal.SIGINT
 
 @dataclass(frozen=True)
 class OtherCheckpoint:
-    """A finished epoch of another program's run."""
+    """A checkpoint that another program wrote at the end of an epoch."""
 
     source: Path
     epoch: int                              # from 1
     global_step: int                        # steps completed in the run
     modules: dict[str, dict]                # the arrays of each module, without frozen ones
     optimizers: dict[str, dict]             # as backend.optimizer_state gives them
-    measures: dict[str, float | None]       # of this epoch
-    best: dict[str, float]                  # the best so far, by measure
-    settings: dict                          # what it was trained with, by our names: a run that goes on must agree
-    inputs: dict[str, str]                  # as Task.inputs, as far as the file tells: likewise
+    measures: dict[str, float | None]       # measures of this epoch
+    best: dict[str, float]                  # the best value of each measure so far
+    settings: dict                          # its settings, by our names; a run that continues it must have the same
+    inputs: dict[str, str]                  # the hashes of Task.inputs that the file states; likewise
 
 
 @dataclass
@@ -53,10 +53,10 @@ class Position:
 
 
 class Trainer:
-    """Drives one task in one run directory.
+    """Trains one task in one run directory.
 
-    info: what state.json should remember about the run besides the position, for example
-    {"task": ..., "backend": ..., "data": ...}; plain JSON values.
+    info: JSON values about the run that state.json stores besides the position, for example
+    {"task": ..., "backend": ..., "data": ...}.
     """
 
     def __init__(self, task: Task, backend: Backend, config: RunConfig, run: str | os.PathLike, info: dict):
@@ -69,9 +69,9 @@ class Trainer:
         self.best: dict[str, dict] = {}     # as in best.json
 
     def train(self, start: str | None = None) -> int:
-        """Train to the last epoch, to max_steps or to SIGINT, always ending on a checkpoint.
+        """Train to the last epoch, to max_steps or to SIGINT. Training always ends with a checkpoint.
 
-        start: name of the checkpoint to go on from. Returns the exit status, 0 or 130.
+        start: name of the checkpoint to continue from. Returns the exit status, 0 or 130.
         UserError: a loss that is not finite, a full disk, a checkpoint that does not fit.
         """
         task, at = self.task, self.at
@@ -79,13 +79,13 @@ class Trainer:
         state = self.restore(start) if start else {}
         if not start:
             self.enter(task.phases[0])
-        self.steps_per_epoch(task.loader())    # what is wrong with the settings shows before anything is written
+        self.steps_per_epoch(task.loader())    # reports wrong settings before anything is written
         self.run.mkdir(parents=True, exist_ok=True)
         with self.checkpoints.failure_explained():
             if start:
                 self.checkpoints.point_to(start, state)
                 if resumed:
-                    self.checkpoints.thin()         # a killed run may not have come to it
+                    self.checkpoints.thin()         # a killed run may not have done this yet
             write_file(self.run / "config.yaml", settings.dump(self.config))
             if start:
                 task.epoch_saved(start, state)      # a killed run may not have written these files yet
@@ -96,7 +96,7 @@ class Trainer:
                 return self.train_phases(log, interrupted)
 
     def train_phases(self, log: Logbook, interrupted: list) -> int:
-        """Every phase from where training stands; returns the exit status."""
+        """Train every phase from the current position on; returns the exit status."""
         task, at = self.task, self.at
         for phase in task.phases:
             if at.epoch > phase.last_epoch or self.at_limit():
@@ -113,17 +113,17 @@ class Trainer:
         return 0
 
     def train_epoch(self, loader: Loader, log: Logbook, interrupted: list) -> bool:
-        """The rest of the epoch in progress; True when an interrupt ended it, after a checkpoint."""
+        """Train the rest of the current epoch; returns True when an interrupt ended it, after a checkpoint."""
         at, steps = self.at, self.steps_per_epoch(loader)
         if at.step == 0:
             self.task.begin_epoch(at.epoch)
         with contextlib.closing(loader.epoch(at.epoch, self.batches_done())) as batches:
             while at.step < steps and not self.at_limit():
-                # A last step may have fewer batches than the others; each keeps its weight.
+                # The last step may have fewer batches than the others; the weight of each batch is the same.
                 terms = self.step(batches, min(self.config.accumulation, len(loader) - self.batches_done()))
                 stop = bool(interrupted)
                 self.log_step(log, terms, epoch_done=at.step == steps, interrupted=stop)
-                del terms  # with what lazy evaluation keeps alive for them
+                del terms  # frees what lazy evaluation keeps for them
                 log.bar.update()
                 if stop:
                     return True
@@ -149,10 +149,10 @@ class Trainer:
         return terms
 
     def log_step(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
-        """Log, sample and save what is due after a step. Losses are read back only here, when needed."""
+        """Log, sample and save after a step, whichever is due. Losses are read back from the device only here."""
         at, config = self.at, self.config
         last = epoch_done and at.epoch == self.task.phases[-1].last_epoch
-        # Measures and pictures come by this alone: not because a run happened to stop where an epoch ends.
+        # Measures and pictures depend on this alone: a run that stops at the end of an epoch adds none.
         save_epoch = last or (epoch_done and at.epoch % (self.phase.save_epochs or config.save_epochs) == 0)
         stop = interrupted or self.at_limit()
         save = stop or save_epoch or due(at.global_step, config.save_every)
@@ -190,7 +190,7 @@ class Trainer:
         return {key: float(value) if math.isfinite(value) else None for key, value in measures.items()}
 
     def save(self, name: str, epoch_done: bool, log_position: int, measures: dict | None = None) -> None:
-        """Write checkpoint `name`, with its measures and what is the best by them so far."""
+        """Write checkpoint `name` with its measures and the names of the best checkpoints so far."""
         measures = measures or {}
         self.best = improved(self.best, name, measures, self.task.best)
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
@@ -216,9 +216,9 @@ class Trainer:
                           for key, array in self.backend.optimizer_state(optimizer).items()}
 
     def restore(self, name: str) -> dict:
-        """Put modules, optimizers, averages and position as they were; returns the checkpoint's state.
+        """Restore modules, optimizers, averages and position; returns the checkpoint's state.
 
-        UserError: no such checkpoint, or one that does not fit or has no optimizer state.
+        UserError: there is no such checkpoint, it does not fit, or it has no optimizer state.
         """
         state, at = self.checkpoints.state(name), self.at
         self.checkpoints.check_optimizers(name)
@@ -237,13 +237,13 @@ class Trainer:
         at.epoch, at.step, at.global_step = epoch, state["step"], state["global_step"]
         if state["epoch_done"]:
             at.epoch, at.step = at.epoch + 1, 0
-        # Going back may find that the best before is no longer kept.
+        # After going back, the best checkpoint of that time may have been deleted since.
         kept = (None, *self.checkpoints.names())
         self.best = {key: best for key, best in state.get("best", {}).items() if best["checkpoint"] in kept}
         return {**state, "best": self.best}
 
     def adopt(self, found: OtherCheckpoint) -> str:
-        """Make a checkpoint of this run from one of another program; returns its name. UserError: does not fit."""
+        """Save the checkpoint of another program as one of this run; returns its name. UserError: it does not fit."""
         at = self.at
         for key, value in found.settings.items():
             if getattr(self.config, key) != value:
@@ -276,14 +276,14 @@ class Trainer:
         self.task.begin_epoch(epoch)
 
     def load(self, stem: str, arrays: dict, source: os.PathLike) -> None:
-        """Weights of a module, all but the frozen ones. UserError names `source` when they do not fit."""
+        """Load the weights of a module, except the frozen ones. UserError names `source` when they do not fit."""
         try:
             self.backend.load_numpy(self.task.modules[stem], arrays, self.task.frozen)
         except UserError as error:
             raise UserError(f"{source}, {stem}: {error}") from error
 
     def check_inputs(self, before: dict, source: os.PathLike) -> None:
-        """UserError when what the run depends on is not what `source` says it was."""
+        """UserError when an input of the run has another hash than `source` states."""
         now = self.task.inputs()
         for name in before:
             if now.get(name) != before[name]:
@@ -296,7 +296,7 @@ class Trainer:
             self.phase = phase
 
     def context(self) -> StepContext:
-        """For samples and scores, whose draws are the same throughout the run, so that pictures compare."""
+        """The context of samples and measures. Its draws are the same throughout the run, so pictures compare."""
         draws = Draws(self.config.seed)
         self.backend.seed(draws.device_seed())
         return StepContext(self.at.epoch, self.at.step, self.at.global_step, draws)
@@ -311,7 +311,7 @@ class Trainer:
         return steps
 
     def total_steps(self, steps: int) -> int:
-        """Of the whole run, as far as can be told: later phases may have more or fewer steps per epoch."""
+        """Estimated steps of the whole run; later phases may have more or fewer than `steps` per epoch."""
         epochs_left = self.task.phases[-1].last_epoch - self.at.epoch + 1
         total = self.at.global_step - self.at.step + epochs_left * steps
         return total if self.config.max_steps is None else min(total, self.config.max_steps)
@@ -320,7 +320,7 @@ class Trainer:
         return self.config.max_steps is not None and self.at.global_step >= self.config.max_steps
 
     def batches_done(self) -> int:
-        """Of the epoch in progress."""
+        """Number of batches of the current epoch that are done."""
         return self.at.step * self.config.accumulation
 
     def farewell(self, how: str) -> str:
@@ -328,7 +328,7 @@ class Trainer:
 
 
 def improved(best: dict[str, dict], name: str, measures: dict, directions: dict[str, str]) -> dict[str, dict]:
-    """Records of the best checkpoint by each measure after checkpoint `name`; an equal one is not better."""
+    """The best checkpoint by each measure after checkpoint `name`; an equal value does not replace it."""
     def better(key: str) -> bool:
         value, before = measures.get(key), best.get(key)
         if value is None or before is None:
@@ -344,7 +344,7 @@ def due(step: int, every: int) -> bool:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Of the settings that decide a run's numbers, without those added later that have their defaults."""
+    """Hash of the settings that decide a run's numbers; those of ADDED_LATER that have their defaults are excluded."""
     values, defaults = settings.flat(config), settings.flat(type(config)())
     decisive = {key: values[key] for key in values if key not in config.FREE_TO_CHANGE
                 and (key not in config.ADDED_LATER or values[key] != defaults[key])}

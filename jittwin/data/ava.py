@@ -1,10 +1,10 @@
-"""AVA (Murray et al. 2012, doi 10.1109/CVPR.2012.6247954): photographs and how many people gave each rating 1..10.
+"""AVA (Murray et al. 2012, doi 10.1109/CVPR.2012.6247954): photographs, and the votes for each rating 1..10.
 
     <folder>/AVA.txt (or in AVA_Files/, AVA_dataset/)       <folder>/images/<id>.jpg (or directly in the folder)
 
 AVA.txt has 15 space-separated integers per row: running number, image id, ten vote counts, two tags, challenge.
-Pictures are read by jittwin.imaging, the one decoder: it turns those with an EXIF orientation upright, which the
-original program does not. A picture that cannot be decoded is reported and left out, never replaced.
+Pictures are read by jittwin.imaging, which turns those with an EXIF orientation upright; the original program does
+not. A picture that cannot be decoded is reported and skipped, never replaced.
 """
 import hashlib
 import os
@@ -20,18 +20,18 @@ from jittwin.atomic import write_file
 from jittwin.errors import UserError
 
 BINS = 10
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first that exists is the picture
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first file that exists is the picture
 BAD_IDS = "bad_ids.txt"
 MAX_BAD = 0.001  # largest fraction of undecodable pictures that training accepts
-MOST_VOTES = 2 ** 24  # the largest count that float32 holds exactly along with all smaller ones
+MOST_VOTES = 2 ** 24  # float32 holds all counts up to this one exactly
 _SCAN_CHUNK = 64
 
 
 class Scores(dict):
     """Image id (str) -> votes for the ratings 1..10, float32 (10,), in the file's order.
 
-    short, malformed, unrated, repeated: rows with under 12 fields, with votes that are no counts, without votes,
-    and ids given again (the last row counts). sha256: of the file.
+    Numbers of rows that are not used: short (fewer than 12 fields), malformed (votes that are not counts), unrated (no
+    votes), repeated (an id given again; its last row is used). path, sha256: path and hash of the file.
     """
     path: str = ""
     sha256: str = ""
@@ -39,7 +39,7 @@ class Scores(dict):
 
 
 def read_scores(path) -> Scores:
-    """Parse AVA.txt. UserError: cannot be read, or is no such file (under half of its rows are usable)."""
+    """Parse AVA.txt. UserError: it cannot be read, or fewer than half of its rows have AVA's form."""
     try:
         content = Path(path).read_bytes()
         lines = content.decode().splitlines()
@@ -65,7 +65,7 @@ def read_scores(path) -> Scores:
                 ids.append(fields[1])
                 votes.append(counts)
     if len(ids) * 2 < filled or not ids:
-        raise UserError(f"{path}: no AVA.txt: {len(ids)} of {filled} rows are of its form, 'number id' and ten vote "
+        raise UserError(f"{path}: not an AVA.txt: {len(ids)} of {filled} rows have the form 'number id' and ten vote "
                         "counts separated by blanks; give AVA's file of votes")
     scores.update(zip(ids, np.array(votes, np.float32)))
     scores.path, scores.sha256 = str(path), hashlib.sha256(content).hexdigest()
@@ -74,7 +74,7 @@ def read_scores(path) -> Scores:
 
 
 def rating_fractions(votes: np.ndarray) -> np.ndarray:
-    """Vote counts (..., 10) to the fraction of each, float32 (..., 10)."""
+    """Vote counts (..., 10) to the fraction of the votes for each rating, float32 (..., 10)."""
     votes = np.asarray(votes, np.float32)
     return votes / votes.sum(axis=-1, keepdims=True)
 
@@ -87,15 +87,16 @@ def mean_and_deviation(votes: np.ndarray) -> tuple[float, float]:
 
 
 def find_image(names, image: str) -> str | None:
-    """The file of image id `image` among a folder's `names` (a set): the first of SUFFIXES that is there."""
+    """The file of image id `image` among a folder's `names` (a set), trying SUFFIXES in order; None if absent."""
     return next((image + suffix for suffix in SUFFIXES if image + suffix in names), None)
 
 
 class AvaIndex:
     """The rated pictures of a data folder, found with one listing of it.
 
-    images, votes: folder of the pictures and AVA.txt, where they are not in their usual places inside `folder`.
-    `ids` are those with votes and a file, in AVA.txt's order; `missing` those with votes and no file.
+    images, votes: the folder of pictures and AVA.txt, if they are not in their usual places inside `folder`. The
+    attribute `ids` lists the ids with votes and a file, in AVA.txt's order; `missing` lists those with votes and no
+    file. UserError: no such folder, no AVA.txt, or no picture that it rates.
     """
 
     def __init__(self, folder, images=None, votes=None):
@@ -126,13 +127,13 @@ class AvaIndex:
         return found
 
     def path(self, image: str) -> Path:
-        """The file of an id in `ids`."""
+        """The file of an id of `ids`."""
         return self.images / self.files[image]
 
     def left_out(self) -> list[str]:
-        """Lines about the rows of AVA.txt that are not used, and the rated pictures that have no file."""
+        """Messages about the rows of AVA.txt that are not used, and about rated pictures that have no file."""
         scores, lines = self.scores, []
-        counts = {"too short": scores.short, "votes that are no counts": scores.malformed, "no votes": scores.unrated,
+        counts = {"too short": scores.short, "votes not counts": scores.malformed, "no votes": scores.unrated,
                   "repeated ids": scores.repeated}
         if any(counts.values()):
             lines.append(f"{scores.path}: rows not used: "
@@ -142,12 +143,12 @@ class AvaIndex:
         return lines
 
     def content_hash(self) -> str:
-        """SHA-256 of the names of the pictures: tells whether a report is about this listing."""
+        """SHA-256 of the names of the pictures; it tells whether a report is about this listing."""
         return hashlib.sha256("\n".join(sorted(self.files.values())).encode()).hexdigest()
 
 
 def scan(index: AvaIndex, workers: int = 0) -> dict[str, str]:
-    """Decode every picture; id -> reason of those that fail. workers: threads, one per CPU if 0."""
+    """Decode every picture; returns id -> reason of those that fail. workers: threads, 0 for one per CPU."""
     def failures(images):
         found = {}
         for image in images:
@@ -171,13 +172,13 @@ def scan(index: AvaIndex, workers: int = 0) -> dict[str, str]:
 
 
 def write_bad_ids(path, index: AvaIndex, bad: dict[str, str]) -> None:
-    """The report: a line with what was scanned, then one id per line with the reason behind a '#'."""
+    """Write the report: a line about what was scanned, then one id per line with the reason after a '#'."""
     lines = [f"# {len(bad)} of {len(index.ids)} pictures cannot be decoded; listing {index.content_hash()}"]
     write_file(path, "\n".join(lines + [f"{image}  # {' '.join(why.split())}" for image, why in bad.items()]) + "\n")
 
 
 def read_bad_ids(path, index: AvaIndex) -> dict[str, str] | None:
-    """The report's id -> reason; None where there is none, or it is about other files."""
+    """The report's id -> reason; None if there is no report, or it is about other files."""
     try:
         head, *rows = Path(path).read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError):
@@ -188,10 +189,10 @@ def read_bad_ids(path, index: AvaIndex) -> dict[str, str] | None:
 
 
 def bad_ids(index: AvaIndex, folder, max_bad: float = MAX_BAD, workers: int = 0) -> dict[str, str]:
-    """Id -> reason of the pictures to leave out, from bad_ids.txt of the data or of `folder`, else by a scan.
+    """Id -> reason of the pictures that cannot be decoded, from bad_ids.txt or, if there is none, from a scan.
 
-    The scan's report goes to folder/bad_ids.txt; a report about other file names is not used.
-    UserError when more than the fraction `max_bad` of the pictures is bad.
+    bad_ids.txt is looked for in the data folder and in `folder`; one about other file names is not used. The scan
+    writes its report to `folder`. UserError when more than the fraction `max_bad` of the pictures cannot be decoded.
     """
     reports = [Path(place) / BAD_IDS for place in (index.folder, folder)]
     known = next((bad for report in reports if (bad := read_bad_ids(report, index)) is not None), None)
@@ -213,9 +214,9 @@ def check_bad_fraction(index: AvaIndex, bad: dict[str, str], max_bad: float = MA
 
 
 class AvaDataset:
-    """Samples for a list of ids: the squashed picture and the distribution of its votes; nothing is random.
+    """Samples for a list of ids: the prepared picture and the distribution of its votes; nothing is random.
 
-    prepare: a picture uint8 (H, W, 3) to the network's float32 (3, S, S).
+    prepare: a function from a picture uint8 (H, W, 3) to the network's input float32 (3, S, S). UserError: no ids.
     """
 
     def __init__(self, ids, scores: Scores, index: AvaIndex, prepare: Callable[[np.ndarray], np.ndarray]):

@@ -1,10 +1,12 @@
-"""Which pictures of AVA train, choose the best epoch, and are reported on: made once, kept in dataset_split.json.
+"""The split of AVA into training, validation and test set, made once and kept in dataset_split.json.
 
-random      the original program's: NumPy's legacy shuffle, the first int(train_split * N) ids train; the rest both
-            chooses the best epoch and is reported on
-lists       two files of ids; the test list also chooses
-official    AVA's generic_test.jpgl is the test set; of all other pictures 5 % choose and the rest trains
-three-way   random's training ids; the rest is halved into the part that chooses and the test set
+The validation set chooses the best epoch; results are reported on the test set.
+
+random      the original program's split: ids are shuffled by NumPy's legacy shuffle, the first int(train_split * N)
+            are the training set, and the rest is both validation and test set
+lists       two files of ids, for training and test set; the test set is also the validation set
+official    AVA's generic_test.jpgl is the test set; 5 % of all other pictures are the validation set
+three-way   the training set of random; the rest is halved into validation and test set
 """
 import hashlib
 import json
@@ -19,41 +21,41 @@ from jittwin.errors import UserError, choose_from
 
 MODES = ("random", "lists", "official", "three-way")
 SCHEMA_VERSION = 1
-VALIDATION_SHARE = 0.05
+VALIDATION_FRACTION = 0.05
 LISTS = "aesthetics_image_lists"
 TRAIN_LIST, TEST_LIST = "generic_ls_train.jpgl", "generic_test.jpgl"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three lists of ids; val_ids is test_ids itself where one part does both. settings: what made it."""
+    """Three lists of ids. val_ids is the object test_ids where one set is both. settings: arguments of make_split."""
     train_ids: list[str]
     val_ids: list[str]
     test_ids: list[str]
     settings: dict
 
     def without(self, bad) -> "Split":
-        """Less the ids in `bad`. UserError when a part is left empty."""
+        """The split without the ids in `bad`. UserError when one of the sets becomes empty."""
         parts = {}
         for name in ("train_ids", "val_ids", "test_ids"):
             parts[name] = [image for image in getattr(self, name) if image not in bad]
             if not parts[name]:
-                raise UserError(f"split {self.settings['mode']}: {name} is left empty of {len(getattr(self, name))}; "
-                                "use more pictures or another split")
+                raise UserError(f"split {self.settings['mode']}: {name} is empty, without "
+                                f"{len(getattr(self, name))} excluded ids; use more pictures or another split")
         if self.val_ids is self.test_ids:
             parts["val_ids"] = parts["test_ids"]
         return replace(self, **parts)
 
 
 def shuffled(ids: list[str], seed: int) -> list[str]:
-    """`ids` as np.random.seed(seed); np.random.shuffle(ids) leaves them; the global state is not touched."""
+    """`ids` in the order that np.random.seed(seed); np.random.shuffle(ids) gives, without touching global state."""
     ids = list(ids)
     np.random.RandomState(seed).shuffle(ids)
     return ids
 
 
 def read_ids(path) -> list[str]:
-    """A list file: one id per line, with or without a picture's suffix. UserError: unreadable or empty."""
+    """The ids of a list file, one per line, with or without the suffix .jpg. UserError: unreadable or empty."""
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,18 +70,18 @@ def read_ids(path) -> list[str]:
 
 def make_split(index: AvaIndex, mode: str = "random", train_split: float = 0.9, seed: int = 42,
                max_samples: int | None = None, train_list=None, test_list=None) -> Split:
-    """The split of the index's ids; undecodable pictures still count, so that the original's shuffle is met.
+    """The split of the index's ids. Undecodable pictures are included, so that the shuffle equals the original's.
 
-    train_split: the training share of random and three-way. max_samples: the first so many ids alone; where a
-    list rules, so many for training and a fifth for testing. The lists default to AVA's own, beside AVA.txt.
-    UserError: unknown mode, an empty part, a list of other pictures, an id in both lists.
+    train_split: fraction of the pictures that random and three-way train on. max_samples: use only this many ids, the
+    first ones; of a list of test ids, a fifth of this number. train_list, test_list: files of ids, by default AVA's own
+    beside AVA.txt. UserError: unknown mode, an empty set, a list of other pictures, an id in both lists.
     """
     if mode not in MODES:
         raise UserError(f"split={mode}{choose_from(mode, MODES)}")
     if not 0 < train_split < 1:
-        raise UserError(f"train_split={train_split}: must be between 0 and 1, the share of the pictures that trains")
+        raise UserError(f"train_split={train_split}: must be between 0 and 1, the fraction of pictures to train on")
     if not 0 <= seed < 2 ** 32:
-        raise UserError(f"seed={seed}: must be from 0 to {2 ** 32 - 1}, which NumPy's legacy shuffle takes")
+        raise UserError(f"seed={seed}: must be from 0 to {2 ** 32 - 1}, the seeds of NumPy's legacy shuffle")
     if max_samples is not None and max_samples < 1:
         raise UserError(f"max_samples={max_samples}: must be at least 1, or none")
     settings = {"mode": mode, "train_split": train_split, "seed": seed, "max_samples": max_samples}
@@ -101,7 +103,7 @@ def make_split(index: AvaIndex, mode: str = "random", train_split: float = 0.9, 
         else:
             listed = set(read_ids(test_path))
             pool = shuffled([image for image in index.ids if image not in listed][:max_samples], seed)
-            train, val = _cut(pool, len(pool) - int(VALIDATION_SHARE * len(pool)))
+            train, val = _cut(pool, len(pool) - int(VALIDATION_FRACTION * len(pool)))
     return Split(train, val, test, settings).without(())
 
 
@@ -117,7 +119,7 @@ def _list_path(index, given, name, option) -> Path:
 
 
 def _present(index, path, limit):
-    """The list's ids that have votes and a file, at most `limit` of them, and the hash of the whole list."""
+    """(ids of the list that have votes and a file, at most `limit`; hash of the whole list)."""
     listed = read_ids(path)
     ids = [image for image in listed if image in index.files]
     if not ids:
@@ -127,12 +129,12 @@ def _present(index, path, limit):
 
 
 def sha256_of(ids) -> str:
-    """Hash of a set of ids: of the sorted ids, one per line."""
+    """SHA-256 of the sorted ids, one per line."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def write_split(path, split: Split, index: AvaIndex) -> None:
-    """dataset_split.json: the original's four keys, then what a later start checks the file against."""
+    """Write dataset_split.json: the original's four keys, then the values that open_split checks."""
     content = {"train_ids": split.train_ids, "test_ids": split.test_ids, "train_split": split.settings["train_split"],
                "seed": split.settings["seed"], "schema_version": SCHEMA_VERSION}
     if split.val_ids is not split.test_ids:
@@ -142,11 +144,11 @@ def write_split(path, split: Split, index: AvaIndex) -> None:
 
 
 def open_split(path, index: AvaIndex, **options) -> Split:
-    """The split kept at `path` if there is one, else `make_split(index, **options)`, which is then kept there.
+    """The split stored at `path` if there is one, else `make_split(index, **options)`, which is then stored there.
 
-    A kept split is used only when it is whole (its hash), and made of the same votes, pictures and options; one of
-    the original program, which has no hashes, when its ids are those of this data. UserError otherwise: a split is
-    never replaced, since what was trained on would then be tested on.
+    A stored split is used only if its hashes are right and its votes, pictures and options are the same; a split of
+    the original program has no hashes and is used if its ids are those of this data. UserError otherwise: a split is
+    never replaced, because a run could then be tested on pictures that it was trained on.
     """
     wanted = make_split(index, **options)
     if not Path(path).exists():
@@ -181,7 +183,7 @@ def _hashes(split: Split) -> dict[str, str]:
 
 
 def _read(path) -> tuple[Split, dict]:
-    """The file's split and everything it says; settings of the original program's files are those they tell."""
+    """(split, content) of a file; the split of an original file has only the settings that the file states."""
     try:
         content = json.loads(Path(path).read_bytes())
         train, test = content["train_ids"], content["test_ids"]
@@ -198,6 +200,6 @@ def _read(path) -> tuple[Split, dict]:
             raise ValueError("an id is in it twice")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: no split of a data set ({reason}); restore it, or delete it to make a new one "
-                        "when nothing was trained with it") from error
+        raise UserError(f"{path}: not a split of a data set ({reason}); restore it, or delete it to make a new one "
+                        "if nothing was trained with it") from error
     return split, content

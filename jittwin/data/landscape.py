@@ -2,8 +2,8 @@
 
     <folder>/imgs/*.jpg        <folder>/labels/*.png  (or lables/, as published)
 
-The transform is the one of SPADE's "scale_width_and_crop" as APF-GAN uses it
-(doi 10.1007/s41095-023-0357-1). Everything a run would trip over later is checked here first.
+The transform is SPADE's "scale_width_and_crop" as APF-GAN uses it (doi 10.1007/s41095-023-0357-1).
+Every file is checked before a run starts.
 """
 import os
 import re
@@ -48,7 +48,7 @@ def _listed(listing: Path, name: str) -> Path:
     for candidate in (listing.parent / name, Path(name)):
         if candidate.is_file():
             return candidate
-    raise UserError(f"{listing}: names '{name}', which is no file; correct the list or delete it")
+    raise UserError(f"{listing}: names '{name}', which does not exist; correct the list or delete it")
 
 
 def label_folder(folder) -> Path:
@@ -62,7 +62,7 @@ def label_folder(folder) -> Path:
 def find_pairs(folder, removed: Iterable[str] = ()) -> list[tuple[Path, Path]]:
     """(picture, label) paths of a data set in natural order, without the stems in `removed`.
 
-    Raises UserError naming what has no partner, or twins of one name.
+    UserError: a file without a partner, or two files of one stem.
     """
     labels_at = label_folder(folder)
     images_at = Path(folder) / "imgs"
@@ -92,7 +92,7 @@ def _by_stem(files):
 
 
 def read_removal_list(path) -> set[str]:
-    """Stems to leave out, one per line, with or without a picture suffix."""
+    """Stems to exclude, one per line, with or without .jpg or .png. UserError: unreadable."""
     try:
         lines = Path(path).read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -103,14 +103,15 @@ def read_removal_list(path) -> set[str]:
 
 @dataclass(frozen=True)
 class Transform:
-    """Sizes and random choices between a decoded pair and a training sample.
+    """Scaling, random crop and random flip from a decoded pair to a training sample.
 
-    multiple: the networks take sides that are multiples of it.
+    load_size, crop_size: widths in pixels after scaling and after the crop. aspect_ratio: width over height of the
+    crop. multiple: the networks need sides that are multiples of this number. UserError: sizes that do not fit.
     """
     load_size: int = 572
     crop_size: int = 512
     aspect_ratio: float = 4 / 3
-    vertical_crop: str = "top"  # the reference measures its y range against the crop's width: y is always 0
+    vertical_crop: str = "top"  # the reference compares the height with the crop's width, so its y is always 0
     flip: bool = True
     multiple: int = 1
 
@@ -128,7 +129,7 @@ class Transform:
         return round(self.crop_size / self.aspect_ratio), self.crop_size
 
     def check(self, path, shape: tuple[int, int]) -> None:
-        """Refuse a picture of `shape` (H, W) that is too flat for the crop."""
+        """UserError when a picture of `shape` (H, W) is too low for the crop after scaling."""
         height = scale_width(shape, self.load_size)[0]
         if height < self.crop_shape[0]:
             raise UserError(f"{path}: {shape[1]}x{shape[0]} pixels scale to {self.load_size}x{height}, too "
@@ -149,17 +150,18 @@ class Transform:
 
 
 def scale_width(shape: tuple[int, int], width: int) -> tuple[int, int]:
-    """(H, W) scaled to `width`, the height truncated as the reference does."""
+    """(H, W) scaled to `width`; the height is truncated as in the reference."""
     return (shape[0] if shape[1] == width else int(width * shape[0] / shape[1])), width
 
 
 class LandscapeDataset:
-    """Samples of a challenge folder, every file checked at construction.
+    """Samples of a challenge folder. Every file is checked at construction.
 
-    train: `get` gives picture and label, scaled, cropped and flipped by the draws.
-    otherwise: `folder` holds label maps (itself or in labels/); `get` gives the label scaled
-    to a width of crop_size, uncropped, and no picture. `shapes` are its (H, W) per sample.
-    multiple: a sample whose sides are no multiples of it is an error.
+    train=True: `get` returns picture and label, scaled, cropped and flipped by the draws.
+    train=False: `folder` holds label maps, directly or in labels/; `get` returns the label scaled to a
+    width of crop_size, without a crop and without a picture.
+    multiple: the sides of every sample must be multiples of this number. `shapes`: (H, W) of each sample.
+    UserError: a file that is missing, damaged, of another size, or has labels that are not classes.
     """
 
     def __init__(self, folder, train: bool = True, load_size: int = 572, crop_size: int = 512,
@@ -189,7 +191,7 @@ class LandscapeDataset:
         return {"image": image, "label": label, "name": self.names[index]}
 
     def _check(self) -> list[tuple[int, int]]:
-        """Look at every label and every picture's header once; final (H, W) of each sample."""
+        """Read every label and every picture's header once; returns the (H, W) of each sample."""
         shapes, highest = zip(*each(self._inspect, self.pairs, "checking labels"))
         illegal = [(label, value) for (_, label), value in zip(self.pairs, highest) if value >= CLASSES]
         if illegal:
@@ -200,7 +202,7 @@ class LandscapeDataset:
         return list(shapes)
 
     def _inspect(self, pair):
-        """Final (H, W) and highest label of one sample."""
+        """((H, W) of the sample, highest label) of one pair of files."""
         image, path = pair
         label = imaging.decode_label(path)
         if not self.train:
@@ -216,9 +218,10 @@ class LandscapeDataset:
 
 
 def each(function: Callable, items: list, title: str):
-    """Results of `function` over `items` in order, from a few threads, with a bar once it takes long.
+    """Yield the results of `function` over `items` in order, computed by a few threads.
 
-    Close it, or let `function` do the raising: work not yet begun is then dropped.
+    A progress bar appears after two seconds. Work that has not begun is dropped when the generator is closed or
+    `function` raises.
     """
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         try:

@@ -1,6 +1,6 @@
-"""Batches whose content depends on (seed, epoch, index) alone, made ahead by a few threads.
+"""Batches whose content depends only on (seed, epoch, index), prepared ahead of use by a few threads.
 
-Nothing here knows a framework: both twins, and a resumed run, see the same bytes.
+Both twins, and a resumed run, see the same bytes.
 """
 import os
 from collections import deque
@@ -18,11 +18,11 @@ SHUFFLES = ("reference", "philox", None)
 class Loader:
     """Batches of a dataset with `get(index, draws) -> dict` of arrays and a `name`.
 
-    shuffle: 'reference' is Jittor's order, in which epoch `first_epoch` takes the first
-    permutation of default_rng(1), the next epoch the second …; training phases each start the
-    stream anew. 'philox' keys the order by (seed, epoch). None keeps the dataset's order.
-    workers: threads, min(4, cpus) if 0; they decode at most `workers + batch_size`
-    samples ahead of the consumer.
+    shuffle: 'reference' is Jittor's order: epoch `first_epoch` takes the first permutation of
+    default_rng(1), the next epoch the second, and so on; each training phase starts again with the
+    first. 'philox' keys the order by (seed, epoch). None keeps the dataset's order.
+    workers: number of threads, 0 for min(4, cpus); they decode at most `workers + batch_size`
+    samples ahead of the consumer. UserError: an illegal argument.
     """
 
     def __init__(self, dataset, batch_size: int, seed: int = 0, workers: int = 0,
@@ -55,10 +55,10 @@ class Loader:
         return stream.permutation(count)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
-        """Batches of `epoch` from number `start` on; the skipped ones cost nothing.
+        """Yield the batches of `epoch` from number `start` on; earlier batches are not decoded.
 
-        Yields the samples' arrays, each with a first axis for the batch, and name list[str]. Raises what the
-        dataset raised.
+        A batch holds the samples' arrays, stacked along a new first axis, and name, a list[str]. Errors of the
+        dataset are raised here.
         """
         order = self.order(epoch)[:len(self) * self.batch_size]
         waiting = iter(order[start * self.batch_size:])

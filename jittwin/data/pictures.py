@@ -19,14 +19,14 @@ from jittwin.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_WORKERS = 8
-OPEN = 2      # batches' worth of pictures of mixed sizes that are held at a time
+OPEN = 2      # pictures of different sizes that `batches` holds at most, as a multiple of the batch size
 
 
 class ImageSet:
     """The pictures of a folder and its subfolders, of a zip file, or of a list of files, in natural order.
 
-    names: relative paths. suffixes: of what counts as a picture; files in a list all do. UserError: nothing there, or
-    no picture in it.
+    names: relative paths. suffixes: endings of picture files; files in a list need none of them. UserError: `where`
+    does not exist or holds no picture.
     """
 
     def __init__(self, where: str | os.PathLike | Sequence, suffixes: Sequence[str] = SUFFIXES):
@@ -43,7 +43,7 @@ class ImageSet:
         elif os.path.isdir(where):
             root = Path(where)
             found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")
-                     if path.is_file() or not path.exists()}        # a link to nothing is a picture that cannot be read
+                     if path.is_file() or not path.exists()}        # a broken link is a picture that cannot be read
         else:
             raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
         self.names = sorted((name for name in found if name.lower().endswith(tuple(suffixes))), key=natural)
@@ -56,14 +56,14 @@ class ImageSet:
 
     @cached_property
     def shown_names(self) -> list[str]:
-        """The names as text: file names may hold bytes that are none."""
+        """The names as printable text: file names may hold bytes that are not UTF-8."""
         return [printable(name) for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> bytes:
-        """The file as it is."""
+        """The content of a file. UserError: it cannot be read."""
         try:
             if self.paths[index] is not None:
                 return self.paths[index].read_bytes()
@@ -73,7 +73,7 @@ class ImageSet:
             raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
 
     def decode(self, index: int) -> np.ndarray:
-        """uint8 (H, W, 3); jittwin.imaging says what becomes of grey, 16-bit or turned files. UserError names it."""
+        """A picture, uint8 (H, W, 3), as jittwin.imaging.decode_image reads it. UserError: it cannot be decoded."""
         return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index))
 
     def label(self, index: int) -> str:
@@ -81,17 +81,17 @@ class ImageSet:
         return f"{self}/{self.names[index]}" if self.paths[index] is None else os.fspath(self.paths[index])
 
     def content_hash(self) -> str:
-        """SHA-256 of names and contents: what a cache of results is keyed by. What cannot be read counts as empty."""
+        """SHA-256 of names and contents, the key of cached results. A file that cannot be read counts as empty."""
         return self._content_hash
 
     @cached_property
     def _content_hash(self) -> str:
-        # Once: all of a set, which may be gigabytes, is read for it, and more than one record is keyed by it.
+        # Computed once, because it reads the whole set, which may be gigabytes.
         digest = hashlib.sha256()
         for index, name in enumerate(self.names):
             try:
                 content = self.read(index)
-            except UserError:       # which is for who decodes it to tell, or to leave out
+            except UserError:       # decoding the picture will report it
                 content = b""
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
@@ -99,31 +99,32 @@ class ImageSet:
 
 
 def printable(name: str) -> str:
-    """Text, whatever bytes a file name holds."""
+    """A file name as text, with bytes that are not UTF-8 escaped."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def other_pictures(folder: Path, names: Container[str]) -> list[Path]:
-    """The pictures in `folder` and its subfolders, if it is there, besides files of these names in it."""
+    """The pictures in `folder` and its subfolders, except files directly in it that have one of `names`."""
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES
             and not (path.parent == folder and path.name in names)]
 
 
 def natural(name: str) -> list:
-    """A sort key by which 2.jpg comes before 10.jpg."""
+    """Sort key that puts 2.jpg before 10.jpg."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def default_workers() -> int:
-    """Decoding threads: as many as the CPUs this process may use, at most MOST_WORKERS."""
+    """Number of decoding threads: one per CPU that this process may use, at most MOST_WORKERS."""
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def prepared(images: ImageSet, prepare: Callable[[np.ndarray], np.ndarray], workers: int | None = None,
              on_error: Callable[[UserError], None] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, prepare(picture)) in order, decoded ahead by a few threads.
+    """Yield (index, prepare(picture)) in order; a few threads decode ahead of the consumer.
 
-    A picture that cannot be decoded is given to `on_error` and left out; without one it is raised.
+    on_error: called with the UserError of each picture that cannot be decoded, which is then skipped. None: the error
+    is raised.
     """
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers) as pool:
@@ -151,9 +152,10 @@ def _finished(pending, on_error):
 
 
 def batches(items: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Indices and stacked arrays of equal shape, at most `size` together; what remains comes last.
+    """Yield (indices, stacked arrays) of at most `size` items of equal shape.
 
-    No more than OPEN * size arrays wait for others of their shape: then the largest group goes as it is.
+    Items wait until `size` of their shape have come. When OPEN * size items wait, the largest group is yielded. Groups
+    that remain at the end are yielded last.
     """
     groups: dict[tuple, list] = {}
     for index, array in items:

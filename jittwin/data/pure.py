@@ -1,7 +1,7 @@
 """The pure-colour dictionary of APF-GAN: photographs for label maps of one class.
 
-A map that is all sky says nothing about where to paint what, so the published system
-answers it with a training photograph (doi 10.1007/s41095-023-0357-1, pure_img.npy).
+For a label map of one class, such as all sky, the published system returns a training
+photograph of that class (doi 10.1007/s41095-023-0357-1, pure_img.npy).
 """
 import io
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from jittwin.data.landscape import each, find_pairs
 from jittwin.errors import UserError
 from jittwin.weights import Array, Refused, StandIn, restricted_load, write_weights
 
-PURE_SHARE = 0.98  # of the pixels, exceeded by the most frequent class
+PURE_FRACTION = 0.98  # a label map is pure if its most frequent class covers more than this fraction
 
 
 class PureDictionary:
-    """Photographs by class, uint8 (H, W, 3) each; every one is given out once."""
+    """Photographs by class, uint8 (H, W, 3) each; every photograph is used once."""
 
     def __init__(self, images: dict[int, list[np.ndarray]]):
         self.images = images
@@ -29,10 +29,10 @@ class PureDictionary:
 
     @classmethod
     def build(cls, source, size: tuple[int, int] = (384, 512)) -> "PureDictionary":
-        """From the constant label maps of `source`: the whole photographs, resized to `size` (H, W).
+        """Collect the photographs of `source` whose label maps have one class, resized to `size` (H, W).
 
-        source: a challenge folder, of which all pairs count, those of a removal list too, in
-        lexicographic order of the label paths; or a dataset with `pair(index) -> (image, label)`.
+        source: a challenge folder, or a dataset with `pair(index) -> (image, label)`. All pairs of a folder
+        are used, also those of a removal list, in lexicographic order of the label paths.
         """
         images = {}
         for label, image in _one_class_pairs(source):
@@ -43,13 +43,13 @@ class PureDictionary:
               warn: Callable[[str], None] | None = None) -> np.ndarray:
         """`image` (H, W, 3), or a copy with the pure class replaced by its last unused photograph.
 
-        label: uint8 of any size, compared at the image's. A class the dictionary lacks, or has used
-        up, keeps the image and tells `warn` why.
+        label: uint8 of any size, resized to the image. If no photograph of the class is left, the image
+        is returned as it is and `warn` is called with the reason.
         """
         label = imaging.resize_label(label, image.shape[:2])
         counts = np.bincount(label.ravel())
         winner = int(counts.argmax())
-        if counts[winner] <= PURE_SHARE * label.size:
+        if counts[winner] <= PURE_FRACTION * label.size:
             return image
         if not self._left.get(winner):
             if warn:
@@ -66,7 +66,7 @@ class PureDictionary:
 
     @classmethod
     def load(cls, path) -> "PureDictionary":
-        """Read our .npz, or the original pure_img.npy without running any of its pickle."""
+        """Read our .npz, or the original pure_img.npy without executing its pickle. UserError: neither."""
         try:
             content = Path(path).read_bytes()
         except OSError as error:

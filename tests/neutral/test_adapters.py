@@ -167,7 +167,7 @@ def test_broken_files(tmp_path, change, message):
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "rank_pattern": {"q_proj": 8}}', "rank_pattern is {'q_proj': 8}"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "layers_to_transform": [0]}', "layers_to_transform is .0."),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "init_lora_weights": "pissa_niter_4"}',
-     "init_lora_weights is 'pissa_niter_4', by which peft changes the tower"),
+     "init_lora_weights is 'pissa_niter_4', with which peft also changes"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "init_lora_weights": "OLoRA"}', "init_lora_weights is 'OLoRA'"),
     ("adapter_config.json", b'{"lora_alpha": 8}', "'lora_r' is missing"),
     ("adapter_model.safetensors", None, "lacks adapter_model.safetensors or adapter_model.bin"),

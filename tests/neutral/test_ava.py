@@ -74,11 +74,11 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"", "no AVA.txt: 0 of 0 rows"), (b"\xff\xd8\xff\xe0", "not a text file"),
-    (b"id,score\n1,2\n3,4\n", "no AVA.txt: 0 of 3 rows"),
-    (b"a b c d e f g h i j k l m n o\n" * 3, "no AVA.txt: 0 of 3 rows"),
-    (row(5).encode() + b"\nsome\nprose\n", "no AVA.txt: 1 of 3 rows"),
-    (b"1 2 0 0 0 0 0 0 0 0 0 0 0 0 0\n", "no AVA.txt: 0 of 1 rows")])
+    (b"", "not an AVA.txt: 0 of 0 rows"), (b"\xff\xd8\xff\xe0", "not a text file"),
+    (b"id,score\n1,2\n3,4\n", "not an AVA.txt: 0 of 3 rows"),
+    (b"a b c d e f g h i j k l m n o\n" * 3, "not an AVA.txt: 0 of 3 rows"),
+    (row(5).encode() + b"\nsome\nprose\n", "not an AVA.txt: 1 of 3 rows"),
+    (b"1 2 0 0 0 0 0 0 0 0 0 0 0 0 0\n", "not an AVA.txt: 0 of 1 rows")])
 def test_a_file_that_is_no_list_of_votes(tmp_path, content, message):
     (tmp_path / "AVA.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -233,7 +233,7 @@ def test_max_samples(forty, tmp_path):
 
 @pytest.mark.parametrize("options, message", [
     ({"mode": "offical"}, "split=offical .did you mean 'official'"), ({"train_split": 1.0}, "train_split=1.0: must be"),
-    ({"max_samples": 0}, "max_samples=0: must be at least 1"), ({"max_samples": 1}, "train_ids is left empty"),
+    ({"max_samples": 0}, "max_samples=0: must be at least 1"), ({"max_samples": 1}, "train_ids is empty"),
     ({"mode": "official", "test_list": "nowhere"}, "nowhere: cannot be read as a list of ids .No such file")])
 def test_splits_that_cannot_be(forty, options, message):
     with pytest.raises(UserError, match=message):
@@ -306,11 +306,11 @@ def test_a_split_of_other_data_is_refused_and_kept(forty, tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("{", "no split of a data set"), ("[]", "no split of a data set"), ("{}", "no 'train_ids'"),
+    ("{", "not a split of a data set"), ("[]", "no split of a data set"), ("{}", "no 'train_ids'"),
     ('{"train_ids": [1], "test_ids": [2], "train_split": 0.9, "seed": 42}', "not lists of strings"),
     ('{"train_ids": ["1"], "test_ids": ["1"], "train_split": 0.9, "seed": 42}', "an id is in it twice"),
     ('{"train_ids": ["1"], "test_ids": ["2"], "schema_version": 9}', "schema_version 9, this program knows 1"),
-    ('{"train_ids": ["1"], "test_ids": ["2"], "schema_version": 1, "settings": 3}', "no split of a data set")])
+    ('{"train_ids": ["1"], "test_ids": ["2"], "schema_version": 1, "settings": 3}', "not a split of a data set")])
 def test_a_file_that_is_no_split(forty, tmp_path, content, message):
     path = tmp_path / "dataset_split.json"
     path.write_text(content)

@@ -1,8 +1,8 @@
 """Adapter files of the aesthetic scorer: the original's .pth, peft's folders, and checkpoints of this project.
 
 Original: best_lora.pth and its like, {"config": …, "state_dict": …}; checkpoint_epoch_n.pth, {"model_state_dict": …,
-"train_config": …}. peft: adapter_config.json, adapter_model.safetensors (or .bin), and beside them the head, which
-peft does not know. Ours: MODULE.safetensors, whose metadata hold the original's `config` as "adapter".
+"train_config": …}. peft: adapter_config.json, adapter_model.safetensors (or .bin), and a file of our own for the head,
+which peft does not know. Ours: MODULE.safetensors, whose metadata hold the original's `config` as "adapter".
 """
 import json
 import os
@@ -37,8 +37,8 @@ PEFT_CONFIG, PEFT_HEAD = "adapter_config.json", "aesthetic_head.safetensors"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTED = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 POOLING = ("head.attention.out_proj", "head.mlp.fc1", "head.mlp.fc2")       # linear layers of the pooling head
-# A key inside the scorer; one in a file: the original's, peft's (no "default"), or with the level that the towers of
-# transformers 4 have ("vision_model").
+# _PLACE matches a key of the scorer. _ADAPTER_KEY matches a key of a file: the original's, peft's (without "default"),
+# or one with the level "vision_model" that the towers of transformers 4 have.
 _PLACE = re.compile(re.escape(TOWER_PREFIX) + r"encoder\.layers\.(\d+)\.(.+)\.lora_([AB])\.default\.weight")
 _ADAPTER_KEY = re.compile(r"(?:vision_model\.)?(?:base_model\.model\.)?(?:vision_model\.)?"
                           r"((?:encoder|head)\..+)\.lora_([AB])(?:\.default)?(?:\.weight)?")
@@ -47,16 +47,16 @@ _PLAIN = {"peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": 
           "lora_bias": False}
 _ABSENT = ("modules_to_save", "alpha_pattern", "rank_pattern", "layer_replication", "layers_to_transform",
            "target_parameters")
-_STARTS = (True, False, "gaussian", "eva", "orthogonal")    # init_lora_weights; others of peft change the tower as well
+_STARTS = (True, False, "gaussian", "eva", "orthogonal")    # init_lora_weights; its other values change the tower too
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What was trained: LoRA and head.
+    """The trained part of the aesthetic scorer: LoRA and head.
 
-    arrays: float32, by the scorer's keys in the order of jittwin.models.aesthetic.trainable_keys. model_name: of the
-    tower it belongs to, tower_sha256: of that tower's arrays, each "" when the file does not tell. dtype: the file's
-    own. source: the file.
+    arrays: float32, by the scorer's keys in the order of jittwin.models.aesthetic.trainable_keys. model_name: name of
+    the tower that it was trained on. tower_sha256: hash of that tower's arrays. Both are "" where the file does not
+    state them. dtype: floating-point type in the file. source: path of the file.
     """
 
     config: LoraConfig
@@ -73,7 +73,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
     """An adapter from a file of the original, a peft folder, a checkpoint or a run.
 
     A run folder stands for its latest checkpoint, RUN/best and RUN/best_MEASURE for the best ones. Adapters of the
-    tower's pooling head, which the scorer does not use, are left out. UserError: anything else.
+    tower's pooling head are skipped, because the scorer does not use that head. UserError: anything else.
     """
     where = _resolve(Path(path))
     if where.is_dir():
@@ -93,7 +93,7 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
 
 
 def _resolve(path: Path) -> Path:
-    """A peft folder, or the file that holds the arrays."""
+    """The peft folder, or the file of arrays, that `path` stands for."""
     if not path.exists() and (asked := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
         run = Checkpoints(path.parent)
         bests = run.bests()
@@ -129,8 +129,8 @@ def _read_peft(folder: Path) -> Adapter:
                         f"{_PLAIN.get(wrong[0])!r}")
     start = values.get("init_lora_weights", True)
     if (start.lower() if isinstance(start, str) else start) not in _STARTS:
-        raise UserError(f"{folder / PEFT_CONFIG}: init_lora_weights is {start!r}, by which peft changes the tower as "
-                        "well; save it with path_initial_model_for_weight_conversion, which makes plain LoRA of it")
+        raise UserError(f"{folder / PEFT_CONFIG}: init_lora_weights is {start!r}, with which peft also changes the "
+                        "tower; save it with path_initial_model_for_weight_conversion, which makes plain LoRA of it")
     file = next((folder / name for name in PEFT_FILES if (folder / name).is_file()), None)
     head = folder / PEFT_HEAD
     if file is None or not head.is_file():
@@ -143,7 +143,7 @@ def _read_peft(folder: Path) -> Adapter:
 
 
 def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Adapter:
-    """The adapter in a file's arrays and settings; checks every name, shape and size against the others."""
+    """Make an adapter of a file's arrays and settings. UserError: names or shapes disagree."""
     for name in ("lora_r", "lora_alpha", "lora_dropout", "hidden_size", "num_classes", "model_name", "tower_sha256"):
         if not isinstance(settings.get(name), (int, float, str, type(None))):
             kind = type(settings[name]).__name__
@@ -187,8 +187,7 @@ def _name(key: str, array, where: str) -> str | None:
 
 
 def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> tuple[AestheticConfig, dict]:
-    """The configuration that arrays were saved with, which the names of the adapted layers complete; and the shapes of
-    the tower's layers that it adapts."""
+    """(configuration, shapes of the tower's adapted layers), from the arrays. UserError: LoRA or head is missing."""
     places = [match for name in arrays if (match := _PLACE.fullmatch(name))]
     adapted = [name for name in ADAPTED if name in {match[2] for match in places}]
     head = [arrays.get(f"{HEAD_PREFIX}mlp.{index}.weight") for index in (0, 6)]
@@ -206,17 +205,17 @@ def _sizes(arrays: Mapping[str, np.ndarray], lora: LoraConfig, where: str) -> tu
 
 
 def _linears(width: int, hidden: int, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Keys and shapes (out, in) of linear layers of a tower: only those of the MLP are not width by width."""
+    """Keys and shapes (out, in) of a tower's linear layers; all but those of the MLP are (width, width)."""
     sizes = {"fc1": (hidden, width), "fc2": (width, hidden)}
     return {f"{path}.weight": sizes.get(path.rpartition(".")[2], (width, width)) for path in paths}
 
 
 def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, shapes: Mapping[str, tuple[int, ...]],
                   lora: LoraConfig | None = None) -> None:
-    """UserError, naming both values, unless the adapter has the tower's width, depth and sizes, and the rank of `lora`.
+    """UserError, with both values, unless the adapter fits the tower's width, depth and shapes, and `lora`.
 
-    shapes: of the tower's arrays. lora: what a run that continues from the adapter is set to; None takes the adapter
-    as it is.
+    shapes: shapes of the tower's arrays. lora: settings of the run that continues from the adapter; None accepts the
+    adapter's own.
     """
     config = AestheticConfig(tower, adapter.config, num_classes=adapter.num_classes)
     layers = 1 + max(int(match[1]) for name in adapter.arrays if (match := _PLACE.fullmatch(name)))
@@ -238,8 +237,8 @@ def check_adapter(adapter: Adapter, tower: SiglipVisionConfig, shapes: Mapping[s
 def describe(adapter: Adapter) -> dict:
     """The `config` of an original file: model_name, lora_r, lora_alpha, lora_dropout, lora_target_modules …
 
-    And tower_sha256 where it is known, which the original does not have. The dropout is 0.0 as there: a file is for
-    inference, and a run has its own setting. No array is looked at.
+    tower_sha256 is added where it is known; the original has no such entry. lora_dropout is 0.0 as in the original,
+    because the file is for inference and a run has its own setting. The arrays are not read.
     """
     adapted = {name.rpartition(".")[2] for name in ADAPTED if adapter.config.adapts(f"encoder.layers.0.{name}")}
     return {"model_name": adapter.model_name, "lora_r": adapter.config.r, "lora_alpha": _whole(adapter.config.alpha),
@@ -258,10 +257,10 @@ def _whole(number: float) -> float:
 
 def write_adapter(path: str | os.PathLike, adapter: Adapter, format: str = "original",
                   reference_compat: bool = False, dtype: str = "float32") -> None:
-    """Writes what the original's code ("original", a .pth) or peft ("peft", a folder) loads, whole or not at all.
+    """Write an adapter atomically: as a .pth that the original's code loads, or as a folder that peft loads.
 
-    reference_compat: with adapters of the pooling head, which change nothing (B = 0), where the original has them.
-    UserError: unknown format or dtype, no space, a folder that holds something else.
+    format: "original" or "peft". reference_compat: also write adapters of the pooling head as the original does; they
+    change nothing (B = 0). UserError: unknown format or dtype, no space, a folder that holds something else.
     """
     if format not in FORMATS:
         raise UserError(f"unknown adapter format {format!r}{choose_from(format, FORMATS)}")
@@ -275,7 +274,7 @@ def write_adapter(path: str | os.PathLike, adapter: Adapter, format: str = "orig
 
 
 def state_dict(adapter: Adapter, reference_compat: bool = False) -> dict[str, np.ndarray]:
-    """The arrays by the original's keys and in its order; see write_adapter for reference_compat."""
+    """The arrays by the original's keys, in its order; see write_adapter for reference_compat."""
     head = {name: array for name, array in adapter.arrays.items() if name.startswith(HEAD_PREFIX)}
     lora = {name: array for name, array in adapter.arrays.items() if name not in head}
     return lora | (_pooling_head(adapter) if reference_compat else {}) | head
@@ -294,7 +293,7 @@ def _pooling_head(adapter: Adapter) -> dict[str, np.ndarray]:
 def _write_peft(folder: Path, adapter: Adapter, arrays: Mapping[str, np.ndarray], reference_compat: bool) -> None:
     known = {PEFT_CONFIG, PEFT_HEAD, *PEFT_FILES}
     if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= known):
-        raise UserError(f"{folder}: exists and holds something else than an adapter; choose another name")
+        raise UserError(f"{folder}: exists and holds files that belong to no adapter; choose another name")
     targets = describe(adapter)["lora_target_modules"] if reference_compat else adapter.config.targets
     settings = {**_PLAIN, "task_type": None, "r": adapter.config.r, "lora_alpha": _whole(adapter.config.alpha),
                 "lora_dropout": adapter.config.dropout, "target_modules": targets, "inference_mode": True,

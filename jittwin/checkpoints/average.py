@@ -10,9 +10,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -> Arrays:
-    """The sum of (name, arrays, factor), float64. Integers and the like stay as the first has them.
+    """The sum of factor * arrays over (name, arrays, factor), in float64; integer arrays are those of the first.
 
-    UserError: fewer keys, more or other shapes than the first.
+    UserError: keys or shapes differ from those of the first.
     """
     total, first = {}, ""
     for name, arrays, factor in parts:
@@ -28,7 +28,7 @@ def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -
 
 
 def check_same(first: str, shapes: Mapping[str, tuple], name: str, others: Mapping[str, tuple]) -> None:
-    """UserError: the shapes of the checkpoint `name` are not those of the checkpoint `first`."""
+    """UserError: keys or shapes of the checkpoint `name` are not those of the checkpoint `first`."""
     if problems := differences(shapes, others):
         raise UserError(f"{name}: not the same network as {first}: {problems}; average checkpoints of one network in "
                         "one phase of training")
@@ -39,12 +39,12 @@ def mean_factors(count: int) -> list[float]:
 
 
 def ema_factors(count: int, decay: float) -> list[float]:
-    """Of an exponential moving average over checkpoints in order that starts at the first one."""
+    """Factors of an exponential moving average over `count` checkpoints in order, starting at the first."""
     return [decay ** (count - 1)] + [(1 - decay) * decay ** (count - 1 - i) for i in range(1, count)]
 
 
 def average(sources: Sequence[tuple[str, callable]], factors: Sequence[float], dtype=np.float32) -> Arrays:
-    """sources: (name, function that reads the arrays); the result's floats have `dtype`."""
+    """The weighted sum of checkpoints, floats in `dtype`. sources: (name, function that reads the arrays)."""
     def parts() -> Iterator:
         for (name, read), factor in zip(sources, factors, strict=True):
             yield name, read(), factor
@@ -53,10 +53,10 @@ def average(sources: Sequence[tuple[str, callable]], factors: Sequence[float], d
 
 
 def greedy_soup(names: Sequence[str], score) -> tuple[list[str], list[tuple[str, float, bool]]]:
-    """The checkpoints whose average scores least, added one at a time (Wortsman et al. 2022, arXiv 2203.05482).
+    """Greedy soup (Wortsman et al. 2022, arXiv 2203.05482): a checkpoint is kept if the average then scores lower.
 
-    names: best first. score(list of names): of their average, lower is better. Returns those kept, and for
-    each tried (name, score with it, kept).
+    names: best first. score(names): the score of the average of these checkpoints; lower is better. Returns the
+    names kept, and for each name tried (name, score of the average with it, whether it was kept).
     """
     kept, best, log = [names[0]], score([names[0]]), []
     log.append((names[0], best, True))

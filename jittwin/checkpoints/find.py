@@ -55,10 +55,11 @@ def epochs(text: str) -> list[str]:
 
 
 def find_checkpoints(where: str, text: str | None) -> dict[str, str]:
-    """What find_network takes, by the epoch's name, in order.
+    """Paths that find_network accepts, by the name of the epoch, in order.
 
-    where: a run folder or a folder of files EPOCH_net_G.pkl. text: see `epochs`; None: all there are. Epochs of a range
-    that were not kept are left out, with a line on stderr. UserError: none is there, or one named by itself is not.
+    where: a run folder or a folder of files EPOCH_net_G.pkl. text: see `epochs`; None: all epochs that exist. Epochs of
+    a range that do not exist are skipped, with a line on stderr. UserError: no epoch exists, or one that is named by
+    itself does not.
     """
     folder = Path(where)
     run = Checkpoints(folder)

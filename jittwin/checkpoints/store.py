@@ -1,17 +1,17 @@
-"""Checkpoints that survive a kill at any moment.
+"""Checkpoints that stay usable when the process is killed at any moment.
 
 <run>/checkpoints/<name>/   G.safetensors, G.ema.safetensors, ..., optimizer.safetensors, state.json
 <run>/latest                the name of the newest one
-<run>/best.json             {measure: {"checkpoint": name, "score": value}, ...}, when the task measures itself;
-                            the first measure is the one that decides
+<run>/best.json             {measure: {"checkpoint": name, "score": value}, ...}, if the task takes measures;
+                            the first measure decides which checkpoint is the best
 
-A checkpoint is written as `.writing-<name>`, flushed to disk and renamed, then `latest` is replaced:
-at every instant `latest` names a whole checkpoint. best.json repeats what state.json of that
-checkpoint holds, so a kill between the two loses nothing. `<name>` is the epoch ("12", finished) or
+A checkpoint is written as `.writing-<name>`, flushed to disk and renamed, then `latest` is replaced, so
+`latest` names a complete checkpoint at every instant. best.json repeats an entry of that checkpoint's
+state.json, so a kill between the two writes loses nothing. `<name>` is the epoch ("12", finished) or
 "12.340" (340 steps into epoch 12).
 
-Only then are checkpoints deleted, and the optimizer state of those that stay: a kill before or while that happens
-leaves more than is wanted, never less.
+Old checkpoints, and optimizer states that are no longer kept, are deleted last. A kill before or during the
+deletion leaves too many files, never too few.
 """
 import contextlib
 import errno
@@ -30,7 +30,7 @@ from jittwin.weights import read_weights, write_weights
 
 Arrays = Mapping[str, np.ndarray]
 
-OPTIMIZER = "optimizer"      # the file of a checkpoint without which training cannot go on from it
+OPTIMIZER = "optimizer"      # the file of a checkpoint that training needs to continue from it
 _WRITING, _REPLACED = ".writing-", ".replaced-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,8 +38,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Checkpoints:
     """The checkpoints of one run directory.
 
-    keep_epochs: finished epochs that are multiples of it are kept, as are the newest and the best.
-    keep_optimizers: "all" of those keep their optimizer state, or the "newest" alone.
+    keep_epochs: checkpoints of finished epochs that are multiples of this number are kept; the newest and the
+    best are always kept. keep_optimizers: which of them keep their optimizer state, "all" or the "newest".
     """
 
     def __init__(self, run: str | os.PathLike, keep_epochs: int = 1, keep_optimizers: str = "all"):
@@ -48,7 +48,7 @@ class Checkpoints:
         self.keep_epochs, self.keep_optimizers = keep_epochs, keep_optimizers
 
     def clean(self) -> None:
-        """Undo what a kill left half done."""
+        """Remove or restore what a killed process left half done."""
         for path in self.folder.glob(f"{_WRITING}*"):
             shutil.rmtree(path)
         for path in self.folder.glob(f"{_REPLACED}*"):
@@ -61,7 +61,7 @@ class Checkpoints:
             remove_leftovers(folder)
 
     def names(self) -> list[str]:
-        """All whole checkpoints, oldest first."""
+        """The names of all complete checkpoints, oldest first."""
         found = (path.name for path in self.folder.glob("*") if re.fullmatch(r"\d+(\.\d+)?", path.name))
         # A finished epoch comes after every checkpoint inside it.
         return sorted(found, key=lambda name: [int(part) for part in name.split(".")] + [1 << 62])
@@ -71,11 +71,11 @@ class Checkpoints:
         return pointer.read_text().strip() if pointer.exists() else None
 
     def best(self) -> dict | None:
-        """{"checkpoint": name, "score": value} by the measure that decides, or None."""
+        """{"checkpoint": name, "score": value} by the first measure, or None."""
         return next(iter(self.bests().values()), None)
 
     def bests(self) -> dict[str, dict]:
-        """{"checkpoint": name, "score": value} of the best checkpoint by each measure, the deciding one first."""
+        """{"checkpoint": name, "score": value} of the best checkpoint, by measure; the first measure decides."""
         path = self.run / "best.json"
         return _read(path) if path.exists() else {}
 
@@ -84,7 +84,7 @@ class Checkpoints:
 
         files: (stem, arrays) of each file, for example "G", "G.ema", "optimizer"; may be a generator.
         state["best"], where there is one, becomes best.json.
-        UserError when the disk is full; the checkpoint before is then untouched.
+        UserError when the disk is full; the previous checkpoint is then intact.
         """
         writing, whole = self.folder / f"{_WRITING}{name}", self.folder / name
         with self.failure_explained():
@@ -111,7 +111,7 @@ class Checkpoints:
             (self.run / "best.json").unlink(missing_ok=True)
 
     def state(self, name: str) -> dict:
-        """What `save` was given as state. UserError names the legal checkpoints when there is no such one."""
+        """The state that `save` was given. UserError: no such checkpoint; the message names those there are."""
         path = self.folder / name / "state.json"
         if not path.exists():
             names = self.names()
@@ -127,27 +127,27 @@ class Checkpoints:
         return (self.folder / name / f"{stem}.safetensors").exists()
 
     def check_optimizers(self, name: str) -> None:
-        """UserError, which names those that have it, when checkpoint `name` has no optimizer state."""
+        """UserError when checkpoint `name` has no optimizer state; the message names the checkpoints that have it."""
         if not self.has(name, OPTIMIZER):
             others = [other for other in self.names() if self.has(other, OPTIMIZER)]
-            raise UserError(f"{self.folder / name}: has no optimizer state to go on with, since keep_optimizers=newest "
-                            f"keeps that of the newest checkpoint alone: choose from {', '.join(others) or 'none'}")
+            raise UserError(f"{self.folder / name}: has no optimizer state to continue with; keep_optimizers=newest "
+                            f"keeps only that of the newest checkpoint: choose from {', '.join(others) or 'none'}")
 
     def thin(self) -> None:
-        """Delete the checkpoints, and the optimizer states, that are not to be kept."""
+        """Delete the checkpoints and the optimizer states that are no longer kept."""
         latest = self.latest()
         kept = {latest, *(record["checkpoint"] for record in self.bests().values())}
         for name in self.names():
             on_schedule = "." not in name and int(name) % self.keep_epochs == 0
             if not on_schedule and name not in kept:
-                # Renamed first: half a folder must not pass for a checkpoint if a kill comes now.
+                # Renamed first, so that after a kill a half-deleted folder is not taken for a checkpoint.
                 shutil.rmtree((self.folder / name).rename(self.folder / f"{_WRITING}{name}"))
             elif self.keep_optimizers == "newest" and name != latest:
                 (self.folder / name / f"{OPTIMIZER}.safetensors").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def failure_explained(self) -> Iterator[None]:
-        """Leave only whole checkpoints behind; a full disk becomes one line."""
+        """After an error only complete checkpoints are left; a full disk becomes a UserError of one line."""
         try:
             yield
         except BaseException as error:
@@ -168,7 +168,7 @@ def _read(path: Path) -> dict:
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """True when `error`, or what it was raised from, says that no space is left."""
+    """True when `error`, or an error that caused it, says that no space is left."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True

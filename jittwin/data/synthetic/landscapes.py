@@ -1,7 +1,7 @@
 """Procedural landscapes with exact label maps: the data set that needs no download.
 
-Seven kinds of scene, and now and then one surface alone, show all 29 classes; each class has
-its own colour and texture, so that a small generator learns it and a person recognises it.
+Seven kinds of scene together show all 29 classes, and every eighth scene is a single surface. Each class
+has its own colour and texture, so that a small generator can learn it and a person can recognise it.
 """
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from jittwin.data.synthetic.scenery import (
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 
-PURE_EVERY = 8  # one scene in so many is a single surface
+PURE_EVERY = 8  # one scene in this many is a single surface
 PURE = ("sky", "sea", "grass", "sand", "field", "mountain", "tree", "water")
 
 
@@ -151,7 +151,7 @@ SCENES = (lakeside, coast, valley, town, gorge, desert, farm)
 
 
 def render(index: int, width: int, height: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scene `index` of the endless series `seed`: uint8 (height, width, 3) and its uint8 label map."""
+    """Scene `index` of the endless series `seed`: picture uint8 (height, width, 3), label map uint8 (height, width)."""
     turn, place = divmod(index, PURE_EVERY)
     c = Canvas.blank(width, height, Draws(seed, 0, index).generator("scene"))
     everywhere = np.ones(c.label.shape, bool)
@@ -163,7 +163,7 @@ def render(index: int, width: int, height: int, seed: int = 0) -> tuple[np.ndarr
         SCENES[place](c)
     ground = (c.label != CLASS_NUMBER["sky"])[..., None]
     lit = np.where(ground, c.picture * np.float32(c.mood.light), c.picture)
-    soft = 0.7 * lit + 0.3 * _neighbours(lit)  # a lens is never as sharp as a mask
+    soft = 0.7 * lit + 0.3 * _neighbours(lit)  # slightly blurred, as by a lens
     soft += (c.field.grain[..., None] - 0.5) * 0.03
     return (np.clip(soft, 0, 1) * 255 + 0.5).astype(np.uint8), c.label
 
@@ -176,7 +176,8 @@ def _neighbours(picture):
 class SyntheticLandscapes:
     """`n` scenes with the interface of LandscapeDataset, rendered at width x height and then cropped.
 
-    width takes the place of load_size; crop_size is the width if None.
+    width: takes the place of load_size. crop_size: None for the width. Other arguments: see Transform.
+    UserError: no scene, or sizes that do not fit.
     """
 
     def __init__(self, n: int, width: int, height: int, seed: int = 0, crop_size: int | None = None,
@@ -193,7 +194,7 @@ class SyntheticLandscapes:
         return self.n
 
     def _render(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The whole uint8 picture and label map of a scene."""
+        """Picture uint8 (height, width, 3) and label map uint8 (height, width) of a scene, before the crop."""
         return render(index, self.width, self.height, self.seed)
 
     def get(self, index: int, draws: Draws) -> dict:

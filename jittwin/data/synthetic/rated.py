@@ -1,7 +1,7 @@
-"""Pictures damaged by known amounts, with votes drawn to match: AVA's stand-in where AVA itself is not at hand.
+"""Pictures damaged by known amounts, with votes drawn to match: a substitute for AVA where AVA is not available.
 
-The votes are nobody's opinion. Their mean falls with the damage, so a model that learns anything orders the
-pictures by it, and how well it does can be measured.
+No person gave these votes. Their mean falls with the damage, so a trained model should order the pictures by
+damage, and how well it does so can be measured.
 """
 import csv
 import io
@@ -22,18 +22,18 @@ from jittwin.data.synthetic.landscapes import render
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 
-BEST, WORST = 7.3, 2.8      # mean rating without damage and with most
-SPREAD = 1.5                # of one picture's votes, about AVA's
+BEST, WORST = 7.3, 2.8      # mean rating without damage and with the most damage
+SPREAD = 1.5                # standard deviation of one picture's votes, about that of AVA
 VOTERS = 78, 549            # AVA's fewest and most votes for a picture
 MOST_PICTURES = 900_000     # ids have six digits
-_LOG2_GAIN, _RADIUS, _NOISE, _QUALITY = 2.2, 0.025, 60, (95, 3)  # the most of each damage
+_LOG2_GAIN, _RADIUS, _NOISE, _QUALITY = 2.2, 0.025, 60, (95, 3)  # the strongest damage of each kind
 _LEAST_HEIGHT, _MOST_HEIGHT = 96, 384
 _TEST_EVERY = 5
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a picture, each from 0 to 1: brighter or darker, Gaussian blur, Gaussian noise, JPEG."""
+    """Strengths, from 0 to 1, of the damage to a picture: exposure, Gaussian blur, Gaussian noise, JPEG."""
     exposure: float = 0.0
     blur: float = 0.0
     noise: float = 0.0
@@ -41,7 +41,7 @@ class Damage:
 
     @classmethod
     def drawn(cls, draws: Draws) -> "Damage":
-        """One kind, or two kinds 0.7 times as strong, of a severity uniform on [0, 1)."""
+        """One kind of damage, or two kinds 0.7 times as strong, with a severity that is uniform on [0, 1)."""
         kinds = [field.name for field in fields(cls)]
         chosen = draws.permutation("kinds", len(kinds))[:draws.integers("how many", 1, 2, ())]
         severity = float(draws.uniform("severity", ()))
@@ -49,11 +49,11 @@ class Damage:
 
     @property
     def severity(self) -> float:
-        """From 0 to 1, whatever the kinds."""
+        """Total strength of all kinds, from 0 to 1."""
         return min(1.0, float(np.hypot.reduce(astuple(self))))
 
     def apply(self, image: np.ndarray, draws: Draws) -> np.ndarray:
-        """Damage uint8 (H, W, 3); radii follow the shorter side, so a picture of any size looks alike."""
+        """Damage a picture uint8 (H, W, 3). The blur's radius is a fraction of the shorter side."""
         gain = 2 ** (_LOG2_GAIN * self.exposure * (1 if draws.uniform("brighter", ()) < 0.5 else -1))
         values = np.clip(image * np.float32(gain), 0, 255).astype(np.uint8)
         if self.blur:
@@ -71,7 +71,7 @@ class Damage:
 
 
 def draw_votes(severity: float, draws: Draws) -> np.ndarray:
-    """int64 (10,): VOTERS many votes, normal about a mean that falls from BEST to WORST."""
+    """Vote counts, int64 (10,), normal about a mean that falls from BEST to WORST with the severity."""
     mean = BEST + (WORST - BEST) * severity
     odds = np.exp(-((np.arange(1, BINS + 1) - mean) / SPREAD) ** 2 / 2)
     return draws.generator("votes").multinomial(draws.integers("voters", *VOTERS, ()), odds / odds.sum())
@@ -80,8 +80,8 @@ def draw_votes(severity: float, draws: Draws) -> np.ndarray:
 class SyntheticAva:
     """`count` procedural scenes, damaged and voted on, with the interface of AvaDataset.
 
-    prepare: a picture uint8 (H, W, 3) to the network's float32 (3, S, S). side: S. start: number of the first scene;
-    ranges that do not overlap have no scene in common.
+    prepare: a function from a picture uint8 (H, W, 3) to the network's input float32 (3, S, S). side: S. start: number
+    of the first scene; data sets whose ranges do not overlap have no scene in common.
     """
 
     def __init__(self, count: int, prepare: Callable[[np.ndarray], np.ndarray], side: int, seed: int = 0,
@@ -133,7 +133,7 @@ def find_photographs(places: Sequence) -> list[Path]:
 
 
 def crop(image: np.ndarray, size: tuple[int, int], draws: Draws) -> np.ndarray:
-    """A window of uint8 (H, W, 3), of the proportions of `size` (h, w) and 0.6 to 1 times as large as fits, resized."""
+    """A random window of uint8 (H, W, 3), resized to `size` (h, w); its scale is 0.6 to 1 of the largest that fits."""
     scale = min(image.shape[0] / size[0], image.shape[1] / size[1]) * (0.6 + 0.4 * float(draws.uniform("scale", ())))
     height, width = (max(1, int(side * scale)) for side in size)
     top = int(draws.integers("top", 0, image.shape[0] - height, ()))
@@ -142,10 +142,11 @@ def crop(image: np.ndarray, size: tuple[int, int], draws: Draws) -> np.ndarray:
 
 
 def write_mini_ava(folder, count: int, width: int, height: int, seed: int = 0, photographs: Sequence = ()) -> None:
-    """Write AVA.txt, images/, AVA's two id lists (no photograph is in both), and damage.csv, or nothing at all.
+    """Write AVA.txt, images/, AVA's two lists of ids and damage.csv into a new folder, atomically.
 
-    The pictures are crops of the photographs in turn, or procedural scenes where there are none, damaged.
-    UserError: `folder` holds something, or a photograph cannot be read.
+    The pictures are damaged crops of the photographs in turn, or damaged procedural scenes if there are no
+    photographs. No photograph has pictures in both lists. UserError: `folder` is not empty, or a photograph cannot be
+    read.
     """
     folder = check_new(folder)
     if not 1 <= count <= MOST_PICTURES:

@@ -1,4 +1,4 @@
-"""What stands in a synthetic landscape: a canvas to paint on, small objects, and whole scenes."""
+"""The objects of a synthetic landscape, and the canvas that they are painted on."""
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from jittwin.data.synthetic.textures import Fields, mix, step, value_noise
 
 @dataclass(frozen=True)
 class Mood:
-    """Colours of a time of day: the sky above, at the horizon (and haze), light on the ground; cloudiness."""
+    """A time of day: colours of the sky above, of the horizon (and haze), of light on the ground; cloudiness."""
     high: tuple
     low: tuple
     light: tuple
@@ -65,11 +65,11 @@ class Canvas:
 
     @property
     def depth(self) -> np.ndarray:
-        """(h, 1), 1 at the horizon, 0 at the lower edge."""
+        """float32 (h, 1): 1 at the horizon, 0 at the lower edge."""
         return 1 - (self.v - self.horizon) / (1 - self.horizon)
 
     def window(self, left, right, top, bottom) -> "Canvas":
-        """The part between these coordinates, sharing memory; empty outside the picture."""
+        """The part of the canvas between these coordinates; it shares memory and is empty outside the picture."""
         height = self.scene.shape[0]
         columns = slice(max(0, int(left * height)), max(0, int(np.ceil(right * height))))
         rows = slice(max(0, int(top * height)), max(0, int(np.ceil(bottom * height))))
@@ -106,14 +106,14 @@ class Canvas:
 
 
 def local(c: Canvas, x, base, height, aspect):
-    """A window of width aspect*height around x above `base`: (window, p in -1..1 across, q in 0..1 down)."""
+    """A window of width aspect * height, centred at x, above `base`: (window, p in -1..1 across, q in 0..1 down)."""
     half = aspect * height / 2
     part = c.window(x - half, x + half, base - height, base)
     return part, (part.u - x) / half, (part.v - base + height) / height
 
 
 def shade(colour, p, q) -> np.ndarray:
-    """Light from the upper left on a rounded thing."""
+    """`colour` lit from the upper left, as on a rounded object."""
     return np.float32(colour) * np.clip(1.12 - 0.22 * p - 0.28 * q, 0.5, 1.3)[..., None]
 
 
@@ -255,7 +255,7 @@ def road(c, spread, bend, top):
 
 
 def forest(c, base, height, left, right, count):
-    """`count` trees around `base`, far ones first."""
+    """Paint `count` trees around `base`, far ones first."""
     plant_tree = conifer if c.rng.random() < 0.55 else broadleaf
     for nearness in np.sort(c.rng.random(count)):
         size = height * (0.6 + 0.55 * nearness) * c.rng.uniform(0.8, 1.2)

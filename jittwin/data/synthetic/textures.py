@@ -2,7 +2,7 @@
 
 Coordinates: u runs right in units of the picture height, v runs down from 0 to 1, so the
 same seed gives the same scene at any resolution. Colours are float32 RGB in 0..1. Only
-element-wise arithmetic is used, so that two processes with different BLAS threads agree.
+element-wise arithmetic is used, so that the number of BLAS threads does not change a scene.
 """
 from functools import cached_property
 
@@ -23,7 +23,7 @@ def value_noise(rng, rows, columns, cells_v, cells_u) -> np.ndarray:
 
 
 def fractal(rng, rows, columns, cells_v, cells_u, octaves=4, gain=0.5) -> np.ndarray:
-    """Octaves of value noise, stretched to mean 0.5 and about 0..1."""
+    """Sum of octaves of value noise, with mean 0.5, stretched to about 0..1."""
     total, weight, sum_of_weights = np.zeros((rows, columns), np.float32), 1.0, 0.0
     for octave in range(octaves):
         total += weight * value_noise(rng, rows, columns, cells_v << octave, cells_u << octave)
@@ -33,7 +33,7 @@ def fractal(rng, rows, columns, cells_v, cells_u, octaves=4, gain=0.5) -> np.nda
 
 
 def mix(first, second, t) -> np.ndarray:
-    """Colour blend; t of any shape without the channel axis."""
+    """Blend of two colours; t is the weight of the second, without the channel axis."""
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return first + (second - first) * np.asarray(t, np.float32)[..., None]
 
@@ -44,7 +44,7 @@ def step(value, edge=0.0, width=0.1) -> np.ndarray:
 
 
 class Fields:
-    """Noise shared by all the textures of one scene, each made when first asked for."""
+    """Noise shared by all textures of one scene; each field is made when it is first used."""
 
     def __init__(self, rng, rows, columns):
         self.rng, self.shape = rng, (rows, columns)
@@ -54,7 +54,7 @@ class Fields:
 
     @cached_property
     def clouds(self):
-        """Large billows, pushed about so that the lattice of the noise does not show."""
+        """Large billows, displaced at random so that the lattice of the noise is not visible."""
         rows, columns = self.shape
         sway, lift = (((value_noise(self.rng, rows, columns, 6, 7) - 0.5) * rows * 0.16).astype(int)
                       for _ in range(2))
@@ -87,7 +87,7 @@ class Fields:
 
     @cached_property
     def relief(self):
-        """Light of the ridged surface under a sun at the upper left, around 0.5."""
+        """Brightness, around 0.5, of the ridged surface under a sun at the upper left."""
         rows, columns = self.shape
         height, reach = self.ridges, max(1, rows // 90)
         slope = height - np.roll(height, (reach, reach), (0, 1))
@@ -179,7 +179,7 @@ def river(c):
 
 
 def lake(c):
-    """The scene above the shore mirrored, broken by ripples; plain blue where nothing is above."""
+    """The scene above the shore, mirrored and distorted by ripples."""
     rows, columns = c.scene.shape[:2]
     shore = int(c.horizon * rows)
     mirrored = np.clip(2 * shore - (c.v[:, 0] * rows).astype(int), 0, rows - 1)

@@ -8,13 +8,13 @@ from jittwin.predictors.aesthetic import Predictor, ScorerPredictor, read_scorer
 
 WEIGHTS = Option("aesthetic-weights", "ADAPTER", "best_lora.pth, a peft folder, a checkpoint or a run", weights=True)
 TOWER = Option("aesthetic-tower", "FOLDER", "hub folder of the SigLIP model that the adapters were trained on "
-               "(default: as they name it); with --random-weights an architecture, such as tiny", aliases=("tower",))
+               "(default: the one they name); with --random-weights an architecture, such as tiny", aliases=("tower",))
 INFO = Info("aesthetic", "assess", "mean rating, as of photographs in AVA", "higher", (1, 10),
             "a SigLIP2 tower and adapters", "Apache-2.0 (the tower)", "distribution", options=(WEIGHTS, TOWER))
 
 
 class AestheticMetric:
-    """A jittwin.metrics.metric.Metric."""
+    """The mean of the predicted ratings, with their distribution; a jittwin.metrics.metric.Metric."""
 
     info = INFO
     profile = tuple(f"aesthetic_p{rating}" for rating in range(1, CLASSES + 1))
@@ -24,7 +24,7 @@ class AestheticMetric:
         self.random, self.provenance = predictor.random, predictor.provenance
 
     def score(self, batch: Batch) -> Scores:
-        """Per picture the score and the fraction of every rating."""
+        """For each picture the score, and the predicted fraction of every rating. UserError: a score is not finite."""
         try:
             scores, distributions = self.predictor.score_pixels(np.stack(batch.pixels))
         except UserError as error:
@@ -33,7 +33,7 @@ class AestheticMetric:
                        for score, fractions in zip(scores, distributions)])
 
     def describe(self, value: float) -> str:
-        """The name of a score's level."""
+        """The level of a score in words."""
         return "{1} ({0})".format(*level(value))
 
 

@@ -1,4 +1,4 @@
-"""Scores of many pictures by several metrics: each picture is decoded once, and few are held at a time."""
+"""Scores of many pictures by several metrics. Each picture is decoded once, and few are in memory at a time."""
 import io
 import itertools
 import time
@@ -24,9 +24,10 @@ OnMap = Callable[[str, str, np.ndarray], None]
 
 @dataclass(frozen=True)
 class Assessment:
-    """rows: per picture that could be read, in natural order. failed: what the others' errors said.
+    """The results of `assess`.
 
-    thumbnails: JPEG by name. seconds: of reading and scoring.
+    rows: {"image", "width", "height", "prompt", scores by name} of each picture that could be read, in natural order.
+    failed: messages about the other pictures. thumbnails: JPEG bytes by the picture's name. seconds: time taken.
     """
 
     metrics: list[Metric]
@@ -36,7 +37,7 @@ class Assessment:
     seconds: float
 
     def summary(self, metric: Metric) -> dict:
-        """A metric over all pictures, with what its values depend on."""
+        """Mean, standard deviation, minimum and maximum of a metric over all pictures, and its provenance."""
         values = np.array([row[metric.info.name] for row in self.rows])
         return {"mean": float(values.mean()), "std": float(values.std()), "min": float(values.min()),
                 "max": float(values.max()), "n": len(values), "better": metric.info.better,
@@ -44,7 +45,7 @@ class Assessment:
 
 
 def gather(sources: Sequence[str]) -> ImageSet:
-    """The pictures of folders, of one zip file, and files given by name, whatever their suffix."""
+    """The pictures of folders and files, or of one zip file. A file given by name may have any suffix."""
     if len(sources) == 1 and (Path(sources[0]).is_dir() or zipfile.is_zipfile(sources[0])):
         return ImageSet(sources[0], SUFFIXES)
     files = []
@@ -60,13 +61,14 @@ def gather(sources: Sequence[str]) -> ImageSet:
 def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, workers: int | None = None,
            prompts: Sequence[str] | None = None, thumbnails: bool = False, on_map: OnMap | None = None,
            quiet: bool = False) -> Assessment:
-    """Scores of the pictures. prompts: of each picture, in the order of images.names.
+    """Score the pictures by all metrics.
 
-    on_map: called with the metric's name, the picture's, and the map of every picture that a metric draws one of, as
-    soon as it is drawn. UserError: none of the pictures can be read.
+    prompts: one per picture, in the order of images.names. thumbnails: make them. on_map: called with the metric's
+    name, the picture's name and the map, for every map that a metric draws. UserError: none of the pictures can be
+    read, or a metric gives no finite value.
     """
     start, rows, failed, small = time.perf_counter(), [], [], {}
-    # Metrics that prepare pictures alike share the result: each way is taken once.
+    # Metrics with equal `preprocess` share its result, so each picture is prepared once in every way.
     ways = list(dict.fromkeys(metric.preprocess for metric in metrics))
     way_of = [ways.index(metric.preprocess) for metric in metrics]
 
@@ -98,13 +100,13 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
 
 
 def grouped(items: Iterator, size: int) -> Iterator[list]:
-    """Runs of at most `size` items."""
+    """Yield lists of at most `size` successive items."""
     while group := list(itertools.islice(items, size)):
         yield group
 
 
 def thumbnail(image: np.ndarray) -> bytes:
-    """JPEG of a picture uint8 (H, W, 3)."""
+    """A small JPEG of a picture uint8 (H, W, 3)."""
     stream, small = io.BytesIO(), Image.fromarray(image)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     small.save(stream, "JPEG", quality=80)

@@ -1,10 +1,10 @@
-"""The metrics: those of single pictures, each a module of this folder, and those of sets."""
+"""All metrics: those of single pictures, each a module of this folder, and those of sets of pictures."""
 from jittwin.metrics import aesthetic, mask_accuracy
 from jittwin.metrics.metric import Info
 
 INFINITY = float("inf")
 INCEPTION = "inception_fid"
-# Of `jittwin assess`: a module with INFO and load(request) by the metric's name.
+# The metrics of `jittwin assess`: by name, a module with INFO and load(request).
 ASSESSED = {module.INFO.name: module for module in (aesthetic, mask_accuracy)}
 METRICS = (
     *(module.INFO for module in ASSESSED.values()),

@@ -1,7 +1,8 @@
-"""Mask accuracy: whether pictures show the label maps they were made from, as a SegFormer sees them.
+"""Mask accuracy: the fraction of pixels that a SegFormer recognises as the class in the label map.
 
-The challenge's organisers never published their weights, so values compare only among measurements with one file. Two
-anchors say what a value is worth: what photographs of the same labels reach, and what pictures of other labels do.
+The challenge's organisers did not publish their weights, so values can be compared only if they were measured with the
+same file of weights. Two anchors help to read a value: the mask accuracy of photographs with the same label maps, and
+that of pictures compared with the label maps of other pictures.
 """
 import os
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
-# What the network sees: squashed to 640x640, by ImageNet's mean and deviation.
+# The network's input: resized to 640x640 without keeping proportions, normalised by ImageNet's mean and deviation.
 PREPROCESS = Preprocess((640, 640), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
-BAND = 64       # rows of logits enlarged at a time
+BAND = 64       # rows of enlarged logits in memory at a time
 FILES = "the hub's nvidia/segformer-b5-finetuned-ade-640-640, or a SegFormer trained on the 29 classes"
 
 
@@ -37,18 +38,18 @@ INFO = Info("mask_accuracy", "assess", "fraction of pixels that show their label
 
 
 class MaskAccuracy:
-    """A SegFormer that reads landscapes.
+    """A SegFormer that recognises the challenge's classes.
 
-    weights: a file with the hub's key names, or a hub folder, of 150 ADE20K classes or the challenge's 29. random:
-    without a file, go on with untrained weights of `variant`, equal in both twins. UserError: neither, another network,
-    other classes.
+    weights: a file with the hub's key names, or a hub folder, for the 150 classes of ADE20K or the challenge's 29. random:
+    without weights, use an untrained network of size `variant`, which is the same in both twins. workers: decoding
+    threads. UserError: neither weights nor random, another network, other classes.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
                  variant: str = "B0", num_labels: int = ADE_CLASSES, workers: int | None = None):
         if weights is None and not random:
             raise UserError(f"mask accuracy needs the weights of a SegFormer: give a file ({FILES}), or ask for random "
-                            "ones")
+                            "weights")
         self.backend, self.workers = backend, workers
         conversion, config = find("segformer").conversion, preset(variant, num_labels)
         if weights is None:
@@ -61,7 +62,7 @@ class MaskAccuracy:
             except UserError as error:
                 raise UserError(f"{os.fspath(weights)}: {error}; mask accuracy takes {FILES}") from error
         if config.num_labels not in (CLASSES, ADE_CLASSES):
-            raise UserError(f"{weights or variant}: {config.num_labels} classes, where mask accuracy needs the "
+            raise UserError(f"{weights or variant}: has {config.num_labels} classes; mask accuracy needs the "
                             f"challenge's {CLASSES} or ADE20K's {ADE_CLASSES}")
         self.variant, self.network = variant_of(config), backend.build("segformer", config)
         self.table = landscape_classes() if config.num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
@@ -77,19 +78,20 @@ class MaskAccuracy:
         return self.weights == "random"
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Float32 (K, 160, 160) of an image as PREPROCESS makes it."""
+        """float32 (K, 160, 160) of an image that PREPROCESS made, float32 (3, 640, 640)."""
         with self.backend.no_grad():
             return self.backend.numpy(self.network(self.backend.asarray(image[None])))[0]
 
     def labels(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """uint8 (*size) with the challenge's classes, as seen in the picture uint8 (H, W, 3)."""
+        """The challenge's classes seen in a picture uint8 (H, W, 3), as a label map uint8 of `size` (h, w)."""
         return self.table[enlarged_argmax(self.logits(PREPROCESS(image)), size)]
 
     def measure(self, pictures, labels, quiet: bool = False) -> dict[str, float]:
-        """{"mask_accuracy", "mask_accuracy_shuffled"}: the mean, over pictures, of the fraction of right pixels.
+        """Mean, over the pictures, of the fraction of right pixels: {"mask_accuracy", "mask_accuracy_shuffled"}.
 
-        pictures: see ImageSet. labels: a folder of label maps, or of a data set, with the pictures' names. shuffled:
-        every picture against the label map half the set away, NaN for one picture. UserError: names without a partner.
+        pictures: see ImageSet. labels: a folder of label maps with the pictures' names, or a data set that has them.
+        mask_accuracy_shuffled compares every picture with the label map half the set away; NaN for a single picture.
+        UserError: a picture without a label map.
         """
         pictures = ImageSet(pictures)
         maps = paired_labels(pictures, labels)
@@ -107,7 +109,7 @@ class MaskAccuracy:
 
 
 class MaskAccuracyMetric:
-    """A jittwin.metrics.metric.Metric. maps: the label map of each picture, by its name."""
+    """Mask accuracy as a jittwin.metrics.metric.Metric. maps: file of the label map, by the picture's name."""
 
     info, profile, preprocess = INFO, (), PREPROCESS
 
@@ -118,7 +120,7 @@ class MaskAccuracyMetric:
                            "device": network.backend.device}
 
     def score(self, batch: Batch) -> Scores:
-        """Per picture the fraction of right pixels; the maps show the classes that the network sees."""
+        """For each picture the fraction of right pixels, and a coloured map of the classes that the network sees."""
         values, drawn = [], []
         for pixels, name in zip(batch.pixels, batch.names, strict=True):
             truth = checked_label(self.maps[name])
@@ -133,14 +135,14 @@ class MaskAccuracyMetric:
 
 
 def load(request: Request) -> MaskAccuracyMetric:
-    """UserError: pictures without a label map, no weights and not random, weights of another network."""
+    """The metric. UserError: pictures without a label map, neither weights nor random, weights of another network."""
     labels = paired_labels(request.images, request.needed(LABELS))
     network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random)
     return MaskAccuracyMetric(network, dict(zip(request.images.shown_names, labels)))
 
 
 def enlarged_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(K, h, w) to integers (*size): the best class after bilinear enlargement, half-pixel centres, no antialiasing."""
+    """Logits (K, h, w) to the best class, integers of `size`, after bilinear resizing with half-pixel centres."""
     top, below, down = _taps(logits.shape[1], size[0])
     left, right, across = _taps(logits.shape[2], size[1])
     found = np.empty(size, np.intp)
@@ -153,26 +155,26 @@ def enlarged_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two positions that each new one lies between, and how far along."""
+    """For each of `new` positions (lower neighbour, upper neighbour, weight of the upper one) among `old`."""
     at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     first = np.minimum(at.astype(np.intp), old - 1)
     return first, np.minimum(first + 1, old - 1), (at - first).astype(np.float32)
 
 
 def paired_labels(pictures: ImageSet, labels: str | os.PathLike) -> list[Path]:
-    """The label map of each picture, by name. UserError: a picture without one."""
+    """The label map of each picture, which has the same stem. UserError: a picture without a label map."""
     folder = label_folder(labels)
     maps = {path.stem: path for path in list_pictures(folder)}
     stems: Sequence[str] = [Path(name).stem for name in pictures.names]
     for stem, name in zip(stems, pictures.names, strict=True):
         if stem not in maps:
-            raise UserError(f"{pictures}: {name} has no label map of its name in {folder}; add it or remove "
+            raise UserError(f"{pictures}: {name} has no label map of that name in {folder}; add it or remove "
                             "the picture")
     return [maps[stem] for stem in stems]
 
 
 def checked_label(path: Path) -> np.ndarray:
-    """uint8 (H, W). UserError: classes that there are not."""
+    """The label map, uint8 (H, W). UserError: a label that is no class."""
     label = imaging.decode_label(path)
     if label.max() >= CLASSES:
         raise UserError(f"{path}: holds label {label.max()}; the classes are 0..{CLASSES - 1}")

@@ -1,6 +1,6 @@
-"""What a metric of single pictures is, and what a person should know of any metric.
+"""The protocol of a metric of single pictures, and the description of any metric.
 
-A metric of `jittwin assess` is a module of this folder with INFO and `load(request)`, named in catalog.py.
+A metric of `jittwin assess` is a module of this folder with INFO and `load(request)`, listed in catalog.py.
 """
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from jittwin.backend import Backend
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
 
-MARK = " (random weights)"      # follows every value of an untrained network
+MARK = " (random weights)"      # printed after every value of an untrained network
 
 
 @dataclass(frozen=True)
 class Option:
-    """Something that a metric is given: `jittwin assess` makes the flag --NAME of it.
+    """An argument of a metric; `jittwin assess` has a flag --NAME for it.
 
-    weights: it names a file of trained weights, so the metric is measured where it is given. required: the metric
-    cannot do without it. aliases: further names of the flag.
+    weights: the value is a file of trained weights, and giving it selects the metric. required: the metric does not
+    work without it. aliases: further names of the flag.
     """
 
     name: str
@@ -37,11 +37,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Info:
-    """What a person should know of a metric.
+    """The description of a metric.
 
-    command: which one gives it. better: "higher" or "lower". span: least and greatest value. weights, licence: what it
-    needs, and under which terms that comes. produces: "score", "distribution" (a score and how it comes about) or "map"
-    (a score and a picture of where). needs_prompt: the text that a picture was made from decides too.
+    command: the command that measures it. better: "higher" or "lower". span: least and greatest value. weights: the
+    trained weights it needs; licence: their licence. produces: "score", "distribution" (a score and the distribution
+    behind it) or "map" (a score and a map of where the picture is good). needs_prompt: whether the value depends on the
+    prompt. options: arguments of the metric.
     """
 
     name: str
@@ -61,16 +62,16 @@ class Info:
 
     @property
     def digits(self) -> int:
-        """Decimals that a person reads."""
+        """Decimals to print."""
         return 4 if self.span[1] - self.span[0] <= 1 else 2
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a metric is made from.
+    """The arguments of a metric's `load`.
 
-    images: the pictures to come. options: values of Info.options by name, None where not given. random: go on with
-    untrained networks where no weights are given.
+    images: the pictures that will be scored. options: values of Info.options by name, None where not given. random: use
+    untrained networks where no weights are given. batch: pictures per call of the network.
     """
 
     backend: Backend
@@ -81,7 +82,7 @@ class Request:
     batch: int = 8
 
     def needed(self, option: Option) -> str:
-        """The value of an option that the metric cannot do without. UserError: it was not given."""
+        """The value of a required option. UserError: it was not given."""
         if self.options.get(option.name) is None:
             raise UserError(f"{option.flag} is missing: {option.help}")
         return self.options[option.name]
@@ -89,10 +90,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures, ready for a network.
+    """Pictures to score.
 
-    pixels: what the metric's `preprocess` made of each. sizes: (height, width) of the pictures. prompts: None where
-    there are none. draw: maps are asked for.
+    pixels: each picture as the metric's `preprocess` returned it. names: names of the pictures. sizes: (height, width)
+    of the pictures. prompts: None if there are none. draw: whether the metric should draw maps.
     """
 
     pixels: Sequence[np.ndarray]
@@ -104,18 +105,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per picture {info.name: value, further name: value}; maps: uint8 (h, w) or (h, w, 3) per picture, if drawn."""
+    """Results for a batch: {info.name: value, further name: value} of each picture, and the maps if drawn.
+
+    maps: uint8 (h, w) or (h, w, 3), one per picture.
+    """
 
     values: list[dict[str, float]]
     maps: list[np.ndarray] | None = None
 
 
 class Metric(Protocol):
-    """A metric that is ready.
+    """A metric with its network loaded.
 
-    profile: names of further numbers that a chart per picture shows as bars. random: its network is untrained.
-    provenance: what its values depend on besides the pictures. preprocess: a picture uint8 (H, W, 3) to an array; runs
-    in several threads; metrics whose `preprocess` compare equal share the array.
+    profile: names of further numbers, which the report shows as a bar chart for each picture. random: whether the
+    network is untrained. provenance: everything besides the pictures that the values depend on. preprocess: a function
+    from a picture uint8 (H, W, 3) to an array; it runs in several threads, and metrics whose `preprocess` are equal
+    share the array.
     """
 
     info: Info
@@ -125,7 +130,7 @@ class Metric(Protocol):
     preprocess: Callable[[np.ndarray], np.ndarray]
 
     def score(self, batch: Batch) -> Scores:
-        """Of a batch of any size. UserError: no finite value."""
+        """Score a batch of any size. UserError: a value is not finite."""
 
     def describe(self, value: float) -> str:
-        """A value in words, "" where there are none."""
+        """A value in words, or ""."""

@@ -1,7 +1,7 @@
-"""How well predicted distributions of ratings 1..10 agree with people's: distances, errors, rank correlation.
+"""Agreement of predicted distributions of the ratings 1..10 with people's votes: distances, errors, correlations.
 
-Measures of NIMA (Talebi and Milanfar 2018, doi 10.1109/TIP.2018.2831899) and of the AVA benchmark (Murray et al.
-2012). Every sample weighs the same, whatever the batches were; all sums are float64.
+The measures of NIMA (Talebi and Milanfar 2018, doi 10.1109/TIP.2018.2831899) and of the AVA benchmark (Murray et al.
+2012). Every sample has the same weight, however the batches were cut; all sums are float64.
 """
 import warnings
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from jittwin.models.aesthetic import emd, mean_score
 
-THRESHOLD = 5 + 1e-6  # AVA's border between low and high quality; the mean of float32 shares may miss 5 by less
+THRESHOLD = 5 + 1e-6  # AVA's border of high quality; the margin exceeds the error of a mean of float32 fractions
 METRICS = ("emd", "emd_r1", "mse", "mae", "srcc", "plcc", "accuracy")
 
 
 def quality_metrics(predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """The METRICS of predicted distributions (N, 10) against voted ones (N, 10).
+    """The METRICS of predicted distributions (N, 10) against voted distributions (N, 10).
 
-    emd (r=2) and emd_r1: means of the distance of that r. Of the mean scores: mse, mae, srcc (Spearman), plcc
-    (Pearson, no logistic fit) and accuracy, the share on the target's side of 5 (exactly 5 counts as low).
-    srcc and plcc are nan where one side is constant, holds a nan, or has fewer than two samples: there is no order.
-    Raises ValueError for shapes that differ or hold nothing.
+    emd and emd_r1: mean earth mover's distance with r=2 and r=1. Of the mean scores: mse, mae, srcc (Spearman), plcc
+    (Pearson, no logistic fit) and accuracy, the fraction on the target's side of 5 (exactly 5 counts as low).
+    srcc and plcc are nan where one side is constant, holds a nan, or has fewer than two samples.
+    ValueError: shapes differ or are empty.
     """
     predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
     if predicted.shape != target.shape or predicted.ndim != 2 or not len(target):
@@ -33,11 +33,11 @@ def quality_metrics(predicted: np.ndarray, target: np.ndarray) -> dict[str, floa
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Spearman's and Pearson's correlation of (N,) with (N,); nan where either is not defined."""
+    """(Spearman's, Pearson's) correlation of (N,) with (N,); nan where undefined."""
     from scipy import stats  # takes half a second to import
 
     if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("nan"), float("nan")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constant input, whose nan says it
+        warnings.simplefilter("ignore")  # scipy warns about constant input; the result is nan
         return float(stats.spearmanr(a, b).statistic), float(stats.pearsonr(a, b).statistic)

@@ -306,7 +306,7 @@ def test_a_split_of_other_data_is_refused_and_kept(forty, tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("{", "not a split of a data set"), ("[]", "no split of a data set"), ("{}", "no 'train_ids'"),
+    ("{", "not a split of a data set"), ("[]", "not a split of a data set"), ("{}", "no 'train_ids'"),
     ('{"train_ids": [1], "test_ids": [2], "train_split": 0.9, "seed": 42}', "not lists of strings"),
     ('{"train_ids": ["1"], "test_ids": ["1"], "train_split": 0.9, "seed": 42}', "an id is in it twice"),
     ('{"train_ids": ["1"], "test_ids": ["2"], "schema_version": 9}', "schema_version 9, this program knows 1"),

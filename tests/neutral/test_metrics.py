@@ -46,7 +46,7 @@ def test_moments_refuse_what_would_spoil_them():
         moments.covariance
     with pytest.raises(ValueError, match="1 of 2 feature vectors are not finite"):
         moments.add(np.array([[0, 0, np.nan], [0, 0, 0]]))
-    with pytest.raises(ValueError, match="4 values after ones of 3"):
+    with pytest.raises(ValueError, match="4 values after vectors of 3"):
         moments.add(np.zeros((2, 4)))
     assert moments.n == 1
 

@@ -106,4 +106,4 @@ def test_what_cannot_be_cached_is_still_returned(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file/cache"))
     assert cache.cached({"a": 1}, lambda: statistics(6)).n == 6
-    assert "not kept for the next time" in capsys.readouterr().err
+    assert "statistics are not cached" in capsys.readouterr().err

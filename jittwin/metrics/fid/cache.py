@@ -1,4 +1,4 @@
-"""Statistics of picture sets that were computed before, keyed by the contents of every file and by what was asked."""
+"""A cache of statistics of picture sets, keyed by the contents of all files and by the settings of the measurement."""
 import hashlib
 import json
 import os
@@ -17,9 +17,9 @@ def folder() -> Path:
 
 
 def cached(key: dict, compute: Callable[[], Statistics]) -> Statistics:
-    """What `compute` returned for this key at some time. A damaged file is computed and written again.
+    """The cached statistics for this key; if there are none, or the file is damaged, they are computed and written.
 
-    Where nothing can be written (a full disk, a home without write permission) the result is only returned.
+    If nothing can be written (a full disk, no permission), a line on stderr says so and the result is returned.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = folder() / f"{name}.npz"
@@ -33,5 +33,5 @@ def cached(key: dict, compute: Callable[[], Statistics]) -> Statistics:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_statistics(path, statistics)
     except (OSError, UserError) as error:
-        print(f"statistics not kept for the next time: {error}; {VARIABLE} names another folder", file=sys.stderr)
+        print(f"statistics are not cached: {error}; set {VARIABLE} to another folder", file=sys.stderr)
     return statistics

@@ -1,4 +1,4 @@
-"""Statistics of picture sets on either backend: one decoding and one forward pass for every metric."""
+"""Statistics of picture sets on either backend; one decoding and one forward pass serve all metrics."""
 import os
 import sys
 
@@ -14,16 +14,17 @@ from jittwin.metrics.fid.moments import Moments
 from jittwin.metrics.fid.preparation import find_mode
 from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
 
-KEPT = 10_000      # features kept per set, for what moments cannot tell; more pictures take no more memory
-PREPARATION = 2    # raised when a mode changes what the network sees, or `kept` which features: the cache is then old
+KEPT = 10_000      # most features kept per set; metrics other than FID need them
+PREPARATION = 2    # key of the cache; raise it when a mode's preparation or the choice of kept features changes
 BATCH = 16
 
 
 class FidScorer:
-    """Inception features of pictures. UserError: see load_inception.
+    """Measures Inception features of pictures.
 
-    mode: "pytorch-fid", "clean" or "apf-gan" (jittwin.metrics.fid.preparation). skip_bad: pictures that cannot
-    be read are counted and left out, where otherwise the first one is an error.
+    weights, random: see load_inception, also for UserErrors. mode: "pytorch-fid", "clean" or "apf-gan", see
+    jittwin.metrics.fid.preparation. batch: pictures per forward pass. workers: decoding threads. skip_bad: count and
+    skip pictures that cannot be read; otherwise the first one is a UserError. cache: use cached statistics.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
@@ -34,9 +35,10 @@ class FidScorer:
         self.inception = load_inception(backend, weights, random, mode)
 
     def opened(self, source) -> Statistics | ImageSet:
-        """A statistics file, read, or the pictures of a folder, a zip file or a list of files, not yet looked at.
+        """The Statistics of a file, or the ImageSet of a folder, a zip file or a list of files.
 
-        UserError: fewer than two pictures, statistics of another network or mode. Cheap: ask before measuring.
+        No picture is decoded, so errors show before the long part. UserError: fewer than two pictures, statistics of
+        another network or mode.
         """
         if isinstance(source, (str, os.PathLike)) and is_statistics(source):
             return checked(read_statistics(source), source, self.mode, self.inception.weights)
@@ -46,7 +48,7 @@ class FidScorer:
         return images
 
     def statistics(self, source, quiet: bool = False) -> Statistics:
-        """Of what `opened` takes or returns. UserError: the same; a damaged picture."""
+        """The statistics of a source that `opened` takes, or of its result. UserError: as there; a damaged picture."""
         images = source if isinstance(source, (Statistics, ImageSet)) else self.opened(source)
         if isinstance(images, Statistics):
             return images
@@ -57,19 +59,19 @@ class FidScorer:
         return cached(key, lambda: self.compute(images, quiet))
 
     def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
-        """One pass over the pictures."""
+        """The statistics of the pictures, in one pass. UserError: a damaged picture, features that are not finite."""
         backend, moments, bad = self.backend, Moments(), []
-        # One block: rows kept one by one would lie between the network's large blocks and hinder their reuse.
+        # One block of memory: many small ones would fragment the memory between the network's large blocks.
         kept = np.empty((min(len(images), KEPT), WIDTH), np.float32)
         known = np.zeros(len(kept), bool)
-        # Spread over the whole set: the first ones of a folder of classes would be those of a few classes.
+        # The kept features are spread over the whole set, because a folder may be sorted by class.
         places = {int(index): place for place, index in enumerate(np.arange(len(kept)) * len(images) // len(kept))}
         items = prepared(images, find_mode(self.mode).prepare, self.workers, bad.append if self.skip_bad else None)
         with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
                 backend.no_grad():
             for indices, batch in batches(items, self.batch):
                 features = backend.numpy(self.inception.network(backend.asarray(batch)))
-                del batch      # not to be there beside the next one
+                del batch      # frees its memory before the next batch is made
                 try:
                     moments.add(features)
                 except ValueError as error:
@@ -92,9 +94,9 @@ class FidScorer:
 
 
 def checked(statistics: Statistics, source, mode: str, weights: str | None = None) -> Statistics:
-    """The statistics of the file `source`; says so where it does not tell how they were made.
+    """The statistics of the file `source`; a line on stderr warns if it does not state its mode and weights.
 
-    weights: see Inception, None for any. UserError: made by another network, in another mode or with other weights.
+    weights: hash, see Inception; None accepts any. UserError: statistics of another network, mode or weights.
     """
     if len(statistics.mean) != WIDTH:
         raise UserError(f"{os.fspath(source)}: features of {len(statistics.mean)} values; those of FID's Inception "
@@ -104,6 +106,6 @@ def checked(statistics: Statistics, source, mode: str, weights: str | None = Non
             raise UserError(f"{os.fspath(source)}: made with {key} {statistics.provenance[key]}, not {own}; "
                             f"compute it again, or choose that {key}")
     if not statistics.provenance:
-        print(f"{os.fspath(source)}: does not tell its mode and weights, which must be those used here",
-              file=sys.stderr)
+        print(f"{os.fspath(source)}: does not tell its mode and weights; the distance is right only if they are "
+              "the same as here", file=sys.stderr)
     return statistics

@@ -1,8 +1,8 @@
 """The Fréchet distance between two normal distributions, the last step of FID.
 
-Heusel et al. 2017, arXiv 1706.08500. The trace of the square root of the product of two covariances is
-the sum of the square roots of its eigenvalues, which a symmetric matrix has as well: nothing here takes the square
-root of a general matrix, which is slow and, for the singular covariances of small sets, inaccurate.
+Heusel et al. 2017, arXiv 1706.08500. The trace of the square root of a product of two covariances is the sum of the
+square roots of the product's eigenvalues. A symmetric matrix with the same eigenvalues exists, so this module never
+takes the square root of a general matrix, which is slow and, for the singular covariances of small sets, inaccurate.
 """
 import numpy as np
 from scipy import linalg
@@ -11,14 +11,14 @@ from scipy import linalg
 def frechet_distance(mean_a, covariance_a, mean_b, covariance_b, rank: int | None = None) -> float:
     """|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)) in float64, from (d,) and (d, d) arrays.
 
-    rank: the largest that A B can have, one less than the images of the smaller set, where that is known.
+    rank: largest possible rank of A B, one less than the number of images of the smaller set; None: unknown.
     """
     cross = trace_root(covariance_a, covariance_b, rank)
     return _distance(mean_a, np.trace(covariance_a), mean_b, np.trace(covariance_b), cross)
 
 
 def frechet_distance_from_features(features, mean_b, covariance_b, rank: int | None = None) -> float:
-    """The same, where one side is given as features (n, d): n x n matrices instead of d x d, for n < d.
+    """frechet_distance with one side given as features (n, d); for n < d, the n x n matrices are smaller than d x d.
 
     With A = X^T X and X the centred features over sqrt(n - 1), the product A B has the non-zero
     eigenvalues of X B X^T (the small-sample form of Mathiasen and Hvilshøj 2020, arXiv 2009.14075).
@@ -42,12 +42,14 @@ def trace_root(a: np.ndarray, b: np.ndarray, rank: int | None = None) -> float:
 
 def _distance(mean_a, trace_a, mean_b, trace_b, cross) -> float:
     difference = np.asarray(mean_a, np.float64) - np.asarray(mean_b, np.float64)
-    return max(float(difference @ difference + trace_a + trace_b - 2 * cross), 0.0)   # below zero by rounding alone
+    return max(float(difference @ difference + trace_a + trace_b - 2 * cross), 0.0)   # rounding may make it negative
 
 
 def _sum_of_roots(values: np.ndarray, rank: int | None) -> float:
-    """Of the `rank` largest eigenvalues, ascending. The others are zero but for rounding, and the root of a
-    rounding error of 1e-16 is 1e-8. None is negative but for rounding."""
+    """Sum of the square roots of the `rank` largest of ascending eigenvalues.
+
+    The other eigenvalues are zero except for rounding, and the root of a rounding error of 1e-16 would be 1e-8.
+    """
     if rank is not None:
         values = values[max(len(values) - rank, 0):]
     return float(np.sqrt(np.clip(values, 0, None)).sum())

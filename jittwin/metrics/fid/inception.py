@@ -1,4 +1,4 @@
-"""The network of FID and the weights it runs with."""
+"""The Inception network of FID, and its weights."""
 import os
 from typing import Any, NamedTuple
 
@@ -14,7 +14,10 @@ from jittwin.weights.initial import initial_weights
 
 
 class Inception(NamedTuple):
-    """network: see FidInception. classifier: (1008, 2048). weights: SHA-256 of everything loaded, or "random"."""
+    """The network of FID with its weights.
+
+    network: FidInception of a twin. classifier: float32 (1008, 2048). weights: SHA-256 of all arrays, or "random".
+    """
 
     network: Any
     classifier: np.ndarray
@@ -25,21 +28,21 @@ class Inception(NamedTuple):
         return self.weights == "random"
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """(n, 2048) to (n, 1008) without the bias, as the inception score is defined."""
+        """Features (n, 2048) to logits (n, 1008) without the bias, as for the published inception score."""
         return features @ self.classifier.T
 
 
 def load_inception(backend: Backend, weights: str | os.PathLike | None, random: bool, mode: str) -> Inception:
-    """The network in the convention `mode`. UserError: no weights and not `random`, a file of another network.
+    """The network in the convention `mode`. UserError: neither weights nor `random`, or a file of another network.
 
-    Random weights depend on the key names alone and are the same in both twins: distances made with them
-    compare pictures, but not with any published number.
+    Random weights depend only on the key names and are the same in both twins. Distances measured with them can be
+    compared with each other, but not with published numbers.
     """
     network = backend.build("inception_fid", None, pool_padding=find_mode(mode).pool_padding)
     if weights is None:
         if not random:
-            raise UserError("FID needs weights: give Inception's with --fid-weights FILE, or of jittwin fid --weights "
-                            f"FILE ({FID_FILES}), or --random-weights to go on with untrained ones")
+            raise UserError("FID needs weights of Inception: give --fid-weights FILE (--weights FILE to jittwin fid), "
+                            f"{FID_FILES}; or --random-weights for an untrained network")
         backend.load_numpy(network, initial_weights("inception_fid", backend.state_shapes("inception_fid", None)))
         classifier = initial_weights("inception_fid", {"fc.weight": (CLASSES, WIDTH)})["fc.weight"]
         return Inception(network, classifier, "random")

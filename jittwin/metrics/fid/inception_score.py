@@ -8,9 +8,9 @@ SPLITS = 10
 
 
 def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
-    """(mean, standard deviation over the splits) of exp(E KL(p(y|x) || p(y))) from logits (n, classes).
+    """(mean, standard deviation) over the splits of exp(E KL(p(y|x) || p(y))), from logits (n, classes).
 
-    Splits are runs of the given order, as equal in length as can be. ValueError for n < splits.
+    The splits are successive parts of the rows, of nearly equal length. ValueError: n < splits.
     """
     logits = np.asarray(logits, np.float64)
     if len(logits) < splits:
@@ -20,7 +20,7 @@ def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, fl
     scores = []
     for part in np.array_split(log_p, splits):
         p = np.exp(part)
-        # Where p underflows to 0 it adds nothing, although its logarithm is not there.
+        # A class whose p underflows to 0 everywhere adds nothing; 1 avoids the logarithm of 0.
         log_mean = np.log(np.where(p.any(0), p.mean(0), 1))
         divergence = (p * (part - log_mean)).sum(1)
         scores.append(float(np.exp(divergence.mean())))

@@ -1,19 +1,19 @@
 """Kernel inception distance: the squared maximum mean discrepancy of two sets of features.
 
-Bińkowski et al. 2018, arXiv 1801.01401. Unlike FID its estimate is unbiased, so sets of different
-sizes compare. The paper averages over random subsets of 1000, which estimates the same; all pairs are less
-noisy, and their error is known, where that of overlapping subsets is not.
+Bińkowski et al. 2018, arXiv 1801.01401. Unlike that of FID, its estimate is unbiased, so values of sets of different
+sizes can be compared. The paper averages over random subsets of 1000; the mean over all pairs estimates the same value
+with less noise, and its standard error can be computed.
 """
 import numpy as np
 
-ROWS = 1024      # at a time: memory grows with ROWS * m, not with n * m
+ROWS = 1024      # rows per block: memory grows with ROWS * m, not with n * m
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """(unbiased estimate, its standard error) from all pairs of features (n, d) and (m, d).
 
-    Kernel (x.y / d + 1)^3. The error is the first-order one of a U-statistic (Hoeffding 1948): every row's part in
-    the estimate varies, and rows are independent. ValueError for n < 2.
+    The kernel is (x.y / d + 1)^3. The error is the first-order standard error of a U-statistic (Hoeffding 1948), from
+    the variance of the rows' contributions. ValueError: fewer than two rows on either side.
     """
     n, m = len(a), len(b)
     if min(n, m) < 2:
@@ -26,7 +26,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def _means(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) and (m,): of each row of a and of b, the mean of the kernel over the other's rows."""
+    """Mean of the kernel over the rows of b for each row of a, (n,), and over the rows of a for each row of b, (m,)."""
     rows, columns = [], np.zeros(len(b))
     for start in range(0, len(a), ROWS):
         block = _kernel(a[start:start + ROWS] @ b.T, a.shape[1])

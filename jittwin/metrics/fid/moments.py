@@ -3,9 +3,9 @@ import numpy as np
 
 
 class Moments:
-    """Streaming mean and covariance of rows (n, d): memory does not grow with n.
+    """Streaming mean and covariance of rows (n, d); memory does not grow with n.
 
-    Sums are taken about the first batch's mean, so that features far from zero keep their digits
+    The mean of the first batch is subtracted before summing, so that features far from zero lose no digits
     (Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance).
     """
 
@@ -16,7 +16,7 @@ class Moments:
         self.products = None   # (d, d), about the origin
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in rows (n, d) of any floating type. ValueError: not finite, or of another width."""
+        """Add rows (n, d) of any floating type. ValueError: not finite, or another width than before."""
         rows = np.asarray(rows, np.float64)
         if not np.isfinite(rows).all():
             raise ValueError(f"{int((~np.isfinite(rows)).any(1).sum())} of {len(rows)} feature vectors are not finite")
@@ -24,7 +24,7 @@ class Moments:
             width = rows.shape[1]
             self.origin, self.sum, self.products = rows.mean(0), np.zeros(width), np.zeros((width, width))
         if rows.shape[1] != len(self.origin):
-            raise ValueError(f"feature vectors of {rows.shape[1]} values after ones of {len(self.origin)}")
+            raise ValueError(f"feature vectors of {rows.shape[1]} values after vectors of {len(self.origin)}")
         rows = rows - self.origin
         self.n += len(rows)
         self.sum += rows.sum(0)

@@ -1,8 +1,8 @@
-"""How a picture becomes the network's input in each of FID's conventions. Values differ: never mix them.
+"""Preparation of pictures in each convention of FID. Values of different conventions cannot be compared.
 
-pytorch-fid: as decoded; the network resizes to 299x299 without antialiasing.
-clean: antialiased bicubic to 299x299 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), and TensorFlow's scale of samples.
-apf-gan: antialiased bilinear to 256x256, as the published tool does with scikit-image 0.19.
+pytorch-fid: pictures as decoded; the network resizes them to 299x299 without antialiasing.
+clean: antialiased bicubic to 299x299 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), and TensorFlow's scale of pixels.
+apf-gan: antialiased bilinear to 256x256, as in the published tool with scikit-image 0.19.
 """
 from dataclasses import dataclass
 
@@ -12,13 +12,16 @@ from scipy import ndimage
 
 from jittwin.errors import UserError, choose_from
 
-SIDE = 299              # of what the network sees
-PUBLISHED_SIDE = 256    # of what APF-GAN's tool resizes to first
+SIDE = 299              # side of the network's input, pixels
+PUBLISHED_SIDE = 256    # side that APF-GAN's tool resizes to first, pixels
 
 
 @dataclass(frozen=True)
 class Mode:
-    """prepare: uint8 (H, W, 3) to float32 (3, h, w), of which the network sees 2x - 1. pool_padding: FidInception's."""
+    """A convention of FID.
+
+    prepare: uint8 (H, W, 3) to float32 (3, h, w), which the network maps to 2x - 1. pool_padding: see FidInception.
+    """
 
     prepare: callable
     pool_padding: str
@@ -29,9 +32,9 @@ def as_decoded(image: np.ndarray) -> np.ndarray:
 
 
 def antialiased_bicubic(image: np.ndarray) -> np.ndarray:
-    """Each channel in floating point, so that nothing is rounded on the way; cut off at 0 and 255.
+    """Antialiased bicubic resizing of each channel in floating point, without rounding; clipped to 0..255.
 
-    The network sees (v - 128) / 128, as clean-fid's does; in the other modes, as pytorch-fid's, (v - 127.5) / 127.5.
+    The network's input is then (v - 128) / 128 as in clean-fid; in the other modes it is (v - 127.5) / 127.5.
     """
     channels = [Image.fromarray(channel.astype(np.float32), mode="F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
                 for channel in image.transpose(2, 0, 1)]
@@ -39,8 +42,10 @@ def antialiased_bicubic(image: np.ndarray) -> np.ndarray:
 
 
 def blurred_bilinear(image: np.ndarray) -> np.ndarray:
-    """Gaussian of deviation (factor - 1) / 2 per axis, borders mirrored, then half-pixel bilinear; cut off at the
-    picture's own range."""
+    """Gaussian blur with standard deviation (factor - 1) / 2 per axis, then bilinear resizing with half-pixel centres.
+
+    Borders are mirrored; values are clipped to the picture's own range.
+    """
     planes, size = image.transpose(2, 0, 1).astype(np.float32), (PUBLISHED_SIDE, PUBLISHED_SIDE)
     if planes.shape[1:] == size:
         return _unit(planes)
@@ -63,7 +68,7 @@ MODES = {
 
 
 def find_mode(name: str) -> Mode:
-    """UserError: unknown name."""
+    """The mode of this name. UserError: unknown name."""
     if name not in MODES:
         raise UserError(f"unknown mode {name!r}{choose_from(name, MODES)}")
     return MODES[name]

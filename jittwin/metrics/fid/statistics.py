@@ -1,7 +1,7 @@
-"""What is known of a set of pictures' features, and the files it is kept in.
+"""Statistics of a set of pictures' features, and the files that hold them.
 
-Our files are .npz with `mu`, `sigma`, `n` and `provenance` (JSON); pytorch-fid reads them too. Read as well:
-pytorch-fid's own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy, whose mode and weights are not known.
+Our files are .npz with `mu`, `sigma`, `n` and `provenance` (JSON); pytorch-fid reads them too. This module also reads
+pytorch-fid's own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy; neither states its mode and weights.
 """
 import io
 import json
@@ -22,10 +22,10 @@ SUFFIXES = (".npz", ".npy")
 
 @dataclass
 class Statistics:
-    """mean (d,) and covariance (d, d) of `n` pictures; n is 0 where the file does not tell.
+    """Mean (d,) and covariance (d, d) of the features of `n` pictures; n is 0 if the file does not state it.
 
-    features: float32 (min(n, limit), d), logits: (same, 1008), where they were kept.
-    provenance: {"mode", "weights", "random_weights", …}, empty where the file does not tell.
+    features: float32 (min(n, limit), d), or None if not kept. logits: (the same number, 1008), or None.
+    provenance: {"mode", "weights", "random_weights", …}, empty if the file does not state it.
     """
     mean: np.ndarray
     covariance: np.ndarray
@@ -36,12 +36,12 @@ class Statistics:
 
     @property
     def complete(self) -> bool:
-        """Every picture's features are at hand."""
+        """Whether the features of every picture were kept."""
         return self.features is not None and len(self.features) == self.n
 
 
 def fid(a: Statistics, b: Statistics) -> float:
-    """The Fréchet distance, in the form that suits the smaller set. UserError: statistics that do not compare."""
+    """The Fréchet distance, from features where that is faster. UserError: statistics that cannot be compared."""
     if a.mean.shape != b.mean.shape:
         raise UserError(f"features of {len(a.mean)} values against features of {len(b.mean)}: "
                         "both sides must come from the same network")
@@ -57,12 +57,12 @@ def fid(a: Statistics, b: Statistics) -> float:
 
 
 def is_statistics(path: str | os.PathLike) -> bool:
-    """Whether the name is that of a statistics file."""
+    """Whether `path` has the suffix of a statistics file."""
     return os.fspath(path).lower().endswith(SUFFIXES)
 
 
 def write_statistics(path: str | os.PathLike, statistics: Statistics) -> None:
-    """An .npz with all of them, atomically. UserError: another ending, cannot be written."""
+    """Write an .npz atomically. UserError: another suffix, or it cannot be written."""
     if not os.fspath(path).endswith(".npz"):
         raise UserError(f"{os.fspath(path)}: statistics are saved as .npz")
     arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "n": np.array(statistics.n),
@@ -75,16 +75,16 @@ def write_statistics(path: str | os.PathLike, statistics: Statistics) -> None:
 
 
 def write_pair(prefix: str | os.PathLike, statistics: Statistics) -> None:
-    """PREFIX_m.npy and PREFIX_s.npy, as the published APF-GAN keeps them; the folder is made. UserError as above."""
+    """Write PREFIX_m.npy and PREFIX_s.npy, the files of the published APF-GAN. UserError: they cannot be written."""
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    # The mean last: where it is, the pair is whole.
+    # The mean is written last, so where it exists the pair is complete.
     for letter, array in (("s", statistics.covariance), ("m", statistics.mean)):
         with atomic_write(f"{os.fspath(prefix)}_{letter}.npy") as stream:
             np.save(stream, array)
 
 
 def read_statistics(path: str | os.PathLike) -> Statistics:
-    """UserError: not statistics, or not finite."""
+    """Read a file of statistics. UserError: it holds no statistics, or values that are not finite."""
     where = os.fspath(path)
     try:
         arrays = _pair(Path(path)) if where.endswith(".npy") else _archive(Path(path))
@@ -108,7 +108,7 @@ def _real(array) -> np.ndarray:
 
 
 def _problem(statistics: Statistics) -> str:
-    """Why these are not the statistics of any pictures; nothing where they may be."""
+    """Why these cannot be the statistics of pictures; "" if they can."""
     mean, covariance, n = statistics.mean, statistics.covariance, statistics.n
     if mean.ndim != 1 or not mean.size or covariance.shape != 2 * mean.shape:
         return f"mu {mean.shape} and sigma {covariance.shape} do not belong together"
@@ -131,7 +131,7 @@ def _archive(path: Path) -> dict:
 
 
 def _pair(path: Path) -> dict:
-    """The mean and the covariance, from the name of either."""
+    """Read the mean and the covariance, given the path of either file."""
     if not path.stem.endswith(("_m", "_s")):
         raise UserError(f"{path}: of a pair of .npy files, one ends in _m (mean) and the other in _s (covariance)")
     stem = path.stem[:-1]

@@ -199,7 +199,7 @@ def test_what_is_no_adapter(tmp_path):
 def test_nothing_is_lost_where_an_adapter_cannot_be_written(tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds files that belong to no adapter"):
         write_adapter(tmp_path / "photographs", adapter(), "peft")
     write_adapter(tmp_path / "a", adapter(), "peft")
     for arguments, message in ((("keras",), "unknown adapter format"), (("peft", False, "int8"), "adapters in 'int8'")):

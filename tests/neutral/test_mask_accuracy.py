@@ -170,7 +170,7 @@ def test_mistakes(folder, segmenter, tmp_path):
         MaskAccuracy(ColourBackend(), tmp_path / "other.safetensors")
     cityscapes = {name: np.zeros(shape, np.float32) for name, shape in shapes(preset("B0", 19)).items()}
     write_weights(tmp_path / "city.safetensors", cityscapes, {})
-    with pytest.raises(UserError, match="city.safetensors: 19 classes, .* 29 or ADE20K's 150"):
+    with pytest.raises(UserError, match="city.safetensors: has 19 classes.* 29 or ADE20K's 150"):
         MaskAccuracy(ColourBackend(), tmp_path / "city.safetensors")
     (folder / "labels/2.png").unlink()
     with pytest.raises(UserError, match="2.png has no label map"):

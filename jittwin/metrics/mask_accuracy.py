@@ -40,9 +40,9 @@ INFO = Info("mask_accuracy", "assess", "fraction of pixels that show their label
 class MaskAccuracy:
     """A SegFormer that recognises the challenge's classes.
 
-    weights: a file with the hub's key names, or a hub folder, for the 150 classes of ADE20K or the challenge's 29. random:
-    without weights, use an untrained network of size `variant`, which is the same in both twins. workers: decoding
-    threads. UserError: neither weights nor random, another network, other classes.
+    weights: a file with the hub's key names, or a hub folder, for the 150 classes of ADE20K or the challenge's 29.
+    random: without weights, use an untrained network of size `variant`, which is the same in both twins. workers:
+    decoding threads. UserError: neither weights nor random, another network, other classes.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,

@@ -32,7 +32,7 @@ class Backend:
         if reason := self.usable(device):
             raise UserError(reason)
         if threads:
-            # The environment variable is read when libgomp is loaded, which was before this.
+            # OMP_NUM_THREADS would have no effect: libgomp read it when it was loaded.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
         self.set_precision(precision)
         if jt.in_mpi:
@@ -59,7 +59,7 @@ class Backend:
         return getattr(importlib.import_module(f"jt_models.{module}"), kind)(config, *parts, **options)
 
     def state_shapes(self, name, config, **options):
-        # Jittor makes arrays when their values are asked for, which nobody does here.
+        # Jittor allocates an array when its values are needed, and here they are not.
         module = self.build(name, config, **options)
         return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
@@ -67,7 +67,7 @@ class Backend:
         return ops.no_grad()
 
     def train_mode(self, module, flag):
-        # Not module.eval(): it also stops the gradients of every parameter [S9].
+        # module.eval() would also stop the gradients of every parameter [S9].
         for part in module.modules():
             part.is_train = flag
 
@@ -104,10 +104,10 @@ class Backend:
         state = module.state_dict()
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
-            # Cast first: a file's dtype would replace the parameter's [S4].
+            # Without the cast a file's element type would replace the parameter's [S4].
             state[name].update(jt.array(np.asarray(arrays[name]).astype(str(state[name].dtype))))
         jt.sync_all()
-        jt.gc()  # the values that were replaced, which Jittor's allocator would keep
+        jt.gc()  # frees the replaced values, which Jittor's allocator would keep
 
     def optimizer_state(self, optimizer):
         return optimizer.state()
@@ -116,7 +116,7 @@ class Backend:
         optimizer.load_state(arrays)
 
     def seed(self, value):
-        # Not set_global_seed, which reseeds Python's and NumPy's generators as well.
+        # jt.set_global_seed would also seed Python's and NumPy's generators.
         jt.sync_all()
         jt.set_seed(value)
         ops.seed_dropout(value)
@@ -143,4 +143,4 @@ class Backend:
     def barrier(self):
         if self.world_size > 1:
             jt.sync_all(True)
-            self.all_reduce(np.zeros(1, np.float32))    # which no process leaves before all have come
+            self.all_reduce(np.zeros(1, np.float32))    # no process leaves this before all have entered it

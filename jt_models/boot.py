@@ -1,12 +1,10 @@
-"""Imports Jittor on any machine, and leaves the process as it was found.
+"""Import Jittor on any machine, and leave the rest of the process unchanged.
 
-`from jt_models.boot import jt, nn` is the only way this project reaches Jittor.
-Left alone, `import jittor` downloads oneDNN, dies on a stray nvcc, rebuilds its
-core in every container, switches TLS checks off, re-seeds `random` and
-`numpy.random` from the clock, replaces signal handlers and `sys.exit`, and
-compiles kernels with -Ofast, which breaks NaN tests and makes NumPy flush
-denormals. Here it sees a private home, private flags and private host facts for
-the length of the import, and everything it touched is put back afterwards.
+This project imports Jittor only by `from jt_models.boot import jt, nn`. A plain `import jittor` downloads oneDNN, dies
+if it finds an unusable nvcc, rebuilds its core in every container, switches TLS checks off, re-seeds `random` and
+`numpy.random` from the time, replaces signal handlers and `sys.exit`, and compiles kernels with -Ofast, which breaks
+NaN tests and makes NumPy flush denormals. Here the import sees a home folder, compile flags and host facts of our
+own, and everything that it changes in the process is restored afterwards.
 """
 import atexit
 import contextlib
@@ -34,7 +32,7 @@ from jt_models.compile_progress import WRAPPER, count_kernels, counting_core
 
 
 class JittorSetupError(UserError):
-    """The machine lacks something Jittor needs; the message names it and the fix."""
+    """The machine lacks something that Jittor needs. The message names it and the fix."""
 
 
 # IEEE semantics at nearly -Ofast speed. An explicit -O stops Jittor from adding
@@ -49,10 +47,10 @@ _SIGNALS = ("SIGINT", "SIGSEGV", "SIGFPE", "SIGCHLD", "SIGILL", "SIGBUS", "SIGQU
 
 
 def cache_root() -> pathlib.Path:
-    """Where compiled Jittor code lives: JITTWIN_CACHE, or the XDG cache directory.
+    """The folder of compiled Jittor code, in JITTWIN_CACHE or the XDG cache directory.
 
-    One folder per CPU, because kernels are compiled with -march=native and a
-    model name such as "AMD EPYC" does not tell AVX2 from AVX-512.
+    Each kind of CPU has its own, because kernels are compiled with -march=native. The CPU's flags tell kinds apart,
+    since a model name such as "AMD EPYC" does not tell AVX2 from AVX-512.
     """
     base = os.environ.get("JITTWIN_CACHE")
     if not base:
@@ -65,7 +63,7 @@ def cache_root() -> pathlib.Path:
 
 
 def check_toolchain() -> None:
-    """Raise JittorSetupError naming the first missing piece and its package."""
+    """Raise JittorSetupError if g++, Python.h or a NumPy below 2 is missing; it names the first and its package."""
     if not (os.environ.get("cc_path") or shutil.which("g++")):
         raise JittorSetupError("Jittor compiles C++ at run time and g++ was not found: "
                                "install it (Debian/Ubuntu: apt-get install g++)")
@@ -79,10 +77,10 @@ def check_toolchain() -> None:
 
 
 def cuda_usable() -> bool:
-    """True when JITTWIN_CUDA=1 and an nvcc, a driver with a device and the CUDA runtime are present.
+    """Whether JITTWIN_CUDA=1 is set, and an nvcc, a driver with a device and the CUDA runtime are present.
 
-    Asked for, never assumed: with CUDA, Jittor 1.3.11 downloads libraries while it is imported,
-    ends the process where cuDNN 8 is missing, and does not compile under CUDA 13.
+    CUDA is used only on request: with it, Jittor 1.3.11 downloads libraries while it is imported, ends the process
+    if cuDNN 8 is missing, and does not compile under CUDA 13.
     """
     if os.environ.get("JITTWIN_CUDA") != "1":
         return False
@@ -101,7 +99,7 @@ def cuda_usable() -> bool:
 
 
 def _write(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
-    """Write atomically, and only when the content differs: two processes may start at once."""
+    """Write atomically, and only if the content differs, because two processes may start at once."""
     if path.exists() and path.read_text() == text:
         return
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -111,7 +109,8 @@ def _write(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
 
 
 def _python_config(root: pathlib.Path) -> str:
-    """Jittor looks for python3.X-config in /usr/bin even under pyenv, uv or conda: hand it ours."""
+    """The path of a python-config script for this interpreter. Jittor alone would search /usr/bin for one, even under
+    pyenv, uv or conda."""
     paths = sysconfig.get_paths()
     script = root / "python-config"
     _write(script, '#!/bin/sh\ncase "$1" in\n'
@@ -125,7 +124,7 @@ def _onednn_dir() -> pathlib.Path:
 
 
 def _provide_onednn() -> bool:
-    """Link the oneDNN wheel where Jittor would otherwise download an archive to."""
+    """Link the oneDNN wheel to the place to which Jittor would download an archive. Returns whether oneDNN is there."""
     prefix = pathlib.Path(sys.prefix)
     if not (prefix / "lib/libmkldnn.so").exists():
         return (_onednn_dir() / "lib/libmkldnn.so").exists()
@@ -142,7 +141,7 @@ def _provide_onednn() -> bool:
 
 
 def onednn_flags() -> str:
-    """What a kernel of ours that calls oneDNN is compiled with. JittorSetupError: it is not installed."""
+    """The compiler flags for our kernels that call oneDNN. JittorSetupError if oneDNN is not installed."""
     folder = _onednn_dir()
     if not (folder / "lib/libmkldnn.so").exists():
         raise JittorSetupError("attention needs oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0")
@@ -150,11 +149,11 @@ def onednn_flags() -> str:
 
 
 def _import_environment(root: pathlib.Path) -> dict:
-    """The variables Jittor reads while it is imported."""
+    """The environment variables that Jittor reads while it is imported."""
     env = {
-        "HOME": str(root),                 # setting JITTOR_HOME would be written to the user's config
+        "HOME": str(root),                 # not JITTOR_HOME, which Jittor would write to the user's config
         "python_config_path": _python_config(root),
-        "cache_name": "default",           # else the git branch around site-packages keys the cache
+        "cache_name": "default",           # else the git branch around site-packages names the cache
         "log_silent": "1",
         "gdb_path": "",
         "FIX_TORCH_ERROR": "0",            # else Jittor imports torch
@@ -174,9 +173,9 @@ def _import_environment(root: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def _process_state_kept():
-    """Put back whatever `import jittor` changes in the process.
+    """Restore whatever `import jittor` changes in the process.
 
-    The stack limit stays at Jittor's 512 MB: deep lazy graphs recurse on it.
+    Only the stack limit stays at Jittor's 512 MB, because deep lazy graphs recurse on the stack.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     actions = {int(getattr(signal, name)): ctypes.create_string_buffer(_SIGACTION_BYTES) for name in _SIGNALS}
@@ -199,7 +198,7 @@ def _process_state_kept():
 
 
 def _fast_kernel_compile(jt) -> None:
-    """Compile kernels three times cheaper: precompiled headers, no assembler pass in Python."""
+    """Make kernels compile three times as fast, with precompiled headers and without the assembler pass in Python."""
     folder = pathlib.Path(jt.flags.cache_path) / "fastcc"
     folder.mkdir(exist_ok=True)
     header, wrapper, key = folder / "jtpch.h", folder / "cc.sh", folder / "key"
@@ -226,11 +225,10 @@ def _core_sizes(cache: pathlib.Path) -> str:
 def _drop_damaged_core(cache: pathlib.Path) -> None:
     """Make Jittor rebuild a library whose size changed since it last worked.
 
-    A file cut short by a full disk or a crash kills the process when it is loaded, with
-    nothing left to catch.
+    Loading a file that a full disk or a crash cut short kills the process, without an exception to catch.
     """
-    record = cache / "jittwin-sizes"
-    known = record.read_text().splitlines() if record.exists() else []
+    sizes = cache / "jittwin-sizes"
+    known = sizes.read_text().splitlines() if sizes.exists() else []
     now = _core_sizes(cache).splitlines()
     for name in (line.rsplit(" ", 1)[0] for line in known if line not in now):
         print(f"jittwin: {name} in {cache} is damaged and is built again", file=sys.stderr, flush=True)
@@ -239,7 +237,7 @@ def _drop_damaged_core(cache: pathlib.Path) -> None:
 
 
 def _end_compile_pool(jittor_utils) -> None:
-    """Jittor keeps up to 16 forked compile workers for the rest of the process: end them now."""
+    """End the up to 16 forked compile workers that Jittor would keep for the rest of the process."""
     if jittor_utils.pool_size:
         atexit.unregister(jittor_utils.pool_cleanup)
         jittor_utils.pool_cleanup()
@@ -247,11 +245,11 @@ def _end_compile_pool(jittor_utils) -> None:
 
 
 def _import_jittor(root: pathlib.Path):
-    """Import jittor inside the prepared environment; say so first when it has to be compiled."""
-    for name in ("JITTOR_HOME", "debug"):      # the first is persisted by Jittor, the second forks the cache
+    """Import jittor in the prepared environment. A message comes first if Jittor's core has to be compiled."""
+    for name in ("JITTOR_HOME", "debug"):      # Jittor would store the first, and use another cache for the second
         os.environ.pop(name, None)
     os.environ.update(_import_environment(root))
-    # The default cache key holds the kernel release and host name: a container is always cold.
+    # Jittor's cache key includes kernel release and host name, so every new container would compile everything.
     platform.platform, platform.node = lambda *args, **kwargs: "jittwin", lambda: ""
     import jittor_utils
     cache = pathlib.Path(jittor_utils.cache_path)
@@ -264,7 +262,7 @@ def _import_jittor(root: pathlib.Path):
     try:
         with counting_core(cache) if cold else contextlib.nullcontext():
             import jittor
-        # Its compile threads put oneDNN's operators into one graph without a lock: now and then the process dies.
+        # Jittor's compile threads add oneDNN's operators to one graph without a lock, which may kill the process.
         jittor.flags.use_parallel_op_compiler = 0
         if not jittor.flags.nvcc_path:
             _fast_kernel_compile(jittor)

@@ -1,7 +1,8 @@
-"""Says what Jittor compiles while it compiles: its core once per machine, then the kernels of a program.
+"""Report what Jittor compiles while it compiles: its core once per machine, then the kernels of a program.
 
 A person at a terminal sees a line that counts. A program that starts another one may set COMPILE_LOG to the name of
-a file, which then gets a line per compiled kernel, "kernel", and a line whenever the core has grown, "core 57".
+a file. The file then gets a line "kernel" per compiled kernel, and a line such as "core 57" whenever more files of
+the core are compiled.
 """
 import atexit
 import contextlib
@@ -13,12 +14,12 @@ import threading
 from collections.abc import Iterator
 
 COMPILE_LOG = "JITTWIN_COMPILE_LOG"
-TERMINAL = "JITTWIN_COMPILE_TERMINAL"       # set where the compiler wrapper is to write to the terminal
+TERMINAL = "JITTWIN_COMPILE_TERMINAL"       # set if the compiler wrapper should write to the terminal
 POLL = 1.0                                  # seconds between two looks at the files of the core
 LINE = "\\r\\033[Kjittwin: compiling Jittor's"   # begins the terminal's line anew
 
-# Jittor calls `python asm_tuner.py --cc_path=CC ARGUMENT...` for every kernel. This script takes python's place: it
-# counts the kernel and leaves out the pass over the assembler code, which costs more than it gains.
+# Jittor calls `python asm_tuner.py --cc_path=CC ARGUMENT...` for every kernel. This script runs in place of python. It
+# counts the kernel and skips the pass over the assembler code, which costs more time than it saves.
 WRAPPER = f"""#!/bin/sh
 cc="${{2#--cc_path=}}"; shift 2
 if [ -n "${COMPILE_LOG}" ]; then
@@ -34,7 +35,7 @@ def _terminal() -> bool:
 
 
 def count_kernels() -> None:
-    """From here on, the terminal tells how many kernels this process and those that it starts have compiled."""
+    """From now on, show on the terminal how many kernels this process and the processes it starts have compiled."""
     if not _terminal():
         return
     os.environ[TERMINAL] = "1"
@@ -47,7 +48,7 @@ def count_kernels() -> None:
 
 @contextlib.contextmanager
 def counting_core(folder: pathlib.Path) -> Iterator[None]:
-    """Inside, tell how many files of Jittor's core, which go to `folder`, have been compiled."""
+    """While this context lasts, report how many files of Jittor's core have been compiled. They go to `folder`."""
     log, terminal, ended = os.environ.get(COMPILE_LOG), _terminal(), threading.Event()
 
     def watch() -> None:
@@ -56,7 +57,7 @@ def counting_core(folder: pathlib.Path) -> Iterator[None]:
             if (count := sum(1 for _ in folder.rglob("*.o"))) == told:
                 continue
             told = count
-            # Written without Python's own buffers: Jittor forks its compile workers beside this thread.
+            # Python's own buffers are not used, because Jittor forks its compile workers while this thread runs.
             if terminal:
                 os.write(2, f"\r\033[Kjittwin: compiling Jittor's core, {count} files so far ".encode())
             if log:

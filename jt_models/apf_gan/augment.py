@@ -1,8 +1,8 @@
-"""Differentiable augmentation of real, fake and label together.
+"""Differentiable augmentation of real images, fake images and label maps together.
 
-After Zhao et al. 2020, arXiv 2006.10738; unlike theirs, crop and translation move the
-label along with both images, and brightness is drawn for real and fake apart.
-The host draws (`jittwin.draws.Draws`), so both twins augment alike.
+The method is DiffAugment (Zhao et al. 2020, arXiv 2006.10738). Unlike there, crop and translation also move the
+label map. Changes of colour are drawn separately for real and fake. The host draws the random numbers
+(`jittwin.draws.Draws`), so both twins augment alike.
 """
 import numpy as np
 
@@ -16,7 +16,7 @@ def per_sample(values):
 
 
 def color(x, draws, site: str):
-    """Brightness, saturation and contrast of x (B, 3, H, W), one draw per sample, without clamping."""
+    """Change brightness, saturation and contrast of x (B, 3, H, W), one random number per sample each. No clamping."""
     batch = x.shape[0]
     x = x + per_sample(draws.uniform(f"{site}.brightness", batch) - 0.5)
     mean = ops.mean_dims(x, (1,))
@@ -26,7 +26,7 @@ def color(x, draws, site: str):
 
 
 def crop(real, fake, label, draws):
-    """Enlarge by 1.2 and cut one window per batch; each sample takes it with probability one half."""
+    """Enlarge by 1.2 and cut out one window for the whole batch; each sample is replaced with probability 1/2."""
     batch, _, height, width = real.shape
     large = int(1.2 * height), int(1.2 * width)
     top = int(draws.integers("crop.top", 0, large[0] - height, ()))
@@ -41,7 +41,7 @@ def crop(real, fake, label, draws):
 
 
 def translation(real, fake, label, draws):
-    """Shift each sample by up to an eighth of each side; what enters from outside is zero."""
+    """Shift each sample by up to an eighth of each side; pixels that come from outside are zero."""
     batch, _, height, width = real.shape
     reach_y, reach_x = int(0.125 * height + 0.5), int(0.125 * width + 0.5)
     dy = draws.integers("translation.y", -reach_y, reach_y, batch)

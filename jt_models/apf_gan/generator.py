@@ -13,7 +13,7 @@ def device_noise(index: int, shape):
 
 
 class Condition:
-    """A batch of one-hot label maps (B, label_nc, H, W) as the generator's normalisations see it.
+    """A batch of one-hot label maps (B, label_nc, H, W), on which the generator's normalisations depend.
 
     `noise(index, shape)` gives the standard normal (B, 1, h, w) for the index-th of the 21
     normalisations. With `keep` set, everything that depends on the labels alone is computed
@@ -49,7 +49,7 @@ class Condition:
 
 
 class SPADE(Module):
-    """Batch normalisation scaled and shifted by a function of the label map; noise enters before it."""
+    """Batch normalisation, scaled and shifted by functions of the label map. Noise is added before it normalises."""
 
     def __init__(self, channels: int, config: ModelConfig, seg_noise: bool):
         super().__init__()
@@ -62,7 +62,7 @@ class SPADE(Module):
         self.mlp_beta = Conv2d(hidden, channels, 3, padding=1)
 
     def modulation(self, seg):
-        """What depends on the labels alone: 1 + gamma, beta, and the noise scale or None."""
+        """The terms that depend on the labels alone: 1 + gamma, beta, and the scale of the noise or None."""
         hidden = self.mlp_shared(seg)
         scale = None if self.seg_noise_var is None else self.seg_noise_var(seg)
         return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), scale
@@ -76,7 +76,7 @@ class SPADE(Module):
 
 
 class SPADEResnetBlock(Module):
-    """Residual block of two normalised convolutions; a learned 1x1 shortcut where the width changes."""
+    """Residual block of two normalised convolutions, with a learned 1x1 shortcut if the width changes."""
 
     def __init__(self, fin: int, fout: int, config: ModelConfig, seg_noise: bool):
         super().__init__()
@@ -122,7 +122,7 @@ class Generator(Module):
         self.num_D = config.num_D
 
     def drop_heads(self):
-        """Forget the heads of the smaller sizes, as the original does when growing ends."""
+        """Remove the heads of the smaller sizes, as the original does when growing ends."""
         self.inter_conv_img = None
 
     def track(self, flag: bool):
@@ -132,7 +132,7 @@ class Generator(Module):
                 module.track = flag
 
     def execute(self, condition: Condition, z, stage: Stage | None = None):
-        """The image at the size of `stage`; without one, or with a full one, the finished size."""
+        """The image at the size of `stage`; at full size if there is no stage or the stage is full."""
         condition.begin()
         x = self.head_0(z, condition)
         x = self.G_middle_0(ops.upsample2(x), condition)

@@ -26,7 +26,7 @@ def feature_matching(fake, real):
 
 
 def perceptual(network, weights, fake, real, resize: str):
-    """Weighted mean absolute differences of the network's features; images in [-1, 1], as they are."""
+    """Weighted sum of mean absolute differences of the network's features. It gets the images in [-1, 1] unchanged."""
     real = ops.interpolate(real, tuple(fake.shape[-2:]), resize)
     pairs = zip(weights, network(fake), network(real))
     return sum(weight * ops.l1_mean(f, ops.detach(r)) for weight, f, r in pairs)
@@ -55,7 +55,7 @@ class Objective:
         return self.generator(Condition(seg, noise), self.encoder(seg), stage)
 
     def condition(self, label, keep: bool = False):
-        """What many images of the same class ids (B, H, W) share: the condition and the encoding."""
+        """The condition and the encoding, which all images of the same class ids (B, H, W) have in common."""
         seg = ops.one_hot(label, self.config.label_nc)
         return Condition(seg, keep=keep), self.encoder(seg)
 
@@ -92,7 +92,7 @@ class Objective:
         return losses
 
     def discriminator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
-        """Losses of the discriminators on a fresh fake, which carries no gradient."""
+        """Losses of the discriminators, with a new fake image through which no gradient passes."""
         seg = ops.one_hot(label, self.config.label_nc)
         with ops.no_grad():
             self.generator.track(self.config.semantics.batchnorm_updates == "twice")

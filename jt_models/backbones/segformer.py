@@ -32,7 +32,7 @@ class OverlapPatchEmbeddings(Module):
 
 
 class EfficientSelfAttention(Module):
-    """Every token attends to a grid `sr_ratio` times coarser along either side."""
+    """Every token attends to a grid of tokens that is `sr_ratio` times coarser along either side."""
 
     def __init__(self, channels: int, heads: int, sr_ratio: int):
         super().__init__()
@@ -72,7 +72,7 @@ class Attention(Module):
 
 
 class DepthwiseMixer(Module):
-    """3x3 depthwise convolution of tokens: it tells them where they are, in place of position embeddings."""
+    """A 3x3 depthwise convolution of the tokens' map. Its zero padding replaces position embeddings."""
 
     def __init__(self, channels: int):
         super().__init__()

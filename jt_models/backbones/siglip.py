@@ -8,7 +8,7 @@ from jt_models.nn.layers import Conv2d, Embedding, LayerNorm, Linear, Module, Mo
 
 
 class Embeddings(Module):
-    """(B, 3, S, S) to tokens (B, N, C): patches row by row, each with the embedding of its place added."""
+    """(B, 3, S, S) to tokens (B, N, C): the patches row by row, each plus the embedding of its position."""
 
     def __init__(self, config):
         super().__init__()
@@ -73,7 +73,7 @@ class Encoder(Module):
 
 
 class PooledAttention(Module):
-    """A query (B, 1, C) on tokens (B, N, C); the projections of queries, keys and values lie in one matrix."""
+    """Attention of a query (B, 1, C) to tokens (B, N, C). One matrix holds the projections of query, keys, values."""
 
     def __init__(self, config):
         super().__init__()
@@ -109,7 +109,7 @@ class SiglipVisionModel(Module):
     """Pictures (B, 3, S, S) in [-1, 1] to tokens (B, N, C), after the last normalisation.
 
     config: a jittwin.models.siglip.SiglipVisionConfig. gradient_checkpointing: compute each layer again for its
-    gradient instead of keeping its inner results. The weights are to be loaded.
+    gradient instead of keeping its inner results. The weights must be loaded.
     """
 
     def __init__(self, config, gradient_checkpointing: bool = False):
@@ -128,5 +128,5 @@ class SiglipVisionModel(Module):
         return self.post_layernorm(x)
 
     def pool(self, hidden):
-        """Tokens (B, N, C) to SigLIP's embedding of the image (B, C), where config.head."""
+        """Tokens (B, N, C) to SigLIP's embedding of the image (B, C); only if config.head is true."""
         return self.head(hidden)

@@ -1,4 +1,4 @@
-"""Layers under the names both twins share. Parameters carry the upstream attribute names."""
+"""Layers with the same names in both twins. Parameters have the upstream attribute names."""
 from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
@@ -9,7 +9,7 @@ ModuleList, Sequential = nn.ModuleList, nn.Sequential
 
 
 class Module(nn.Module):
-    """nn.Module that knows its buffers: Jittor counts every Var attribute as a parameter [S1]."""
+    """An nn.Module that records which Vars are buffers: Jittor takes every Var attribute for a parameter [S1]."""
 
     def register_buffer(self, name: str, value):
         self.__dict__.setdefault("buffer_names", set()).add(name)
@@ -29,7 +29,7 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """Rows of weight (num, channels) by their numbers. The row padding_idx gets no gradient."""
+    """Rows of weight (num, channels) selected by number. The row padding_idx gets no gradient."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
         super().__init__()
@@ -41,7 +41,7 @@ class Embedding(Module):
 
 
 class Conv2d(Module):
-    """Convolution; kernel, stride and padding a side or (height, width); weight (out, in / groups, height, width)."""
+    """Convolution; weight (out, in / groups, height, width). Kernel, stride, padding: a number or (height, width)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True,
                  groups: int = 1):
@@ -58,7 +58,7 @@ class Conv2d(Module):
 
 
 class DepthwiseConv2d(Module):
-    """Each channel by its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
+    """Convolution of each channel with its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
 
     def __init__(self, channels: int, kernel_size: int, padding: int = 0):
         super().__init__()
@@ -73,8 +73,8 @@ class DepthwiseConv2d(Module):
 class SpectralConv2d(Module):
     """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
 
-    spectral="off" convolves with `weight_orig` as it is, which is what the published Jittor
-    code computes; "on" divides it by its largest singular value, one power iteration a step.
+    spectral="off" convolves with `weight_orig` itself, which is what the published Jittor code computes. "on" divides
+    it by its largest singular value, with one power iteration per training pass.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -111,8 +111,8 @@ class SpectralConv2d(Module):
 class BatchNorm2d(Module):
     """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167) [N3, N4, N5].
 
-    affine=False stores the running statistics only. `running_variance` says whether the
-    batch variance enters them "unbiased" (PyTorch) or "biased" (Jittor).
+    affine=False stores only the running statistics. running_variance: whether the "unbiased" (PyTorch) or the "biased"
+    (Jittor) variance of the batch enters them.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
@@ -200,7 +200,7 @@ class InstanceNorm2d(Module):
 
 
 class LayerNorm(Module):
-    """Normalises each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
+    """Normalisation of each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
 
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
@@ -232,7 +232,10 @@ class GELU(Module):
 
 
 class Dropout(Module):
-    """In training each element is zero with probability p, by counters (nn.ops.dropout); see `name_dropouts`."""
+    """In training mode each element becomes zero with probability p. Counters decide which: see nn.ops.dropout.
+
+    site: set by `name_dropouts`.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -244,7 +247,10 @@ class Dropout(Module):
 
 
 class DropPath(Module):
-    """In training each sample is zero with probability p, by counters (nn.ops.drop_path); see `name_dropouts`."""
+    """In training mode each sample becomes zero with probability p. Counters decide which: see nn.ops.drop_path.
+
+    site: set by `name_dropouts`.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -279,14 +285,17 @@ class AvgPool2d(Module):
 
 
 def name_dropouts(module):
-    """Give every Dropout and DropPath the site of its path: no two draw the same mask. Constructors call it last."""
+    """Set the site of every Dropout and DropPath from its path, so that no two have the same mask.
+
+    A model's constructor calls this last.
+    """
     for path, part in module.named_modules():
         if isinstance(part, (Dropout, DropPath)):
             part.site = key("site", path) & 0x7FFFFFFF
 
 
 def checkpoint(module, *arguments):
-    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+    """module(*arguments). Its inner results are not kept but computed again for the gradient.
 
     Chen et al. 2016, arXiv 1604.06174.
     """
@@ -295,6 +304,6 @@ def checkpoint(module, *arguments):
 
 
 def freeze(module):
-    """No parameter of the module gets a gradient; gradients still pass through it."""
+    """Stop the gradients of all parameters of the module; gradients still pass through it."""
     for value in module.state_dict().values():
         value.stop_grad()

@@ -1,10 +1,10 @@
-"""Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) under peft's names."""
+"""Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) with peft's names."""
 from jt_models.boot import jt
 from jt_models.nn.layers import Dropout, Linear, Module, freeze
 
 
 class LoraLinear(Module):
-    """y = W x + b + scaling B A dropout(x); A (r, in) and B (out, r) are to be loaded."""
+    """y = W x + b + scaling B A dropout(x); A (r, in) and B (out, r) must be loaded."""
 
     def __init__(self, base_layer, config):
         super().__init__()
@@ -23,7 +23,7 @@ class LoraLinear(Module):
         return y + self.lora_B.default(self.lora_A.default(self.lora_dropout.default(x))) * self.scaling
 
     def add(self, share: float):
-        """Change the weight by `share` of what the adapter does."""
+        """Add `share` times the adapter's change to the weight."""
         weight = self.base_layer.weight
         with jt.no_grad():
             change = jt.matmul(self.lora_B.default.weight, self.lora_A.default.weight)
@@ -31,7 +31,7 @@ class LoraLinear(Module):
 
 
 class _Default(Module):
-    """The adapter called "default", as peft knows several for one layer."""
+    """Holds the adapter named "default". In peft a layer may have several adapters."""
 
     def __init__(self, default):
         super().__init__()
@@ -57,10 +57,10 @@ class _Adapted(Module):
 
 
 def adapt(module, config):
-    """The module with LoRA on the linear layers that `config` names and all else frozen; its keys begin with
-    "base_model.model.". B starts at zero, so nothing changes yet.
+    """The module with LoRA on the linear layers that `config` names; all other parameters are frozen.
 
-    config: a jittwin.models.lora.LoraConfig. ValueError: no layer of that name.
+    Its keys begin with "base_model.model.". B starts at zero, so the module computes the same as before.
+    config: a jittwin.models.lora.LoraConfig. ValueError: no layer has such a name.
     """
     freeze(module)
     parts = dict(module.named_modules())
@@ -74,7 +74,7 @@ def adapt(module, config):
 
 
 def merge(module):
-    """Add every adapter to the weight of its layer, which is then as fast as without."""
+    """Add every adapter to the weight of its layer, which is then as fast as without an adapter."""
     for part in _adapted(module):
         if not part.merged:
             part.add(1)
@@ -82,7 +82,7 @@ def merge(module):
 
 
 def unmerge(module):
-    """Take the adapters out of the weights again, which leaves rounding errors."""
+    """Subtract the adapters from the weights again. Rounding errors remain."""
     for part in _adapted(module):
         if part.merged:
             part.add(-1)

@@ -1,7 +1,7 @@
-"""Functions on tensors, under the names and with the semantics both twins share.
+"""Functions on tensors, with the same names and the same semantics in both twins.
 
-Images are (B, C, H, W) float32. `size` is (height, width). Names in brackets are
-entries of the catalogue of Jittor's differences that the function repairs.
+Images are (B, C, H, W) float32. `size` is (height, width). Names in brackets are entries of the catalogue of Jittor's
+differences from PyTorch; a function repairs those that it names.
 """
 import numpy as np
 
@@ -16,7 +16,7 @@ from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
-from jt_models.nn.kernels.precision import autocast as autocast  # callers find it here
+from jt_models.nn.kernels.precision import autocast as autocast  # part of this module's interface
 
 tanh = jt.tanh
 
@@ -39,14 +39,14 @@ def detach(x):
 
 
 def assign(target, source):
-    """Give the parameter or buffer `target` the value of `source`, outside any graph."""
+    """Copy the value of `source` to the parameter or buffer `target`, without a gradient."""
     value = source.detach().copy()
-    value.sync()    # or the copy, still to be made, would count as a use of `source` in the next gradient
+    value.sync()    # a copy that is still to be made would count as a use of `source` in the next gradient
     target.update(value)
 
 
 def from_host(array):
-    """A tensor with the values and the type of a NumPy array: Jittor alone would halve 64-bit types [P6]."""
+    """A tensor with the values and the type of a NumPy array. Jittor alone would make 64-bit types 32-bit [P6]."""
     return jt.array(array, dtype=str(array.dtype))
 
 
@@ -69,9 +69,9 @@ def one_hot(labels, classes: int):
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
-    """weight (out, in / groups, height, width); stride and padding one number, or two for height and width.
+    """weight (out, in / groups, height, width); stride and padding are one number, or two for height and width.
 
-    Where each channel has one kernel of its own and the stride is 1, not by Jittor's: that uses one thread.
+    A kernel of ours computes depthwise convolutions with stride 1, since Jittor's uses one thread only.
     """
     x, weight, bias = _rounded(x, weight, bias)
     if groups == x.shape[1] == weight.shape[0] > 1 and _two(stride) == (1, 1):
@@ -86,8 +86,8 @@ def _two(size) -> tuple:
 
 
 def _biased(y, bias):
-    """y (B, C, H, W) plus bias (C,), spread one axis at a time so that its gradient is summed one axis at a time:
-    one float32 sum over a whole batch of pictures loses half its digits [N1]."""
+    """y (B, C, H, W) plus bias (C,). The bias is broadcast one axis at a time, so its gradient is summed one axis at a
+    time: a single float32 sum over a whole batch of pictures loses half its digits [N1]."""
     if bias is None:
         return y
     batch, channels, height, width = y.shape
@@ -98,7 +98,7 @@ def _biased(y, bias):
 
 
 def depthwise_conv2d(x, weight, bias=None, padding=0):
-    """Each channel by its own kernel of weight (C, 1, height, width), stride 1."""
+    """Convolution of each channel with its own kernel of weight (C, 1, height, width), stride 1."""
     return conv2d(x, weight, bias, 1, padding, groups=x.shape[1])
 
 
@@ -110,7 +110,7 @@ def linear(x, weight, bias=None):
 
 
 def gelu(x):
-    """Exact, by the error function."""
+    """GELU in its exact form, with the error function."""
     return Gelu()(x)
 
 
@@ -125,7 +125,7 @@ def quick_gelu(x):
 
 
 def layer_norm(x, weight, bias, eps: float = 1e-5):
-    """Each row of x (…, C) normalised; Jittor's own loses the variance of rows with a large mean [N3]."""
+    """Each row of x (…, C) normalised. Jittor's own loses the variance of rows with a large mean [N3]."""
     return LayerNorm(eps)(x, weight, bias)
 
 
@@ -135,10 +135,10 @@ def softmax(x):
 
 
 def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
-    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads).
+    """Attention: q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C).
 
-    mask: is added to the scores and gets no gradient; (B or 1, heads or 1, N or 1, M). The weights are subject to
-    dropout with probability p at `site`.
+    The scores are divided by sqrt(C / heads). mask: (B or 1, heads or 1, N or 1, M); it is added to the scores and
+    gets no gradient. p, site: dropout of the attention weights, see `dropout`. ValueError: a mask of another shape.
     """
     if mask is not None:
         batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
@@ -151,19 +151,19 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
     return _rounded(Attention(heads, mask, key)(*_rounded(q, k, v)))[0]
 
 
-# The mask of what may not be seen. Added to a score it leaves float32's lowest number, so that a row where nothing may
-# be seen has equal weights; two such masks together make -inf, and that row not a number.
+# The mask value that hides a key. A score plus this value is float32's lowest number, so a row in which all keys are
+# hidden has equal weights. With two such masks added the score is -inf, and such a row becomes NaN.
 LOWEST = float(np.finfo(np.float32).min)
 
 
 def padding_mask(keep):
-    """The mask of `attention` for keys (B, M) of which those with a 0 may not be seen: (B, 1, 1, M)."""
+    """The mask of `attention` (B, 1, 1, M) that hides the keys where keep (B, M) is 0."""
     keep = keep.reshape(keep.shape[0], 1, 1, keep.shape[1])
     return jt.ternary(keep != 0, jt.zeros(keep.shape), jt.full(keep.shape, LOWEST))
 
 
 def causal_mask(length: int):
-    """The mask of `attention` with which each of `length` tokens sees itself and those before it: (1, 1, N, N)."""
+    """The mask of `attention` (1, 1, length, length) with which each token sees itself and the tokens before it."""
     return jt.array(np.triu(np.full((1, 1, length, length), LOWEST, np.float32), 1))
 
 
@@ -173,7 +173,7 @@ def embedding(numbers, weight, padding_idx: int | None = None):
 
 
 def take_along_dim(x, numbers, dim: int):
-    """Of each line of x along `dim` the elements with these numbers, which have the shape of x elsewhere, or 1."""
+    """The elements of x with these numbers along `dim`. In other dimensions `numbers` has the size of x, or 1."""
     shape, outer = list(x.shape), 1
     for side in shape[:dim]:
         outer *= side
@@ -184,15 +184,18 @@ def take_along_dim(x, numbers, dim: int):
 
 
 def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -100):
-    """-log softmax(logits)[label] of each row of logits (N, C) by labels (N,), or the sum or mean over rows whose label
-    is not ignore_index; reduction none, sum or mean. Refuses other labels that are no class [L1, L2]."""
+    """-log softmax(logits)[label] for each row of logits (N, C) and its label, of labels (N,).
+
+    reduction: "none", or "sum" or "mean" over the rows whose label is not ignore_index. Any other label that is no
+    class raises an error [L1, L2].
+    """
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"{reduction} is not a valid value for reduction: none, sum, mean")
     return CrossEntropy(labels, reduction, ignore_index)(logits)
 
 
 def interpolate(x, size, mode: str = "nearest"):
-    """Resize to (height, width); mode nearest, bilinear or bicubic, half-pixel centres, no antialiasing [F6]."""
+    """Resize to (height, width), half-pixel centres, no antialiasing. mode: nearest, bilinear or bicubic [F6]."""
     height, width = x.shape[-2:]
     if mode == "nearest" and height % size[0] == 0 and width % size[1] == 0:
         return x[:, :, ::height // size[0], ::width // size[1]]
@@ -203,8 +206,8 @@ def interpolate(x, size, mode: str = "nearest"):
 
 
 def _resample(x, dim: int, new: int, mode: str):
-    """One axis at a time, with indices and weights from the host, where they are exact: Jittor's own resize
-    works out float32 positions for every pixel and is ten times slower in bicubic mode."""
+    """Resize one axis, with exact indices and weights from the host. Jittor's own resize computes float32 positions
+    for every pixel, and is ten times slower in bicubic mode."""
     shape, source, total = list(x.shape), ["i0", "i1", "i2", "i3"], None
     shape[dim], source[dim] = new, f"@e0(i{dim})"
     for index, weight in _taps(x.shape[dim], new, mode):
@@ -216,7 +219,7 @@ def _resample(x, dim: int, new: int, mode: str):
 
 
 def _taps(old: int, new: int, mode: str):
-    """Pairs of (index, weight) arrays of length `new`: what each output position reads along an axis."""
+    """Pairs of arrays (index, weight) of length `new`: the elements that each output position reads along an axis."""
     if mode == "nearest":
         at = np.arange(new, dtype=np.float32) * np.float32(old / new)
         return [(np.minimum(np.floor(at), old - 1), None)]
@@ -242,7 +245,7 @@ def upsample2(x):
 
 
 def avg_pool2d(x, kernel: int, stride: int, padding: int = 0, count_include_pad: bool = True):
-    """Average pooling; Jittor always divides by the whole window and refuses small inputs [F2, F4]."""
+    """Average pooling. Jittor's own always divides by the whole window and refuses small inputs [F2, F4]."""
     pooled = _window_sum(x, kernel, stride, padding)
     if count_include_pad or not padding:
         return pooled / kernel ** 2
@@ -257,12 +260,12 @@ def _window_sum(x, kernel: int, stride: int, padding: int):
 
 
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
-    """Maximum pooling; Jittor's own loses NaNs and refuses inputs no larger than the window [F2]."""
+    """Maximum pooling. Jittor's own loses NaNs and refuses inputs no larger than the window [F2]."""
     return MaxPool(kernel, stride, padding)(x)
 
 
 def mean(x):
-    """Mean over all elements, as a scalar; summed axis by axis, because one long float32 sum drifts [N1, N2]."""
+    """Mean over all elements, as a scalar. It is summed axis by axis, because one long float32 sum drifts [N1, N2]."""
     count = x.numel()
     while len(x.shape) > 1:
         x = x.sum(-1)
@@ -279,19 +282,19 @@ def mean_dims(x, dims):
 
 
 def cumsum(x):
-    """Sums along the rows of (B, K), by way of (B, K, K): Jittor's own go through Python on the CPU."""
+    """Cumulative sums along the rows of (B, K), computed from (B, K, K): Jittor's own runs in Python on the CPU."""
     rows, columns = x.shape
     terms = x.unsqueeze(1).broadcast((rows, columns, columns))
     return where(jt.array(np.tri(columns, dtype=np.float32)[None]), terms, jt.zeros_like(terms)).sum(2)
 
 
 def full_precision(x):
-    """What comes out of `autocast`, in the type of the rest of the model: it is float32 already."""
+    """A result of `autocast` in the type of the rest of the model. Here it is float32 already."""
     return x
 
 
 def l1_mean(x, y):
-    """Mean absolute difference; its gradient is 0 where the two are equal, or the difference is NaN [G1]."""
+    """Mean absolute difference. Its gradient is 0 for elements that are equal or whose difference is NaN [G1]."""
     difference = x - y
     sign = (difference > 0).float32() - (difference < 0).float32()
     return mean(difference * sign)
@@ -312,15 +315,15 @@ _settings = {"seed": 0}
 
 
 def seed_dropout(value: int):
-    """The seed of all dropout from here on."""
+    """Set the seed of all dropout from now on."""
     _settings["seed"] = value
 
 
 def dropout(x, p: float, site: int):
-    """Each element zero with probability p, else divided by 1 - p.
+    """Each element is zero with probability p, else divided by 1 - p.
 
-    Which ones follows from the seed, `site` and the element's index alone, so it is the same on every device and in
-    either twin, when a layer is recomputed, and after a resumption.
+    Only the seed, `site` and the element's index decide which elements are zero. So they are the same on every device
+    and in both twins, when a layer is computed again, and after a run resumes.
     """
     if not p:
         return x
@@ -328,9 +331,10 @@ def dropout(x, p: float, site: int):
 
 
 def drop_path(x, p: float, site: int):
-    """Each sample of x (B, …) zero with probability p, else divided by 1 - p (Huang et al. 2016, arXiv 1603.09382).
+    """Each sample of x (B, …) is zero with probability p, else divided by 1 - p.
 
-    Drawn as the elements of a dropout of (B,).
+    This is stochastic depth (Huang et al. 2016, arXiv 1603.09382).
+    The samples are those elements that `dropout` of a tensor (B,) makes zero.
     """
     if not p:
         return x
@@ -344,7 +348,7 @@ def _numbers(site: int) -> tuple[int, int]:
 
 
 def set_precision(name: str):
-    """float32, bfloat16 or float16: what `autocast` computes in."""
+    """Set the number type in which `autocast` computes: float32, bfloat16 or float16."""
     arithmetic["precision"] = name
 
 

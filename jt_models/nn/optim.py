@@ -1,7 +1,7 @@
 """Optimizers with one interface and one state format in both twins.
 
-Groups are dicts with `params` (tensors by name), `lr` and, where the rule has one,
-`weight_decay`. State is exchanged as arrays named "<parameter>/<quantity>".
+Groups are dicts with `params` (tensors by name), `lr` and, if the rule has it, `weight_decay`.
+State is exchanged as arrays named "<parameter>/<quantity>".
 Jittor's own optimizers differ from PyTorch's in several ways [O1-O6]; none is used here.
 """
 import numpy as np
@@ -11,7 +11,7 @@ from jt_models.nn.kernels.adam import adam
 
 
 class Optimizer:
-    """Gradients of a loss with respect to its own parameters only, summed until `apply`."""
+    """The base of all optimizers. It computes gradients of its own parameters only, and sums them until `apply`."""
 
     quantities: tuple[str, ...] = ()
 
@@ -26,7 +26,7 @@ class Optimizer:
         self.gradients = {}
 
     def accumulate(self, loss) -> None:
-        """Add the gradients of `loss`, and free its graph: each intermediate as soon as it has served."""
+        """Add the gradients of `loss` and free its graph, each intermediate result as soon as it was used."""
         reached = [name for name in self.names if _has_consumer(self.parameters[name])]
         gradients = jt.grad(loss, [self.parameters[name] for name in reached], retain_graph=False)
         for name, gradient in zip(reached, gradients):
@@ -35,7 +35,7 @@ class Optimizer:
         jt.sync_all()
 
     def apply(self, clip: float | None = None) -> None:
-        """Update the parameters that have a gradient, and forget the gradients."""
+        """Update the parameters that have a gradient, and drop the gradients. clip: see `clip`."""
         if clip is not None:
             self.clip(clip)
         for group in self.groups:
@@ -57,11 +57,11 @@ class Optimizer:
             self.gradients = {name: g * factor for name, g in self.gradients.items()}
 
     def unused(self, name: str):
-        """The gradient of a parameter that the loss does not reach; None leaves it alone."""
+        """The gradient of a parameter that the loss does not reach; None to leave the parameter unchanged."""
         return None
 
     def update(self, name: str, gradient, group: dict) -> None:
-        """Change one parameter by its gradient: the abstract part, each optimizer's own rule."""
+        """Change one parameter by its gradient. Each optimizer overrides this with its rule."""
         raise NotImplementedError
 
     def moment(self, name: str, quantity: str):
@@ -86,15 +86,15 @@ class Optimizer:
 
 
 def _has_consumer(parameter) -> bool:
-    """Whether a pending graph uses the parameter; jt.grad gives zeros, not None, when none does [S14, O5].
+    """Whether a pending graph uses the parameter. If none does, jt.grad returns zeros instead of None [S14, O5].
 
-    Jittor tells it in the debug line only: "Var(id:liveness:...:i<inputs>:o<outputs>:...)".
+    Only Jittor's debug line says it: "Var(id:liveness:...:i<inputs>:o<outputs>:...)".
     """
     return ":o0:" not in parameter.debug_msg()
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum; the first step takes the gradient whole [O4]."""
+    """Stochastic gradient descent with momentum. The first step uses the whole gradient [O4]."""
 
     quantities = ("momentum_buffer",)
 
@@ -118,11 +118,10 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, arXiv 1412.6980) [O1, O2].
 
-    form="torch": steps are counted per parameter, epsilon is added after bias correction,
-    parameters without a gradient stay as they are. form="jittor", the rule APF-GAN was trained
-    with: one count for all, epsilon added before bias correction, and a parameter that the
-    loss does not reach has a zero gradient. With beta1 = 0 the first moment is the gradient,
-    so none is stored.
+    form="torch": steps are counted per parameter, epsilon is added after bias correction, and parameters without a
+    gradient do not change. form="jittor" is the rule with which APF-GAN was trained: all parameters have one count of
+    steps, epsilon is added before bias correction, and a parameter that the loss does not reach has a zero gradient.
+    With beta1 = 0 the first moment is the gradient, so it is not stored.
     """
 
     quantities = ("exp_avg", "exp_avg_sq")

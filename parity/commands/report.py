@@ -7,7 +7,7 @@ from parity.report.write import write
 
 def add_arguments(parser) -> None:
     parser.add_argument("reports", nargs="+", metavar="REPORT",
-                        help="a JSON file that check or mutate wrote; several are merged, the first counts in doubt")
+                        help="a JSON file that check or mutate wrote; several are merged; of equal comparisons the first counts")
     output_arguments(parser)
 
 

@@ -28,8 +28,8 @@ class Discriminator(Module):
         setattr(self, f"model{self.layers}", Sequential(Conv2d(width, 1, 4, padding=2)))
 
     def forward(self, x, alpha: float = 0.0, parent=None):
-        """alpha > 0 blends in the newest block. With `parent`, the layers that `parent` has too are
-        the parent's: the discriminator computes with its variables, and their gradients add up there."""
+        """alpha > 0 blends in the newest block. With `parent`, the layers that both discriminators have are the
+        parent's: this discriminator computes with the parent's variables, to which the gradients go."""
         top, inherited = self.extra, self if parent is None else parent
         first = getattr(self, f"toRGB_extra{top}")(x)
         features = []
@@ -75,7 +75,7 @@ class MultiscaleDiscriminator(Module):
         return results
 
     def inherit(self, k: int):
-        """Warm start: discriminator k takes over every value that its parent k-1 has too."""
+        """Warm start: copy to discriminator k every value that its parent k-1 has too."""
         state = self.state_dict()
         own, parent = f"multiscale_discriminator_{k}.", f"multiscale_discriminator_{k - 1}."
         for name in [n for n in state if n.startswith(parent)]:

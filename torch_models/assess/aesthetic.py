@@ -26,8 +26,8 @@ class AestheticHead(Module):
 class AestheticModel(Module):
     """Pictures (B, 3, S, S) in [-1, 1] to logits (B, 10) of the ratings 1 to 10; only LoRA and the head are trained.
 
-    config: a jittwin.models.aesthetic.AestheticConfig. All weights are to be loaded: the tower's by `tower_state`,
-    what is trained from a file or by jittwin.weights.initial.
+    config: a jittwin.models.aesthetic.AestheticConfig. The weights must be loaded: the tower's with `tower_state`,
+    those of LoRA and the head from a file or from jittwin.weights.initial.
     """
 
     def __init__(self, config, gradient_checkpointing: bool = False):
@@ -50,11 +50,11 @@ class AestheticModel(Module):
         return {"EMD": emd(self(pixels), target, r)}
 
     def merge(self):
-        """LoRA into the tower's weights, for inference."""
+        """Add LoRA to the tower's weights, for inference."""
         lora.merge(self.vision_model)
 
     def unmerge(self):
-        """Inverse of `merge`, up to rounding."""
+        """Undo `merge`, up to rounding."""
         lora.unmerge(self.vision_model)
 
 

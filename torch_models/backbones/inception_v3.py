@@ -1,7 +1,7 @@
 """Inception-v3 without classifier: the feature network of perceptual losses, and of FID.
 
-Szegedy et al. 2016, arXiv 1512.00567. Keys are torchvision's, so its ImageNet weights load
-as they are, except the auxiliary classifier (`AuxLogits`) and `fc`, which have no place here.
+Szegedy et al. 2016, arXiv 1512.00567. Keys are torchvision's, so its ImageNet weights load unchanged, except the
+auxiliary classifier (`AuxLogits`) and `fc`, which this network does not have.
 """
 from functools import partial
 
@@ -14,7 +14,7 @@ def padded_average(x):
     return ops.avg_pool2d(x, 3, 1, 1)
 
 
-# Of FID, see FidInception: the mean of what lies inside the picture, and the largest of it.
+# The pools of FidInception: the mean and the maximum of the pixels that lie inside the picture.
 inner_average = partial(ops.avg_pool2d, kernel=3, stride=1, padding=1, count_include_pad=False)
 largest = partial(ops.max_pool2d, kernel=3, stride=1, padding=1)
 
@@ -139,9 +139,9 @@ class InceptionV3(Module):
     """(B, 3, H, W) to four features: after the first and the second max-pool (64 and 192 channels),
     after Mixed_6e (768), and the mean over the last map (B, 2048, 1, 1). Frozen.
 
-    At 384x512 they measure 94x126, 45x61, 22x30 and 1x1; H and W at least 75, `config` is unused.
-    batch_statistics: every call normalises by the mean and variance of its own batch, as the
-    published APF-GAN does, and not by the stored statistics. Training mode makes no difference.
+    For 384x512 pictures their sizes are 94x126, 45x61, 22x30 and 1x1. H and W must be at least 75. `config` is unused.
+    batch_statistics: every call normalises by the mean and variance of its own batch, as the published APF-GAN does,
+    and not by the stored statistics. Training mode makes no difference.
     """
 
     def __init__(self, config=None, batch_statistics: bool = True, pool=padded_average, last_pool=padded_average):
@@ -178,12 +178,12 @@ class InceptionV3(Module):
 
 
 class FidInception(InceptionV3):
-    """The network FID is measured with: images (B, 3, H, W) in [0, 1] to features (B, 2048).
+    """The network that FID uses: images (B, 3, H, W) in [0, 1] to features (B, 2048).
 
-    The Inception of 2015 that TensorFlow published, in the layout of pytorch-fid: other poolings than
-    torchvision's and, in the file, a classifier of 1008 classes, which is left to the host. Images are resized
-    to 299x299 without antialiasing. pool_padding: "excluded" as in TensorFlow, "included" as in the published
-    APF-GAN, whose framework counts the zeros of the border.
+    It is TensorFlow's Inception of 2015 in the layout of pytorch-fid. Its pools differ from torchvision's, and its
+    file has a classifier of 1008 classes, which the host computes. Images are resized to 299x299 without
+    antialiasing. pool_padding: "excluded" as in TensorFlow, "included" as in the published APF-GAN, whose framework
+    counts the zeros of the border.
     """
 
     def __init__(self, config=None, pool_padding: str = "excluded"):

@@ -1,4 +1,4 @@
-"""SegFormer for semantic segmentation (Xie et al. 2021, arXiv 2105.15203), as transformers has it.
+"""SegFormer for semantic segmentation (Xie et al. 2021, arXiv 2105.15203): transformers' network with the hub's names.
 
 Keys and module paths are those of the Hugging Face hub, which transformers 5 renames when it loads a file. All layer
 norms have epsilon 1e-5, whatever the hub's config.json says. Dropout and stochastic depth, which only training from
@@ -63,7 +63,7 @@ class SegFormer(Module):
         return self.network(x).logits
 
     def named_modules(self, memo=None, prefix: str = "", remove_duplicate: bool = True):
-        """By their paths on the hub, without those that do nothing."""
+        """The modules by their paths on the hub, without those that do nothing."""
         for path, part in super().named_modules(memo, prefix, remove_duplicate):
             if not isinstance(part, _NOTHING_DONE):
                 yield _hub_name(path), part

@@ -1,4 +1,4 @@
-"""SigLIP's vision tower (Zhai et al. 2023, arXiv 2303.15343), as transformers has it.
+"""SigLIP's vision tower (Zhai et al. 2023, arXiv 2303.15343): transformers' network with the same keys as the port.
 
 Keys are those of the Hugging Face hub without the prefix "vision_model.".
 """
@@ -12,10 +12,10 @@ class SiglipVisionModel(transformers.SiglipVisionModel):
     """Pictures (B, 3, S, S) in [-1, 1] to tokens (B, N, C), after the last normalisation.
 
     config: a jittwin.models.siglip.SiglipVisionConfig. gradient_checkpointing: compute each layer again for its
-    gradient instead of keeping its inner results. The weights are to be loaded.
+    gradient instead of keeping its inner results. The weights must be loaded.
     """
 
-    is_gradient_checkpointing = False   # peft asks, and would have the patch embedding need gradients
+    is_gradient_checkpointing = False   # if it were true, peft would make the patch embedding need gradients
 
     def __init__(self, config, gradient_checkpointing: bool = False):
         with no_init_weights():
@@ -33,5 +33,5 @@ class SiglipVisionModel(transformers.SiglipVisionModel):
         return self.post_layernorm(x)
 
     def pool(self, hidden):
-        """Tokens (B, N, C) to SigLIP's embedding of the image (B, C), where config.head."""
+        """Tokens (B, N, C) to SigLIP's embedding of the image (B, C); only if config.head is true."""
         return self.head(hidden)

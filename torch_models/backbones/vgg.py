@@ -1,7 +1,7 @@
 """VGG-19 up to relu5_1, the feature network of perceptual losses.
 
 Simonyan and Zisserman 2015, arXiv 1409.1556, configuration E. Keys are torchvision's:
-`features.<index>.weight` and `.bias`, so its weights load as they are.
+`features.<index>.weight` and `.bias`, so its weights load unchanged.
 """
 from torch_models.nn.layers import Conv2d, MaxPool2d, Module, ReLU, Sequential, freeze
 
@@ -13,7 +13,7 @@ TAPS = (1, 6, 11, 20, 29)     # the first ReLU of each block
 class VGG19(Module):
     """(B, 3, H, W) to relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 with strides 1, 2, 4, 8, 16. Frozen.
 
-    H and W at least 16. `config` is unused: the network has one size.
+    H and W must be at least 16. `config` is unused: the network has one size.
     """
 
     def __init__(self, config=None):

@@ -1,4 +1,4 @@
-"""Layers under the names both twins share. Parameters carry the upstream attribute names."""
+"""Layers with the same names in both twins. Parameters have the upstream attribute names."""
 import torch
 from torch import nn
 from torch.utils import checkpoint as recomputing
@@ -10,7 +10,7 @@ Module, ModuleList, Sequential, Linear, Embedding = nn.Module, nn.ModuleList, nn
 
 
 class Conv2d(nn.Module):
-    """Convolution; kernel, stride and padding a side or (height, width); weight (out, in / groups, height, width)."""
+    """Convolution; weight (out, in / groups, height, width). Kernel, stride, padding: a number or (height, width)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, bias: bool = True,
                  groups: int = 1):
@@ -27,7 +27,7 @@ class Conv2d(nn.Module):
 
 
 class DepthwiseConv2d(nn.Module):
-    """Each channel by its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
+    """Convolution of each channel with its own kernel, stride 1; weight (channels, 1, kernel_size, kernel_size)."""
 
     def __init__(self, channels: int, kernel_size: int, padding: int = 0):
         super().__init__()
@@ -42,8 +42,8 @@ class DepthwiseConv2d(nn.Module):
 class SpectralConv2d(nn.Module):
     """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
 
-    spectral="off" convolves with `weight_orig` as it is, which is what the published Jittor
-    code computes; "on" divides it by its largest singular value, one power iteration a step.
+    spectral="off" convolves with `weight_orig` itself, which is what the published Jittor code computes. "on" divides
+    it by its largest singular value, with one power iteration per training pass.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -68,7 +68,7 @@ class SpectralConv2d(nn.Module):
                 u = matrix.mv(v)
                 self.weight_v.copy_(v)
                 self.weight_u.copy_(u / u.norm().clamp(min=1e-12))
-        # Copies, because two forwards in a step would change what backward has kept.
+        # Copies, because a second forward pass in the same step would change what backward has kept.
         u, v = self.weight_u.clone(), self.weight_v.clone()
         return self.weight_orig / torch.dot(u, matrix.mv(v))
 
@@ -79,8 +79,8 @@ class SpectralConv2d(nn.Module):
 class BatchNorm2d(nn.Module):
     """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    affine=False stores the running statistics only. `running_variance` says whether the
-    batch variance enters them "unbiased" (PyTorch) or "biased" (Jittor).
+    affine=False stores only the running statistics. running_variance: whether the "unbiased" (PyTorch) or the "biased"
+    (Jittor) variance of the batch enters them.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
@@ -103,7 +103,7 @@ class BatchNorm2d(nn.Module):
         if count < 2:
             raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # With momentum 1 the native kernel hands out this batch's mean and unbiased variance.
+        # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
         y = nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         if self.track:
             if self.running_variance == "biased":
@@ -150,12 +150,12 @@ class InstanceNorm2d(nn.Module):
 
     def forward(self, x):
         if x.shape[2] * x.shape[3] == 1:
-            return x - x  # what Jittor computes; F.instance_norm refuses a single pixel
+            return x - x  # as in Jittor: F.instance_norm refuses a single pixel
         return nn.functional.instance_norm(x, eps=self.eps)
 
 
 class LayerNorm(nn.Module):
-    """Normalises each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
+    """Normalisation of each row of (…, C) (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
 
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
@@ -187,7 +187,10 @@ class GELU(nn.Module):
 
 
 class Dropout(nn.Module):
-    """In training each element is zero with probability p, by counters (nn.ops.dropout); see `name_dropouts`."""
+    """In training mode each element becomes zero with probability p. Counters decide which: see nn.ops.dropout.
+
+    site: set by `name_dropouts`.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -199,7 +202,10 @@ class Dropout(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training each sample is zero with probability p, by counters (nn.ops.drop_path); see `name_dropouts`."""
+    """In training mode each sample becomes zero with probability p. Counters decide which: see nn.ops.drop_path.
+
+    site: set by `name_dropouts`.
+    """
 
     def __init__(self, p: float):
         super().__init__()
@@ -234,14 +240,17 @@ class AvgPool2d(nn.Module):
 
 
 def name_dropouts(module):
-    """Give every Dropout and DropPath the site of its path: no two draw the same mask. Constructors call it last."""
+    """Set the site of every Dropout and DropPath from its path, so that no two have the same mask.
+
+    A model's constructor calls this last.
+    """
     for path, part in module.named_modules():
         if isinstance(part, (Dropout, DropPath)):
             part.site = key("site", path) & 0x7FFFFFFF
 
 
 def checkpoint(module, *arguments):
-    """module(*arguments), whose inner results are computed again for the gradient instead of kept.
+    """module(*arguments). Its inner results are not kept but computed again for the gradient.
 
     Chen et al. 2016, arXiv 1604.06174.
     """
@@ -249,5 +258,5 @@ def checkpoint(module, *arguments):
 
 
 def freeze(module):
-    """No parameter of the module gets a gradient; gradients still pass through it."""
+    """Stop the gradients of all parameters of the module; gradients still pass through it."""
     module.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Functions on tensors, under the names and with the semantics both twins share.
+"""Functions on tensors, with the same names and the same semantics in both twins.
 
 Images are (B, C, H, W) float32. `size` is (height, width).
 """
@@ -25,7 +25,7 @@ def detach(x):
 
 
 def assign(target, source):
-    """Give the parameter or buffer `target` the value of `source`, outside any graph."""
+    """Copy the value of `source` to the parameter or buffer `target`, without a gradient."""
     with torch.no_grad():
         target.copy_(source)
 
@@ -51,19 +51,19 @@ def randn(shape):
 def one_hot(labels, classes: int):
     """(B, H, W) integers to (B, classes, H, W) float32; values outside 0..classes-1 give no class.
 
-    Float64 where that is the default, so that the parity tests can compute the truth.
+    The result is float64 if that is the default type, so that parity can compute its float64 truth.
     """
     match = labels[:, None] == torch.arange(classes, dtype=labels.dtype)[None, :, None, None]
     return match.to(torch.get_default_dtype())
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
-    """weight (out, in / groups, height, width); stride and padding one number, or two for height and width."""
+    """weight (out, in / groups, height, width); stride and padding are one number, or two for height and width."""
     return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
 
 def depthwise_conv2d(x, weight, bias=None, padding=0):
-    """Each channel by its own kernel of weight (C, 1, height, width), stride 1."""
+    """Convolution of each channel with its own kernel of weight (C, 1, height, width), stride 1."""
     return conv2d(x, weight, bias, 1, padding, groups=x.shape[1])
 
 
@@ -93,10 +93,10 @@ def softmax(x):
 
 
 def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
-    """q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C); scores over sqrt(C / heads).
+    """Attention: q (B, N, C), k and v (B, M, C), the heads side by side in C, to (B, N, C).
 
-    mask: is added to the scores and gets no gradient; (B or 1, heads or 1, N or 1, M). The weights are subject to
-    dropout with probability p at `site`.
+    The scores are divided by sqrt(C / heads). mask: (B or 1, heads or 1, N or 1, M); it is added to the scores and
+    gets no gradient. p, site: dropout of the attention weights, see `dropout`. ValueError: a mask of another shape.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     # Not the fused kernel: it makes 0 of a query that is not a number.
@@ -105,18 +105,18 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
     return (dropout(weights, p, site) @ v).transpose(1, 2).flatten(2)
 
 
-# The mask of what may not be seen. Added to a score it leaves float32's lowest number, so that a row where nothing may
-# be seen has equal weights; two such masks together make -inf, and that row not a number.
+# The mask value that hides a key. A score plus this value is float32's lowest number, so a row in which all keys are
+# hidden has equal weights. With two such masks added the score is -inf, and such a row becomes NaN.
 LOWEST = float(np.finfo(np.float32).min)
 
 
 def padding_mask(keep):
-    """The mask of `attention` for keys (B, M) of which those with a 0 may not be seen: (B, 1, 1, M)."""
+    """The mask of `attention` (B, 1, 1, M) that hides the keys where keep (B, M) is 0."""
     return torch.where(keep[:, None, None] != 0, 0.0, LOWEST)
 
 
 def causal_mask(length: int):
-    """The mask of `attention` with which each of `length` tokens sees itself and those before it: (1, 1, N, N)."""
+    """The mask of `attention` (1, 1, length, length) with which each token sees itself and the tokens before it."""
     return torch.full((1, 1, length, length), LOWEST).triu(1)
 
 
@@ -126,23 +126,26 @@ def embedding(numbers, weight, padding_idx: int | None = None):
 
 
 def take_along_dim(x, numbers, dim: int):
-    """Of each line of x along `dim` the elements with these numbers, which have the shape of x elsewhere, or 1."""
-    # PyTorch's own function of this name takes numbers out of range modulo the length; this one refuses them.
+    """The elements of x with these numbers along `dim`. In other dimensions `numbers` has the size of x, or 1."""
+    # PyTorch's function of this name takes numbers out of range modulo the length; this one refuses them.
     return x.gather(dim, numbers.expand(*x.shape[:dim], -1, *x.shape[dim + 1:]))
 
 
 def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -100):
-    """-log softmax(logits)[label] of each row of logits (N, C) by labels (N,), or the sum or mean over rows whose label
-    is not ignore_index; reduction none, sum or mean. Refuses other labels that are no class."""
+    """-log softmax(logits)[label] for each row of logits (N, C) and its label, of labels (N,).
+
+    reduction: "none", or "sum" or "mean" over the rows whose label is not ignore_index. Any other label that is no
+    class raises an error.
+    """
     return F.cross_entropy(logits, labels, reduction=reduction, ignore_index=ignore_index)
 
 
 def interpolate(x, size, mode: str = "nearest"):
-    """Resize to (height, width); mode nearest, bilinear or bicubic, half-pixel centres, no antialiasing."""
+    """Resize to (height, width), half-pixel centres, no antialiasing. mode: nearest, bilinear or bicubic."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     if mode == "nearest" and x.dtype == torch.float64:
-        # Of float64 images PyTorch picks other pixels here and there; the parity tests' truth needs the same ones.
+        # PyTorch selects some other pixels of float64 images. The float64 truth of parity needs those of float32.
         rows, columns = (F.interpolate(torch.arange(old, dtype=torch.float32)[None, None], new, mode=mode)[0, 0].long()
                          for old, new in zip(x.shape[-2:], size))
         return x[:, :, rows][..., columns]
@@ -173,17 +176,17 @@ def mean_dims(x, dims):
 
 
 def cumsum(x):
-    """Sums along the rows of (B, K)."""
+    """Cumulative sums along the rows of (B, K)."""
     return x.cumsum(1)
 
 
 def full_precision(x):
-    """What comes out of `autocast`, in the type of the rest of the model."""
+    """A result of `autocast` in the type of the rest of the model."""
     return x.to(torch.get_default_dtype())
 
 
 def l1_mean(x, y):
-    """Mean absolute difference; its gradient is 0 where the two are equal."""
+    """Mean absolute difference. Its gradient is 0 for elements that are equal."""
     return (x - y).abs().mean()
 
 
@@ -207,15 +210,15 @@ _settings = {"seed": 0, "precision": "float32"}
 
 
 def seed_dropout(value: int):
-    """The seed of all dropout from here on."""
+    """Set the seed of all dropout from now on."""
     _settings["seed"] = value
 
 
 def dropout(x, p: float, site: int):
-    """Each element zero with probability p, else divided by 1 - p.
+    """Each element is zero with probability p, else divided by 1 - p.
 
-    Which ones follows from the seed, `site` and the element's index alone, so it is the same on every device and in
-    either twin, when a layer is recomputed, and after a resumption.
+    Only the seed, `site` and the element's index decide which elements are zero. So they are the same on every device
+    and in both twins, when a layer is computed again, and after a run resumes.
     """
     if not p:
         return x
@@ -224,9 +227,10 @@ def dropout(x, p: float, site: int):
 
 
 def drop_path(x, p: float, site: int):
-    """Each sample of x (B, …) zero with probability p, else divided by 1 - p (Huang et al. 2016, arXiv 1603.09382).
+    """Each sample of x (B, …) is zero with probability p, else divided by 1 - p.
 
-    Drawn as the elements of a dropout of (B,).
+    This is stochastic depth (Huang et al. 2016, arXiv 1603.09382).
+    The samples are those elements that `dropout` of a tensor (B,) makes zero.
     """
     if not p:
         return x
@@ -234,7 +238,7 @@ def drop_path(x, p: float, site: int):
 
 
 class _Dropout(torch.autograd.Function):
-    """The mask is drawn again for the gradient, not stored."""
+    """Dropout that computes its mask again for the gradient instead of storing it."""
 
     @staticmethod
     def forward(context, x, p, first, second):
@@ -247,8 +251,9 @@ class _Dropout(torch.autograd.Function):
 
 
 def _dropped(x, p: float, first: int, second: int):
-    """Element i stays where the upper 24 bits of a 32-bit hash of i, keyed by `first` and `second`, are at least
-    p 2^24. The multipliers are those of MurmurHash3. On a CPU block by block, so that the numbers stay in the cache."""
+    """Dropout of x. Element i is kept if the upper 24 bits of a 32-bit hash of i, keyed by `first` and `second`, are
+    at least p 2^24. The multipliers are those of MurmurHash3. A CPU works block by block, so that the hashes stay in
+    its cache."""
     x = x.contiguous()
     y, scale = torch.empty_like(x), 1 / (1 - p) if p < 1 else 0.0
     count = x.numel() if x.is_cuda else min(x.numel(), 1 << 16)
@@ -264,22 +269,22 @@ def _dropped(x, p: float, first: int, second: int):
 
 
 def _signed(number: int) -> int:
-    """32 bits as torch.int32 has them; its products keep the lower 32 bits."""
+    """A 32-bit number as torch.int32 stores it. Products of torch.int32 keep the lower 32 bits."""
     return number - (number >> 31 << 32)
 
 
 def _shifted(h, by: int):
-    """To the right, with zeros coming in."""
+    """h shifted right by `by` bits, filled with zeros."""
     return (h >> by).bitwise_and_((1 << 32 - by) - 1)
 
 
 def set_precision(name: str):
-    """float32, bfloat16 or float16: what `autocast` computes in."""
+    """Set the number type in which `autocast` computes: float32, bfloat16 or float16."""
     _settings["precision"] = name
 
 
 def autocast():
-    """Inside, the operands and results of matrix products and convolutions have the precision that was set."""
+    """While this context lasts, operands and results of matrix products and convolutions have the precision set."""
     if _settings["precision"] == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.get_default_device().type, getattr(torch, _settings["precision"]))

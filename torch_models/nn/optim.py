@@ -1,14 +1,14 @@
 """Optimizers with one interface and one state format in both twins.
 
-Groups are dicts with `params` (tensors by name), `lr` and, where the rule has one,
-`weight_decay`. State is exchanged as arrays named "<parameter>/<quantity>".
+Groups are dicts with `params` (tensors by name), `lr` and, if the rule has it, `weight_decay`.
+State is exchanged as arrays named "<parameter>/<quantity>".
 """
 import numpy as np
 import torch
 
 
 class Optimizer:
-    """Gradients of a loss with respect to its own parameters only, summed until `apply`."""
+    """The base of all optimizers. It computes gradients of its own parameters only, and sums them until `apply`."""
 
     quantities: tuple[str, ...] = ()
 
@@ -23,7 +23,7 @@ class Optimizer:
         self.gradients = {}
 
     def accumulate(self, loss) -> None:
-        """Add the gradients of `loss`, and free its graph: each intermediate as soon as it has served."""
+        """Add the gradients of `loss` and free its graph, each intermediate result as soon as it was used."""
         gradients = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
         for name, gradient in zip(self.names, gradients):
             if gradient is not None:
@@ -32,7 +32,7 @@ class Optimizer:
 
     @torch.no_grad()
     def apply(self, clip: float | None = None) -> None:
-        """Update the parameters that have a gradient, and forget the gradients."""
+        """Update the parameters that have a gradient, and drop the gradients. clip: see `clip`."""
         if clip is not None:
             self.clip(clip)
         for group in self.groups:
@@ -53,11 +53,11 @@ class Optimizer:
             self.gradients = {name: g * factor for name, g in self.gradients.items()}
 
     def unused(self, name: str):
-        """The gradient of a parameter that the loss does not reach; None leaves it alone."""
+        """The gradient of a parameter that the loss does not reach; None to leave the parameter unchanged."""
         return None
 
     def update(self, name: str, gradient, group: dict) -> None:
-        """Change one parameter by its gradient: the abstract part, each optimizer's own rule."""
+        """Change one parameter by its gradient. Each optimizer overrides this with its rule."""
         raise NotImplementedError
 
     def moment(self, name: str, quantity: str):
@@ -82,7 +82,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum; the first step takes the gradient whole."""
+    """Stochastic gradient descent with momentum. The first step uses the whole gradient."""
 
     quantities = ("momentum_buffer",)
 
@@ -107,11 +107,10 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015, arXiv 1412.6980).
 
-    form="torch": steps are counted per parameter, epsilon is added after bias correction,
-    parameters without a gradient stay as they are. form="jittor", the rule APF-GAN was trained
-    with: one count for all, epsilon added before bias correction, and a parameter that the
-    loss does not reach has a zero gradient. With beta1 = 0 the first moment is the gradient,
-    so none is stored.
+    form="torch": steps are counted per parameter, epsilon is added after bias correction, and parameters without a
+    gradient do not change. form="jittor" is the rule with which APF-GAN was trained: all parameters have one count of
+    steps, epsilon is added before bias correction, and a parameter that the loss does not reach has a zero gradient.
+    With beta1 = 0 the first moment is the gradient, so it is not stored.
     """
 
     quantities = ("exp_avg", "exp_avg_sq")

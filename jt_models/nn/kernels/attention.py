@@ -1,7 +1,7 @@
 """Softmax and attention in multi-threaded C++.
 
-Attention multiplies with oneDNN, one block of queries at a time, so that its scores stay in the cache; the backward
-pass computes them again. Jittor alone would run a softmax on one thread and the products as one huge loop. CPU only.
+Attention multiplies with oneDNN, one block of queries at a time, so that the scores stay in the cache. The backward
+pass computes them again. Jittor alone would run softmax on one thread and the products as one huge loop. CPU only.
 """
 from jt_models.boot import jt, onednn_flags
 from jt_models.nn.kernels.dropout import DROPPED
@@ -27,7 +27,7 @@ _SOFTMAX_ROW = """
 
 
 class Softmax(jt.Function):
-    """Along the last axis."""
+    """Softmax along the last axis."""
 
     def execute(self, x):
         self.y = jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER + _SOFTMAX_ROW, cpu_src="""
@@ -138,8 +138,8 @@ _NO_DROP_ROW = "inline void drop_row(const float*, float*, int64_t, uint32_t, in
 class Attention(jt.Function):
     """dropout(softmax(q k^T / sqrt(C / heads) + mask)) v for each head: q (B, N, C), k and v (B, M, C) to (B, N, C).
 
-    mask: (B or 1, heads or 1, N or 1, M), or None; no gradient passes to it. key: that of a `Drop`, or None; the
-    index of a weight is that in an array (B, heads, N, M).
+    mask: (B or 1, heads or 1, N or 1, M), or None; it gets no gradient. key: the key of a `Drop`, or None. For
+    dropout the index of a weight is its index in an array (B, heads, N, M).
     """
 
     def __init__(self, heads: int, mask=None, key=None):

@@ -4,10 +4,10 @@ from jt_models.nn.kernels.precision import arithmetic, autocast
 
 
 class Checkpoint(jt.Function):
-    """module(*arguments) without the graph inside, which is built again for the gradient.
+    """module(*arguments) without its inner graph, which is built again for the gradient.
 
-    Called with the arguments and then `parameters`, those of the module that are to have gradients. The gradients of
-    one module are computed before those of the next are asked for: Jittor's lazy graph would hold all layers at once.
+    Call it with the arguments, followed by `parameters`, the module's parameters that need gradients. The gradients
+    of one module are computed before the next module's are requested, or Jittor's lazy graph would hold all layers.
     """
 
     def __init__(self, module, parameters: list):
@@ -15,7 +15,7 @@ class Checkpoint(jt.Function):
 
     def execute(self, *inputs):
         self.arguments = inputs[:len(inputs) - len(self.parameters)]
-        self.smooth = [x.requires_grad for x in self.arguments]     # asked here, as Jittor stops them afterwards
+        self.smooth = [x.requires_grad for x in self.arguments]     # read before Jittor stops their gradients
         with jt.no_grad():
             y = self.module(*self.arguments)
         return y.start_grad()
@@ -25,7 +25,7 @@ class Checkpoint(jt.Function):
         wanted = [x for x, smooth in zip(arguments, self.smooth) if smooth]
         with autocast(self.autocast):
             y = self.module(*arguments)
-        # The gradient so far was itself computed from the parameters, of which it is no function here.
+        # The incoming gradient was computed from the parameters, but here it counts as a constant.
         found = jt.grad((y * g.detach()).sum(), [*wanted, *self.parameters])
         for gradient in found:
             gradient.stop_grad()

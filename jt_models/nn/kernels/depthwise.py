@@ -49,7 +49,10 @@ _DEPTHWISE_GRAD = """
 
 
 class DepthwiseConv(jt.Function):
-    """Each channel of x (B, C, H, W) by its own kernel of weight (C, 1, k, l), stride 1; padding: rows, columns."""
+    """Convolution of each channel of x (B, C, H, W) with its own kernel of weight (C, 1, k, l), stride 1.
+
+    padding: (rows, columns).
+    """
 
     def __init__(self, padding: tuple[int, int]):
         self.padding = padding

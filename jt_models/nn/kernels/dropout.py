@@ -3,7 +3,7 @@ import numpy as np
 
 from jt_models.boot import jt
 
-# What an element is multiplied with follows from its index. The multipliers are those of MurmurHash3.
+# The index of an element decides the factor with which it is multiplied. The hash's constants are MurmurHash3's.
 DROPPED = """#include <cstring>
     struct Dropped {
         uint32_t first, second, least;
@@ -23,10 +23,12 @@ DROPPED = """#include <cstring>
 
 
 class Drop(jt.Function):
-    """x without the elements that a hash of their index, keyed by two 32-bit numbers, drops; over 1 - p.
+    """Dropout: a hash of each element's index, keyed by two 32-bit numbers, decides which elements become zero. The
+    others are divided by 1 - p.
 
-    The upper 24 bits of the hash are compared with p 2^24. The gradient draws the mask again. `key` has, bit for bit,
-    the two numbers, p 2^24 and 1 / (1 - p): as source text they would have every step, and every p, compile anew.
+    The upper 24 bits of the hash are compared with p 2^24. The gradient computes the mask again. `key` holds the bits
+    of the two numbers, of p 2^24 and of 1 / (1 - p). As constants in the source they would make Jittor compile a new
+    kernel for every step and every p.
     """
 
     def __init__(self, p: float, first: int, second: int):

@@ -1,7 +1,7 @@
-"""Reading by numbers, in multi-threaded C++ that refuses numbers out of range: Jittor's own reads whatever lies there.
+"""Indexing in multi-threaded C++ that refuses numbers out of range; Jittor's own reads memory outside the array.
 
-Gradients of entries that were read more than once are summed in the order of reading, so they are the same every time.
-CPU only.
+The gradients of an entry that was read more than once are summed in the order of reading, so the result is the same
+every time. CPU only.
 """
 from jt_models.boot import jt
 
@@ -21,7 +21,7 @@ _ROWS = """
     for (int64_t n = 0; n < N; n++) std::memcpy(y_p + n * C, w_p + at_p[n] * C, C * sizeof(float));
 """
 
-# The readings sorted by row: each row is the sum of a stretch of them, 64 columns at a time.
+# The readings are sorted by row. The gradient of a row is the sum of consecutive readings, 64 columns at a time.
 _ROWS_GRAD = """
     @alias(at, in0) @alias(g, in1) @alias(dw, out0)
     const int64_t N = at->num, V = dw_shape0, C = dw_shape1;
@@ -46,7 +46,7 @@ _ROWS_GRAD = """
 
 
 class Rows(jt.Function):
-    """Rows of weight (V, C) by their numbers (…): (…, C). The row `padding` gets no gradient; None: all do."""
+    """Rows of weight (V, C) selected by numbers (…): (…, C). padding: the row that gets no gradient, or None."""
 
     def __init__(self, numbers, padding: int | None):
         self.numbers = numbers

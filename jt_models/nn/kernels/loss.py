@@ -1,6 +1,6 @@
 """Cross entropy in multi-threaded C++. CPU only.
 
-Jittor's own takes eight times as long, and accepts labels that are no class.
+Jittor's own takes eight times as long and accepts labels that are no class.
 """
 from jt_models.boot import jt
 from jt_models.nn.kernels.lookup import RANGE
@@ -59,7 +59,7 @@ _CROSS_ENTROPY_GRAD = """
 
 
 class CrossEntropy(jt.Function):
-    """-log softmax(logits)[label] of each row of logits (N, C), or their sum or mean, (1,), over labels not ignored."""
+    """-log softmax(logits)[label] for each row of logits (N, C), or the sum or mean (1,) over labels not ignored."""
 
     def __init__(self, labels, reduction: str, ignored: int):
         self.labels = labels

@@ -63,7 +63,7 @@ _MOMENTS_GRAD = """
 
 
 class Normalize(jt.Function):
-    """x (B, C, S) to its zero-mean unit-variance form over B and S; also mean and biased variance (C,)."""
+    """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,)."""
 
     def __init__(self, eps: float):
         self.eps = eps
@@ -137,7 +137,7 @@ _LAYER_NORM_GRAD = """
 
 
 class LayerNorm(jt.Function):
-    """x (…, C), gain and shift (C,): every row to zero mean and unit variance, then scaled."""
+    """Each row of x (…, C) with zero mean and unit variance, then times the gain (C,) plus the shift (C,)."""
 
     def __init__(self, eps: float):
         self.eps = repr(eps)

@@ -33,7 +33,7 @@ _MAX_POOL_GRAD = """
 
 
 class MaxPool(jt.Function):
-    """Maxima of windows of x (B, C, H, W); of equal ones the first gets the gradient, and a NaN is the maximum."""
+    """The maxima of windows of x (B, C, H, W). The first of equal maxima gets the gradient; a NaN is the maximum."""
 
     def __init__(self, kernel: int, stride: int, padding: int):
         self.sizes = {"KERNEL": kernel, "STRIDE": stride, "PADDING": padding}

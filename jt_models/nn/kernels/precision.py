@@ -8,9 +8,10 @@ arithmetic = {"precision": "float32", "autocast": False}
 
 @contextlib.contextmanager
 def autocast(on: bool = True):
-    """Inside, the operands and results of matrix products and convolutions have the precision that was set.
+    """While this context lasts, operands and results of matrix products and convolutions have the precision set.
 
-    They are rounded to it and stay float32: the CPU has no faster way, but training behaves as on a device that has.
+    They are rounded to it but stay float32. This is no faster on the CPU, but training behaves as on a device that
+    computes in that precision.
     """
     before, arithmetic["autocast"] = arithmetic["autocast"], on
     try:
@@ -20,7 +21,7 @@ def autocast(on: bool = True):
 
 
 _ROUND = {
-    # Ties to even; a NaN stays one.
+    # Ties are rounded to even; NaN stays NaN.
     "bfloat16": """
         uint32_t u;
         std::memcpy(&u, &x, 4);
@@ -43,7 +44,7 @@ _ROUND = {
 
 
 class Rounded(jt.Function):
-    """x (float32) with the values that `name` (bfloat16, float16) can hold; so is its gradient."""
+    """x (float32) rounded to values that `name` (bfloat16 or float16) can hold. The gradient is rounded too."""
 
     def __init__(self, name: str):
         self.source = _ROUND[name]

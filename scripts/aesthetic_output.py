@@ -1,4 +1,4 @@
-"""What the two aesthetic inference scripts share: flags, and the original's way of printing scores."""
+"""The flags of the two aesthetic inference scripts, and their output, which has the original's form."""
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -22,14 +22,15 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="pictures at a time (default: 1)")
     parser.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding threads (default: 2)")
     parser.add_argument("--show_distribution", action="store_true", default=True,
-                        help="print the share of every rating (default)")
-    parser.add_argument("--no-show-distribution", dest="show_distribution", action="store_false", help="do not")
+                        help="print the predicted fraction of every rating (default)")
+    parser.add_argument("--no-show-distribution", dest="show_distribution", action="store_false",
+                        help="do not print them")
     parser.add_argument("--output", metavar="FILE", help="also write every number as .json or .csv")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor]) -> int:
-    """Scores the pictures with the predictor that `make` gives; the exit status, 2 where there is nothing to score."""
+    """Score the pictures with the predictor that `make` returns. The exit status is 2 if no picture is named."""
     args = parser.parse_args(argv)
     if not args.images:
         parser.print_help()
@@ -51,7 +52,7 @@ def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor])
 
 
 def lines(found: Assessment, metric: AestheticMetric, show_distribution: bool) -> Iterator[str]:
-    """Every picture with its score, level and shares; then the mean; then, of several, all by score."""
+    """Every picture with its score, level and rating fractions; then the mean; then several pictures by score."""
     total, mark = len(found.rows), MARK * metric.random
     for number, row in enumerate(found.rows, 1):
         yield f"[{number}/{total}] {row['image']}"

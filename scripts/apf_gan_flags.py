@@ -1,8 +1,8 @@
-"""The original APF-GAN commands' flags and what they are called here: one table for all scripts.
+"""The flags of the original APF-GAN commands and their names here: one table for all scripts.
 
-A flag with a key sets that key of jittwin.tasks.apf_gan.Config. A flag without one chose among things
-of which the published recipe used one: it is accepted with the value of the recipe, which is what this
-project implements, and refused with any other.
+A flag with a key sets that key of jittwin.tasks.apf_gan.Config. A flag without a key chose among alternatives of
+which this project implements only the one that the published recipe used. It is accepted with the recipe's value and
+refused with any other.
 """
 import sys
 from argparse import Namespace
@@ -18,12 +18,13 @@ from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"
 FID_WEIGHTS = "util/net_params.pkl"     # where the original keeps its Inception
-FID_HELP = f"Inception, see jittwin fid --weights (default: {FID_WEIGHTS} where it is there)"
-STATISTICS = "train_fid"                # of _m.npy and _s.npy, in the folder of the checkpoints
+FID_HELP = f"Inception's weights, see jittwin fid --weights (default: {FID_WEIGHTS} if it exists)"
+STATISTICS = "train_fid"                # how the names of the files _m.npy and _s.npy beside the checkpoints begin
 
 
 class Flag(NamedTuple):
-    """default: the original's; None leaves ours. key: of Config, "second" names it for fine-tuning."""
+    """A flag of the original. default: the original's; None keeps ours. key: the key of Config that it sets in the
+    first phase; second: in fine-tuning."""
 
     default: str | None
     key: str | None = None
@@ -40,7 +41,7 @@ def negated(text: str, given: dict) -> str:
 
 
 def in_steps(text: str, given: dict) -> str:
-    """The original counts samples."""
+    """A number of samples, which the original counts, in steps."""
     try:
         return str(max(1, int(text) // int(given["batchSize"])))
     except (ValueError, ZeroDivisionError):
@@ -114,9 +115,10 @@ TEST = {
 
 def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str,
           more: Mapping[str, str] = MappingProxyType({})) -> tuple[dict, Namespace]:
-    """({flag: text} with the original's defaults, our own options). UserError with the nearest name.
+    """({flag: text} with the original's defaults, our own options).
 
-    more: {option: help} of files that the original does not ask for.
+    UserError, with the nearest name, for an unknown flag; also without --input_path.
+    more: {option: help} of files that the original does not need.
     """
     parser = Parser(prog=f"python scripts/{script}", description=summary)
     for name, flag in table.items():
@@ -138,7 +140,7 @@ def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str,
 
 
 def refuse_others(given: dict, table: dict[str, Flag], free: set[str]) -> None:
-    """UserError for a flag that this project has no choice for, unless it carries the recipe's value."""
+    """UserError if a flag for which this project has no choice has another value than the recipe's."""
     for name, flag in table.items():
         if flag.key is None and name not in free and not same(given[name], flag.default):
             raise UserError(f"--{name}={given[name]}: only {flag.default} is implemented; leave the flag out")
@@ -152,7 +154,7 @@ def same(text: str, other: str) -> bool:
 
 
 def overrides(given: dict, second: bool) -> list[str]:
-    """What --set would be given; `second`: for fine-tuning."""
+    """The settings KEY=VALUE, as for --set. second: those of fine-tuning instead of the first phase."""
     settings = []
     for name, flag in TRAIN.items():
         key = flag.second if second else flag.key
@@ -162,25 +164,25 @@ def overrides(given: dict, second: bool) -> list[str]:
 
 
 def checkpoint(folder: Path, epoch: str) -> str:
-    """What `--weights` of `jittwin generate` is to be: our checkpoint where there is one, else PREFIX."""
+    """The value of `jittwin generate --weights`: our checkpoint if there is one, else the prefix of the original's."""
     checkpoints = Checkpoints(folder)
     name = checkpoints.latest() if epoch == "latest" else epoch
     return str(checkpoints.folder / name if name in checkpoints.names() else folder / epoch)
 
 
 def fid_weights(given: str | None) -> str | None:
-    """Inception of FID: the file given, else the original's where it is."""
+    """The file of FID's Inception: the one given, or else the original's if it exists."""
     return given or (FID_WEIGHTS if Path(FID_WEIGHTS).exists() else None)
 
 
 def reference(folder: Path, pictures: str) -> str:
-    """What FID is measured to: the statistics that training left, else the training pictures."""
+    """The reference of FID: the statistics that training wrote, or else the training pictures."""
     known = folder / f"{STATISTICS}_m.npy"
     return str(known if known.exists() else pictures)
 
 
 def pure(folder: Path) -> list[str]:
-    """The pure-colour dictionary that training left, ours or the original's."""
+    """The arguments for the pure-colour dictionary that training wrote, ours or the original's; [] if there is none."""
     for name in ("pure_img.npz", "pure_img.npy"):
         if (folder / name).exists():
             return ["--pure", str(folder / name)]

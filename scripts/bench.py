@@ -1,10 +1,10 @@
-"""Time and memory of both twins, side by side in one run.
+"""Measure time and memory of both twins in one run.
 
     python scripts/bench.py [MEASURE] [--size full|tiny] [--repeat N] [--json F]
 
-Every figure comes from a process of its own, jittor and torch in turn, and is the median over
-`--repeat` such pairs; a process warms up before it is timed. Wall seconds suffer from whatever
-else the machine does, CPU seconds (of all threads) much less, ratios least.
+Each figure is measured in a process of its own, alternately for jittor and torch, and is the median over `--repeat`
+such pairs. A process warms up before it is timed. Other load on the machine changes wall seconds most, CPU seconds
+(of all threads) much less, and ratios least.
   generate  one image from one label map
   train     one training iteration (G and D step) at batch 1 and full size, without a perceptual loss
   seeds     20 noise seeds of one label map, as a multiple of one
@@ -68,7 +68,7 @@ def scene(config: ModelConfig) -> dict:
 
 
 def timed(action, warm: int, times: int) -> dict[str, float]:
-    """Median seconds and CPU seconds of `action`, which must wait for its own results."""
+    """Median wall and CPU seconds of `action`, which must wait until its results are computed."""
     for _ in range(warm):
         action()
     walls, cpus = [], []
@@ -81,7 +81,7 @@ def timed(action, warm: int, times: int) -> dict[str, float]:
 
 
 def weights(name: str, size: str, folder: Path) -> dict:
-    """Write initial weights of all networks, for the processes that are timed."""
+    """Write initial weights of all networks, which the timed processes read."""
     backend, config = ready(name), model_config(size)
     for key, model in MODELS.items():
         arrays = initial_weights(config.semantics.initial_rule, backend.state_shapes(model, config))
@@ -148,7 +148,7 @@ def fid(name: str, size: str, folder: Path) -> dict:
 
 
 def pixels(backend, config):
-    """One picture of the built-in landscapes, as the tower takes it."""
+    """One picture of the built-in landscapes, in the form of the tower's input."""
     return backend.asarray(siglip.preprocess(config)(render(0, 640, 480)[0])[None])
 
 
@@ -208,7 +208,7 @@ def in_process(measure: str, name: str, size: str, folder: Path, **environment) 
 
 
 def compare(measure: str, size: str, repeat: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Medians by backend, A B A B."""
+    """Medians by backend. The backends take turns, so that a change of the machine's load affects both."""
     runs = {name: [] for name in PACKAGES}
     for _ in range(repeat):
         for name in PACKAGES:

@@ -1,7 +1,7 @@
 """The whole system at tiny size: train both twins on procedural landscapes, compare, convert, generate.
 
-Both runs see the same data, initial weights, noise and augmentation, so their losses may be
-laid side by side. Leaves runs/demo: the two run folders, the converted weights, and pictures.
+Both runs have the same data, initial weights, noise and augmentation, so their losses can be compared. The folder
+runs/demo then holds the two run folders, the converted weights, and pictures.
 """
 import argparse
 import json
@@ -59,7 +59,7 @@ def command(*arguments) -> list[str]:
 
 
 def train_both(out: Path, settings: list[str], tiny: Config) -> None:
-    """Both runs at once, each on half of the cores: kernels this small gain nothing from a second thread."""
+    """Train both at the same time, each on half of the cores: kernels this small gain nothing from more threads."""
     threads = max(1, (os.cpu_count() or 2) // 2)
     chosen = [word for setting in ["preset=tiny", *settings] for word in ("--set", setting)]
     runs, bars, compiled = {}, {}, out / "compiled.txt"
@@ -91,7 +91,7 @@ def train_both(out: Path, settings: list[str], tiny: Config) -> None:
 
 
 def compile_state(log: Path) -> str:
-    """What the Jittor run has compiled so far: nothing, some files of Jittor's core, or a number of kernels."""
+    """What the Jittor run has compiled so far: a number of kernels, or of files of Jittor's core; "" for nothing."""
     lines = log.read_text().splitlines() if log.exists() else []
     if kernels := lines.count("kernel"):
         return f"{kernels} kernels compiled"
@@ -106,7 +106,7 @@ def read_log(run: Path) -> list[dict]:
 
 
 def compare_losses(out: Path) -> None:
-    """Both loss tables side by side, and where they differ most."""
+    """Print the losses of both runs side by side, and where they differ most."""
     logs = {name: read_log(out / name) for name in BACKENDS}
     table = Table("epoch", "step", *(f"{loss}\n{name}" for loss in LOSSES for name in BACKENDS))
     worst = (0.0, "", 0)
@@ -125,7 +125,8 @@ def compare_losses(out: Path) -> None:
 
 
 def generate_crosswise(out: Path) -> None:
-    """Each run's weights, converted, on both backends: the pictures must agree; then one sheet of all."""
+    """Generate with each run's weights on both backends, converted for the other one, and print how far the pictures
+    agree. Then write one sheet with all of them."""
     for origin, suffix in (("jittor", "pth"), ("torch", "pkl")):
         latest = (out / origin / "latest").read_text().strip()
         converted = out / f"{origin}-as-{suffix}"

@@ -1,10 +1,10 @@
-"""The original `export_onnx.py`: the aesthetic scorer, or SigLIP's image embedding, as ONNX files.
+"""The original `export_onnx.py`: export the aesthetic scorer, or SigLIP's image embedding, as ONNX files.
 
     python scripts/export_onnx.py --weights best_lora.pth --model ../siglip2 --output-dir onnx
 
-model.onnx: pixel_values to logits, adapters merged. siglip_vision.onnx (--export-vision): pixel_values to
-image_embeds of unit length. Each file is compared with the network of --backend before it is there. Text is not
-exported: nothing here scores text with SigLIP.
+model.onnx: pixel_values to logits, with the adapters merged. siglip_vision.onnx (--export-vision): pixel_values to
+image_embeds of unit length. Each file is compared with the network of --backend before it gets its name. The text
+tower is not exported: nothing here scores text with SigLIP.
 """
 import sys
 from pathlib import Path
@@ -26,19 +26,24 @@ def build_parser() -> cli.Parser:
     parser = cli.Parser(prog="python scripts/export_onnx.py", description="ONNX files of the aesthetic scorer")
     parser.add_argument("--weights", default="./best_lora.pth", metavar="FILE",
                         help="adapters (default: ./best_lora.pth)")
-    parser.add_argument("--model", metavar="FOLDER", help="of the tower (default: as the adapters name it)")
+    parser.add_argument("--model", metavar="FOLDER",
+                        help="the tower's folder (default: the one that the adapters name)")
     parser.add_argument("--output-dir", default=".", metavar="DIR", help="default: the working folder")
-    parser.add_argument("--output", metavar="FILE", help=f"in place of DIR/{AESTHETIC} or DIR/{VISION}, of one export")
+    parser.add_argument("--output", metavar="FILE",
+                        help=f"write the only export here, not to DIR/{AESTHETIC} or DIR/{VISION}")
     parser.add_argument("--opset", type=int, default=OPSET, choices=(OPSET,), help=f"default: {OPSET}")
     parser.add_argument("--export-aesthetic", action="store_true", help="pictures to logits (default)")
     parser.add_argument("--export-vision", action="store_true", help="pictures to image embeddings")
     parser.add_argument("--export-text", action="store_true", help="refused: " + NO_TEXT)
-    parser.add_argument("--export-siglip", action="store_true", help="what there is of vision and text: vision")
+    parser.add_argument("--export-siglip", action="store_true",
+                        help="the same as --export-vision, since there is no text")
     parser.add_argument("--all", action="store_true", help="aesthetic and vision")
     ours = parser.add_argument_group("options that the original does not have")
-    ours.add_argument("--dtype", choices=LIMITS, default="float32", help="of weights and arithmetic (default: float32)")
-    ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="what to compare with (default: jittor)")
-    ours.add_argument("--random-weights", action="store_true", help="go on with the untrained tower of the adapters")
+    ours.add_argument("--dtype", choices=LIMITS, default="float32",
+                      help="type of weights and arithmetic (default: float32)")
+    ours.add_argument("--backend", choices=PACKAGES, default="jittor",
+                      help="the twin to compare with (default: jittor)")
+    ours.add_argument("--random-weights", action="store_true", help="accept adapters of an untrained tower")
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -50,7 +55,7 @@ def run(argv: list[str]) -> int:
     vision = args.export_vision or args.export_siglip or args.all
     aesthetic = args.export_aesthetic or args.all or not vision
     if args.output and vision and aesthetic:
-        raise UserError(f"--output {args.output}: names one file, but two are to be written: use --output-dir")
+        raise UserError(f"--output {args.output} names one file, but two must be written: use --output-dir")
     if vision and (args.model is None or args.random_weights):
         raise UserError("--export-vision needs the files of a SigLIP model: give --model FOLDER, without "
                         "--random-weights")

@@ -1,11 +1,11 @@
-"""The original `util/fid.py`: pictures of checkpoints into ./results, and their FID to the training pictures.
+"""The original `util/fid.py`: generate pictures with checkpoints into ./results, and measure their FID.
 
     python scripts/fid.py TRAIN_IMGS TEST_LABELS CHECKPOINT_DIR [USE_PURE SEED] EPOCH|A-B ... --weights FILE
 
-In the original's convention (--mode apf-gan); FILE is util/net_params.pkl where that is there. Prints
-`CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to temp_jittor.txt. Epochs without files are passed over.
-CHECKPOINT_DIR/train_fid_m.npy and train_fid_s.npy are the reference where they are there; else TRAIN_IMGS is,
-whose statistics are cached.
+FID follows the original's convention (--mode apf-gan). FILE is util/net_params.pkl by default if that exists. The
+script prints `CHECKPOINT_DIR/EPOCH  fid:  VALUE` and appends VALUE to temp_jittor.txt. Epochs without files are
+skipped. The reference is CHECKPOINT_DIR/train_fid_m.npy and train_fid_s.npy if they exist, or else the pictures in
+TRAIN_IMGS, whose statistics are cached.
 """
 import sys
 from pathlib import Path
@@ -65,10 +65,10 @@ def run(argv: list[str]) -> int:
 
 
 def refuse_stale(labels: Path) -> None:
-    """UserError where RESULTS holds pictures that would not be written again, but would be measured."""
+    """UserError if RESULTS holds pictures that would be measured although this run does not write them."""
     names = {f"{path.stem}.jpg" for path in list_pictures(label_folder(labels))} if labels.is_dir() else set()
     if stale := other_pictures(RESULTS, names):
-        raise UserError(f"{stale[0]}: is there already, and would be measured, but is the picture of no label map of "
+        raise UserError(f"{stale[0]} exists already and would be measured, but it is the picture of no label map in "
                         f"{labels}: empty {RESULTS}/")
 
 

@@ -2,8 +2,8 @@
 
     python scripts/inference_aesthetic_lora.py PICTURE|DIR ... --weights best_lora.pth --model ../siglip2
 
---model may be left out where the adapters name a folder that is there. Folders are walked in natural order; files that
-cannot be read are told and left out.
+--model may be left out if the adapters name a folder that exists. The pictures of a folder are scored in natural
+order. A file that cannot be read is reported and left out.
 """
 import sys
 from pathlib import Path
@@ -22,12 +22,13 @@ def build_parser() -> cli.Parser:
     output.add_arguments(parser)
     parser.add_argument("--weights", "--lora_weights", default="./best_lora.pth", metavar="FILE",
                         help="adapters (default: ./best_lora.pth)")
-    parser.add_argument("--model", metavar="FOLDER", help="of the tower (default: as the adapters name it)")
+    parser.add_argument("--model", metavar="FOLDER",
+                        help="the tower's folder (default: the one that the adapters name)")
     parser.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="default: auto")
     parser.add_argument("--dtype", choices=("auto", *PRECISIONS), default="auto", help="default: auto")
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
-    ours.add_argument("--random-weights", action="store_true", help="go on with the untrained tower of the adapters")
+    ours.add_argument("--random-weights", action="store_true", help="accept adapters of an untrained tower")
     return parser
 
 

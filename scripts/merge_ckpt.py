@@ -2,8 +2,8 @@
 
     python scripts/merge_ckpt.py CHECKPOINT_DIR EPOCH EPOCH [EPOCH ...]
 
-Reads CHECKPOINT_DIR/EPOCH_net_{E,G}.pkl, or the checkpoints of a run of ours, and writes float64
-CHECKPOINT_DIR/avg_EPOCH_EPOCH_net_{E,G}.pkl.
+The script reads CHECKPOINT_DIR/EPOCH_net_{E,G}.pkl, or checkpoints of this project, and writes
+CHECKPOINT_DIR/avg_EPOCH_EPOCH_net_{E,G}.pkl in float64.
 """
 import sys
 from pathlib import Path

@@ -1,12 +1,11 @@
-"""Runs the test groups, each in its own pytest process, two at a time, and adds up the counts.
+"""Run the test groups, each in its own pytest process, two at a time, and add up the counts.
 
     python scripts/run_tests.py [GROUP ...]
 
-A group has its own process because a fault in Jittor ends the process it happens in, and because
-importing Jittor and PyTorch together would hide a forbidden import. Two groups run side by side, because
-Jittor compiles one kernel at a time, on one core, and small networks gain little from a second one. What a
-group prints appears when it has ended. The last line of the output is `N passed, N failed, N skipped` over
-all groups; the exit status is 1 if anything failed.
+A group has its own process because a crash in Jittor ends the whole process, and because importing Jittor and
+PyTorch together would hide a forbidden import. Two groups run side by side because Jittor compiles one kernel at a
+time, on one core, and small networks gain little from a second core. The output of a group appears when the group
+has ended. The last line is `N passed, N failed, N skipped` over all groups; the exit status is 1 if anything failed.
 """
 import argparse
 import os
@@ -29,7 +28,7 @@ GROUPS = {
 }
 USES_JITTOR = {"jittor", "parity", "cli"}
 SIDE_BY_SIDE = 2
-GROUP_LIMIT = 3600      # seconds; a group that hangs must not take the others' results with it
+GROUP_LIMIT = 3600      # seconds, after which a group that hangs is ended, so that the others are still reported
 
 
 class Counts(NamedTuple):
@@ -60,9 +59,9 @@ def test_folders(group: str, root: Path = ROOT) -> list[str]:
 
 
 def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP_LIMIT) -> tuple[Counts, str]:
-    """Run one group: its counts and what it printed. A process that died or ran nothing counts as one failure."""
+    """Run one group; returns its counts and output. A process that died or ran no test counts as one failure."""
     command = [sys.executable, "-m", "pytest", *folders, "-q", "--durations=5", f"--junitxml={report}"]
-    # Threads that spin while they wait cost many times their work where others want the cores too.
+    # On shared cores, threads that spin while they wait would cost much more time than their work.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     with tempfile.TemporaryFile("w+", errors="backslashreplace") as log:
         try:
@@ -83,7 +82,7 @@ def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP
 
 
 def prepare_jittor() -> tuple[Counts, str]:
-    """Compile Jittor's core, which takes minutes once per machine; a failure and what it said if that fails."""
+    """Compile Jittor's core, which takes minutes once per machine. If that fails, returns a failure and the output."""
     done = subprocess.run([sys.executable, "-c", "import jt_models.boot"], cwd=ROOT, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -100,7 +99,7 @@ def run_all(planned: dict[str, list[str]], reports: Path) -> Counts:
         return group, *run_group(group, planned[group], reports / f"{group}.xml"), time.monotonic() - start
 
     total = Counts()
-    # The core is compiled beside the groups that need none of it, in a place of its own.
+    # Jittor's core is compiled in a thread of its own, while groups that do not need it run.
     with ThreadPoolExecutor(1) as compiler, ThreadPoolExecutor(SIDE_BY_SIDE) as lanes:
         jittor = compiler.submit(prepare_jittor if USES_JITTOR & set(planned) else lambda: (Counts(), ""))
         for done in as_completed([lanes.submit(timed, group) for group in planned]):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates .venv and installs the project into it; does nothing when that is already done.
+# Creates .venv and installs the project into it; does nothing if that is done already.
 # Called by `make setup`. PYTHON names the interpreter; without it one is searched for.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,9 +12,9 @@ fail() {
     exit 1
 }
 
-# Prints "ok <version> <real executable>", or what the interpreter lacks. Running it is the only
-# proof: a pyenv shim is an executable file even when no version stands behind it. Inside an
-# active virtual environment the answer is the interpreter that environment was made from.
+# Prints "ok <version> <real executable>", or what the interpreter lacks. The interpreter must be run to know:
+# a pyenv shim is an executable file even if no Python version is behind it. In an active virtual environment
+# the executable is that of the interpreter from which the environment was made.
 probe='
 import os, sys, sysconfig
 name = "python%d.%d" % sys.version_info[:2]
@@ -78,7 +78,7 @@ find_python() {
 packages, or pass PYTHON=/path/to/python3.11"
 }
 
-# What an up-to-date .venv was made from; a moved checkout or an edited list makes it differ.
+# What a current .venv was made from: it changes if the checkout moves or the requirements change.
 made_from() {
     cksum requirements.txt setup.py
     echo "$root"

@@ -1,9 +1,10 @@
-"""The original `test.py`: of several noise seeds the one whose pictures are nearest to the training pictures by FID.
+"""The original `test.py`: generate with several noise seeds and keep the pictures with the lowest FID.
 
     python scripts/test.py [--which_epoch avg_273_299] [--train_path DIR] [--input_path DIR] --weights FILE
 
-The pictures of that seed, with pure-colour maps replaced, remain in ./results; temp_jittor.txt has one line
-`SEED<tab>FID` per seed. The original draws 50 seeds of 0..4096; its README speaks of 20, as is the default here.
+FID is measured to the training pictures. The pictures of the best seed stay in ./results, with those of pure-colour
+maps replaced. temp_jittor.txt has one line `SEED<tab>FID` per seed. The original draws 50 seeds from 0 to 4096; its
+README says 20, which is the default here.
 """
 import csv
 import secrets
@@ -30,7 +31,7 @@ def parse(argv: list[str]):
     parser.add_argument("--input_path", default="./data/test/labels", help="label maps (default: ./data/test/labels)")
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--seeds", default="20", metavar="N", help="default: 20")
-    ours.add_argument("--seed", metavar="N", help="the first of them (default: any)")
+    ours.add_argument("--seed", metavar="N", help="the first seed (default: a random one)")
     ours.add_argument("--weights", metavar="FILE", help=flags.FID_HELP)
     ours.add_argument("--random-weights", action="store_true", help="untrained Inception")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")

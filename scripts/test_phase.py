@@ -1,9 +1,9 @@
-"""The original `test_phase.py`: images from a folder of label maps, with the original's flags.
+"""The original `test_phase.py`: generate images from a folder of label maps, with the original's flags.
 
     python scripts/test_phase.py --input_path=LABELS --which_epoch=avg_273_299 [--seed=2433]
 
-Reads CHECKPOINTS_DIR/NAME: a checkpoint of `train_phase.py`, or the original's files
-WHICH_EPOCH_net_{E,G}.pkl. Pictures do not depend on --batchSize here.
+The folder CHECKPOINTS_DIR/NAME holds a checkpoint of `train_phase.py`, or the original's files
+WHICH_EPOCH_net_{E,G}.pkl. Here the pictures do not depend on --batchSize.
 """
 import secrets
 import sys

@@ -2,9 +2,9 @@
 
     python scripts/train.py --input_path=DIR [--fid_weights FILE] [--backend torch]
 
-Before training, as in the original, FID statistics of the training pictures go to train_fid_m.npy and train_fid_s.npy
-in the run folder, for scripts/fid.py and scripts/test.py; nothing in training reads them. They need Inception:
-FILE, or util/net_params.pkl where that is there.
+As in the original, FID statistics of the training pictures are written before training, to train_fid_m.npy and
+train_fid_s.npy in the run folder. scripts/fid.py and scripts/test.py use them; training does not. They need the
+weights of Inception: FILE, or by default util/net_params.pkl if that exists.
 """
 import os
 import sys
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     folder = Path(given["checkpoints_dir"], given["name"])
     if not training.is_only_process(os.environ):
         return 2
-    if Checkpoints(folder).latest():      # not after hours of measuring
+    if Checkpoints(folder).latest():      # checked before the statistics, which may take hours
         raise UserError(f"{folder} already holds a run: go on with jittwin train --resume --out {folder}, or pass "
                         "another --name")
     measure(Path(given["input_path"], "imgs"), folder, options)
@@ -40,7 +40,7 @@ def run(argv: list[str]) -> int:
 
 
 def measure(pictures: Path, folder: Path, options) -> None:
-    """FID statistics of the training pictures; a line on stderr where there are no weights for them."""
+    """Write FID statistics of the training pictures; print a line to stderr if there are no weights for them."""
     weights = flags.fid_weights(options.fid_weights)
     if weights is None:
         print(f"no FID statistics of {pictures}: there is no {flags.FID_WEIGHTS}, and no --fid_weights FILE; "

@@ -1,10 +1,11 @@
-"""The original `train_aesthetic_lora.py`: the aesthetic scorer on AVA, with the constants of its head as flags.
+"""The original `train_aesthetic_lora.py`: train the aesthetic scorer on AVA, with the original's settings as flags.
 
     python scripts/train_aesthetic_lora.py --model_name FOLDER --image_dir DIR --ava_txt_path AVA.txt [--backend torch]
 
-Nothing is sent or fetched. What is trained stays float32; --dtype is that of the matrix products. A run in --save_dir
-goes on by itself (--resume_checkpoint auto), also one of the original program, from its checkpoint_latest.pth; with
-other settings, more epochs for example, it goes on from --resume_checkpoint SAVE_DIR/checkpoint_epoch_n.pth.
+Nothing is uploaded or downloaded. The trained weights stay float32; --dtype is the type of the matrix products.
+With --resume_checkpoint auto, the default, a run in --save_dir goes on, also a run of the original program, from its
+checkpoint_latest.pth. To go on with other settings, such as more epochs, name the checkpoint:
+--resume_checkpoint SAVE_DIR/checkpoint_epoch_n.pth.
 """
 import re
 import sys
@@ -30,7 +31,8 @@ def split(text: str) -> str:
 
 
 class Flag(NamedTuple):
-    """default: the original's; None leaves ours. key: of jittwin.tasks.aesthetic.Config."""
+    """A flag of the original. default: the original's; None keeps ours. key: the key of
+    jittwin.tasks.aesthetic.Config that it sets."""
 
     default: str | None
     key: str | None = None
@@ -76,14 +78,17 @@ def parse(argv: list[str]):
 
 
 def overrides(args) -> list[str]:
-    """What --set would be given."""
+    """The settings KEY=VALUE, as for --set."""
     settings = {flag.key: flag.convert(value) for name, flag in FLAGS.items()
                 if flag.key and (value := getattr(args, name)) is not None}
     return [f"{key}={value}" for key, value in settings.items()] + args.set
 
 
 def start(folder: Path, wanted: str) -> dict:
-    """How `train` is to begin: none, auto, or a checkpoint_epoch_n.pth. A file that is missing is an error."""
+    """The arguments of `train` that say how to begin. wanted: none, auto, or the path of a checkpoint_epoch_n.pth.
+
+    UserError: the file is missing, or `none` for a folder that holds a run.
+    """
     if wanted.lower() == "none":
         if Checkpoints(folder).latest():
             raise UserError(f"--resume_checkpoint={wanted}: {folder} already holds a run: give auto, or another "

@@ -1,11 +1,11 @@
-"""The original `train_phase.py`: one phase of APF-GAN training, with the original's flags.
+"""The original `train_phase.py`: run one phase of APF-GAN training, with the original's flags.
 
     python scripts/train_phase.py --input_path=DIR --batchSize=10 --niter=180 --pg_niter=180 …
     python scripts/train_phase.py --input_path=DIR --batchSize=5 --niter=310 … --inception_loss \
         --diff_aug='color,crop,translation' --use_seg_noise --continue_train --which_epoch=180
 
-The run is kept in CHECKPOINTS_DIR/NAME. Fine-tuning goes on from the first phase's checkpoint there, or
-from the original's files WHICH_EPOCH_net_{E,G,D}.pkl.
+The run folder is CHECKPOINTS_DIR/NAME. Fine-tuning goes on from the checkpoint of the first phase in it, or from the
+original's files WHICH_EPOCH_net_{E,G,D}.pkl.
 """
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
 
 
 def check_phase(given: dict, second: bool) -> str | None:
-    """The flags of fine-tuning belong together; returns what save_epoch_freq is to be."""
+    """Check that the flags of fine-tuning are used together (UserError), and return the value of save_epoch_freq."""
     if not second:
         return given["save_epoch_freq"]
     if not flags.truth(given["inception_loss"]):
@@ -60,7 +60,7 @@ def starting_point(given: dict, folder: Path, second: bool) -> tuple[str | None,
         return None, ["phase=1"]
     name = checkpoints.latest() if epoch == "latest" else epoch
     if name in checkpoints.names():
-        # Both, because the checkpoint may be of the phase before the one that is to be trained.
+        # Both phases, because the checkpoint may belong to the first and fine-tuning follow it.
         return name, ["phase=both", f"pretrain_epochs={end_of_first(checkpoints, name)}"] if second else ["phase=1"]
     if not second:
         raise UserError(f"{folder}: no checkpoint '{epoch}' to continue from: there is "
@@ -70,7 +70,7 @@ def starting_point(given: dict, folder: Path, second: bool) -> tuple[str | None,
 
 
 def end_of_first(checkpoints: Checkpoints, name: str) -> int:
-    """The last epoch of the first phase: that of a checkpoint in it, or what the run of a later one says."""
+    """The last epoch of the first phase: the epoch of a checkpoint in it; for a later one, that of the run's config."""
     if checkpoints.state(name).get("phase") == "finetune":
         return settings.resolve(Config, yaml_path=checkpoints.run / "config.yaml").pretrain_epochs
     return int(name.split(".")[0])

@@ -7,7 +7,7 @@ from parity.report.write import write
 
 def add_arguments(parser) -> None:
     parser.add_argument("reports", nargs="+", metavar="REPORT",
-                        help="a JSON file that check or mutate wrote; several are merged; of equal comparisons the first counts")
+                        help="a JSON file that check or mutate wrote; of a comparison in several, the first counts")
     output_arguments(parser)
 
 

@@ -113,7 +113,7 @@ def test_averaging_measuring_and_choosing(phases, backend, data, labels):
     made = next((phases / "results").glob("*.jpg"))
     shutil.copy(made, phases / f"results/{made.stem}.png")      # of the same name, but not written again
     again, = run(["fid.py", pictures, labels, folder, "4", *network], cwd=phases)
-    assert again.status == 2 and f"{made.stem}.png: is there already" in again.err
+    assert again.status == 2 and f"{made.stem}.png exists already" in again.err
     shutil.rmtree(phases / "results")
     run(["test.py", "--train_path", pictures, "--input_path", labels, "--seeds", "2", "--seed", "3", "--which_epoch", "4",
          *network], cwd=phases)[0].ok()

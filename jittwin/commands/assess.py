@@ -3,18 +3,25 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
 from jittwin.commands.options import add_option, check_positive
-from jittwin.data.pictures import default_workers
+from jittwin.data.matching import few
+from jittwin.data.pictures import ImageSet, default_workers
 from jittwin.data.prompts import read_prompts
+from jittwin.data.votes import Vote, read_votes
 from jittwin.errors import UserError, choose_from
+from jittwin.metrics.agreement import LEVEL, RESAMPLES, Agreement, agreements
 from jittwin.metrics.assessment import BATCH, Assessment, assess, gather
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import MARK, Info, Metric, Request
+from jittwin.metrics.ranking import ranking
+from jittwin.metrics.ratings import AGREEMENT
 from jittwin.report.files import JSON, PAGE, TABLE, Report, as_csv, as_json
+from jittwin.report.page import with_interval
 
 UNREADABLE = 1          # exit status where some pictures have no score
 
@@ -24,8 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folders (with subfolders), a zip file, pictures")
     parser.add_argument("--metrics", metavar="LIST", help=f"comma-separated, of {', '.join(ASSESSED)} (default: those "
                         "whose weights are given)")
-    parser.add_argument("--prompts", metavar="FILE", help="the text each picture was made from: .csv, .tsv, .json or "
-                        ".jsonl with the columns picture and prompt")
+    parser.add_argument("--prompts", metavar="FILE", help="the text each picture was made from: .csv, .tsv, .xlsx, "
+                        ".json or .jsonl with the columns picture and prompt")
+    parser.add_argument("--rank", action="store_true", help="rank the pictures of each prompt by each metric")
+    parser.add_argument("--against", metavar="FILE", help="people's votes: .csv, .tsv or .xlsx with a column picture; "
+                        "tells how well the metrics agree, for columns subset and split also per subset and part")
+    parser.add_argument("--column", metavar="NAME", help="which column of --against holds the votes")
+    parser.add_argument("--skip-unrated", action="store_true", help="go on without the votes of pictures that "
+                        "--against does not name")
     parser.add_argument("--output", metavar="FILE", help="write every number as .json or .csv")
     parser.add_argument("--report", metavar="DIR", help=f"write {PAGE} with thumbnails, {TABLE}, {JSON}, and the maps "
                         "of metrics that draw them")
@@ -51,15 +64,27 @@ def run(args: argparse.Namespace) -> int:
     """Carries out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
     wanted = chosen(args)
     check_positive(args, "batch", "workers", "threads")
+    if args.rank and not args.prompts:
+        raise UserError("--rank: ranks pictures of the same prompt: give --prompts FILE")
+    if not args.against and (args.column or args.skip_unrated):
+        raise UserError(f"{'--column' if args.column else '--skip-unrated'}: goes with --against FILE, people's votes")
     check_output(args.output, args.report)
     images = gather(args.images)
     prompts = read_prompts(args.prompts).of(images) if args.prompts else None
+    votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
     backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
                                            args.random_weights, args.batch)) for name in wanted]
     report = Report(Path(args.report)) if args.report else None
     found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
                    on_map=report and report.write_map)
+    if args.rank:
+        found = replace(found, ranking=ranking(found.rows, metrics))
+    if args.against:
+        for row in found.rows:
+            row["vote"] = votes[row["image"]].value if row["image"] in votes else None
+        found = replace(found, agreement=Agreement(args.against, args.column, agreements(found.rows, metrics, votes),
+                                                   unrated, unused))
     for line in lines(found):
         print(line)
     for message in found.failed:
@@ -69,6 +94,25 @@ def run(args: argparse.Namespace) -> int:
     if report:
         report.write(found)
     return UNREADABLE if found.failed and not args.skip_bad else 0
+
+
+def read_against(args: argparse.Namespace, images: ImageSet) -> tuple[dict[str, Vote], list[str], list[str]]:
+    """What Votes.of gives; pictures and votes without the other are told on stderr.
+
+    UserError: a picture without a vote, unless those are skipped.
+    """
+    table = read_votes(args.against, args.column)
+    votes, unrated, unused = table.of(images)
+    if unrated:
+        message = (f"{args.against}: no vote for {len(unrated)} of the {len(images)} pictures in {images}: "
+                   f"{few(unrated)}")
+        if not args.skip_unrated:
+            raise UserError(f"{message}; add their votes, or leave them out with --skip-unrated")
+        print(f"{message}; they are left out of the agreement", file=sys.stderr)
+    if unused:
+        print(f"{args.against}: {len(unused)} of its {len(table.by_name)} votes are of no picture in {images}: "
+              f"{few(unused)}", file=sys.stderr)
+    return votes, unrated, unused
 
 
 def options_of(args: argparse.Namespace, info: Info) -> dict[str, str | None]:
@@ -126,8 +170,34 @@ def lines(found: Assessment) -> Iterator[str]:
         least, greatest = (f"{facts[name]:.{info.digits}f}" for name in ("min", "max"))
         yield (f"{info.name}: mean {facts['mean']:.4f}{MARK * metric.random}, std {facts['std']:.4f}, {least} to "
                f"{greatest}, {facts['n']} pictures ({info.better} is better, {info.range})")
+    yield from ranking_lines(found)
+    yield from agreement_lines(found)
     yield (f"{len(found.rows)} scored, {len(found.failed)} left out, {found.seconds:.1f} s, "
            f"{found.seconds / len(found.rows):.2f} s a picture")
+
+
+def ranking_lines(found: Assessment) -> Iterator[str]:
+    """Per prompt, its pictures by each metric, the best first."""
+    for ranked in found.ranking:
+        yield f"prompt: {' '.join(ranked.prompt.split())}"
+        for metric in found.metrics:
+            info = metric.info
+            places = sorted(zip(ranked.ranks[info.name], ranked.rows), key=lambda each: each[0])
+            listed = ", ".join(f"{place}. {row['image']} {row[info.name]:.{info.digits}f}" for place, row in places)
+            yield f"  {info.name}{MARK * metric.random}: {listed}"
+
+
+def agreement_lines(found: Assessment) -> Iterator[str]:
+    """Per metric and group of pictures, what it has in common with people's votes."""
+    if not found.agreement:
+        return
+    yield (f"against {found.agreement.column} of {found.agreement.file}, with {LEVEL:.0%} intervals of {RESAMPLES} "
+           "resamples:")
+    for metric in found.metrics:
+        name = metric.info.name
+        for group in found.agreement.groups:
+            measures = "  ".join(f"{key.upper()} {with_interval(group.measures[name][key])}" for key in AGREEMENT)
+            yield f"  {name}{MARK * metric.random}  {group.name}, {group.count} pictures:  {measures}"
 
 
 def shown(metric: Metric, row: dict) -> str:

@@ -93,6 +93,17 @@ def _check_order(table: Table, rows: list[Row]) -> None:
                             f"{PUBLISHED[subset]}); restore the rows that are missing")
 
 
+def places_tell(rows: Sequence[Row]) -> bool:
+    """Whether `Row.part` can be believed: rows are as many as published, or each four share their prompts.
+
+    A table that somebody has filtered or sorted does neither.
+    """
+    published = sum(row.subset == "I2I" for row in rows) == PUBLISHED["I2I"] and len(rows) == sum(PUBLISHED.values())
+    return published or (len(rows) % SAMPLES == 0 and all(
+        len({(row.prompt, row.image_prompt) for row in rows[at:at + SAMPLES]}) == 1
+        for at in range(0, len(rows), SAMPLES)))
+
+
 def of_subset(rows: Iterable[Row], subset: str) -> list[Row]:
     """The rows of a subset. UserError: no such subset, or no rows in it."""
     if subset not in SUBSETS:
@@ -163,6 +174,9 @@ class Aigiqa4k:
         self.notes = () if counts == PUBLISHED else (
             f"{self.table.path}: {counts['I2I']} I2I and {counts['T2I']} T2I rows; PKU-AIGIQA-4K as published has "
             f"{PUBLISHED['I2I']} and {PUBLISHED['T2I']}",)
+        if not places_tell(self.rows):
+            self.notes += (f"{self.table.path}: not every four rows share their prompts, so the published split may "
+                           "test on other rows than it should",)
 
     def _check(self, place: str, names: list[str]) -> None:
         folder = self.folder / place

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from jittwin.data.pictures import SUFFIXES
 from jittwin.errors import UserError
 
+# What a column of pictures may be called. Besides the plain words these are the names of PKU-AIGIQA-4K and of EvalMuse.
+PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
+                   "img", "generatedimage", "name")
 MOST_NAMED = 5      # pictures that a message names
 
 
@@ -47,9 +50,10 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
 
 
-def plain_header(name: str) -> str:
-    """The name of a column without what does not matter: case, spaces, quotes, "_" and "-"."""
-    return name.strip().casefold().translate(dict.fromkeys(map(ord, ' "_-')))
+def named(names: Iterable[str], known: Sequence[str]) -> int | None:
+    """Where the first of the known names is; case, spaces, quotes, "_" and "-" do not matter."""
+    plain = [name.strip().casefold().translate(dict.fromkeys(map(ord, ' "_-'))) for name in names]
+    return next((plain.index(name) for name in known if name in plain), None)
 
 
 def _same(name: str) -> str:

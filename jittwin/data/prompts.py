@@ -10,15 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jittwin.data.matching import few, match, plain_header, plain_name
+from jittwin.data.matching import PICTURE_COLUMNS, few, match, named, plain_name
 from jittwin.data.pictures import SUFFIXES, ImageSet
 from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, read_text, split_rows
 from jittwin.errors import UserError, choose_from
 
-# What a column or a key of a record may be called, the first present one counting; case, spaces, "_" and "-" do not
-# matter. Besides the plain words these are the names of PKU-AIGIQA-4K and of EvalMuse.
-PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
-                   "img", "generatedimage", "name")
 PROMPT_COLUMNS = ("prompt", "textprompt", "caption", "text")
 FORMATS = (*DELIMITERS, EXCEL, ".json", ".jsonl")
 
@@ -128,13 +124,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
 
 def _columns(cells: Sequence[str]) -> tuple[int | None, int | None]:
     """Where the pictures and where the prompts are, by a header's cells or a record's keys."""
-    return _named(cells, PICTURE_COLUMNS), _named(cells, PROMPT_COLUMNS)
-
-
-def _named(names: Sequence[str], known: Sequence[str]) -> int | None:
-    """Where the first of the known names is."""
-    plain = [plain_header(name) for name in names]
-    return next((plain.index(name) for name in known if name in plain), None)
+    return named(cells, PICTURE_COLUMNS), named(cells, PROMPT_COLUMNS)
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, str, str]]:

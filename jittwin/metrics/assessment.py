@@ -14,7 +14,9 @@ from tqdm import tqdm
 from jittwin.data.pictures import SUFFIXES as PICTURES
 from jittwin.data.pictures import ImageSet, prepared, printable
 from jittwin.errors import UserError
+from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric
+from jittwin.metrics.ranking import Ranked
 
 SUFFIXES = (*PICTURES, ".gif")
 BATCH = 8
@@ -28,6 +30,7 @@ class Assessment:
 
     rows: {"image", "width", "height", "prompt", scores by name} of each picture that could be read, in natural order.
     failed: messages about the other pictures. thumbnails: JPEG bytes by the picture's name. seconds: time taken.
+    agreement: with people's votes, if they were given. ranking: of the pictures of each prompt, if it was asked for.
     """
 
     metrics: list[Metric]
@@ -35,6 +38,8 @@ class Assessment:
     failed: list[str]
     thumbnails: dict[str, bytes]
     seconds: float
+    agreement: Agreement | None = None
+    ranking: Sequence[Ranked] = ()
 
     def summary(self, metric: Metric) -> dict:
         """Mean, standard deviation, minimum and maximum of a metric over all pictures, and its provenance."""

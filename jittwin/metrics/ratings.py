@@ -1,4 +1,4 @@
-"""Agreement of predicted distributions of the ratings 1..10 with people's votes: distances, errors, correlations.
+"""Agreement of predictions with people's votes: distances of distributions of the ratings 1..10, errors, correlations.
 
 The measures of NIMA (Talebi and Milanfar 2018, doi 10.1109/TIP.2018.2831899) and of the AVA benchmark (Murray et al.
 2012). Every sample has the same weight, however the batches were cut; all sums are float64.
@@ -10,6 +10,7 @@ import numpy as np
 from jittwin.models.aesthetic import emd, mean_score
 
 THRESHOLD = 5 + 1e-6  # AVA's border of high quality; the margin exceeds the error of a mean of float32 fractions
+AGREEMENT = ("srcc", "plcc", "krcc", "rmse")
 METRICS = ("emd", "emd_r1", "mse", "mae", "srcc", "plcc", "accuracy")
 
 
@@ -30,6 +31,20 @@ def quality_metrics(predicted: np.ndarray, target: np.ndarray) -> dict[str, floa
     values = (emd(predicted, target).mean(), emd(predicted, target, r=1).mean(), (error ** 2).mean(),
               np.abs(error).mean(), *correlations(score, truth), accuracy)
     return dict(zip(METRICS, map(float, values), strict=True))
+
+
+def agreement(predicted: np.ndarray, votes: np.ndarray) -> dict[str, float]:
+    """The AGREEMENT of scores (N,) with people's votes (N,), N > 0, of the numbers as they are, without a logistic fit.
+
+    srcc, plcc, krcc: Spearman's, Pearson's and Kendall's correlation (tau-b); nan where they are not defined, see
+    `correlations`. rmse: the root of the mean squared difference, in which the scale of the scores counts.
+    """
+    from scipy import stats
+
+    predicted, votes = np.asarray(predicted, np.float64), np.asarray(votes, np.float64)
+    srcc, plcc = correlations(predicted, votes)
+    krcc = float("nan") if np.isnan(srcc) else float(stats.kendalltau(predicted, votes).statistic)
+    return dict(zip(AGREEMENT, (srcc, plcc, krcc, float(np.sqrt(np.mean((predicted - votes) ** 2)))), strict=True))
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -2,14 +2,18 @@
 import csv
 import io
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from jittwin.atomic import atomic_write, write_file
 from jittwin.imaging import save_image
+from jittwin.metrics.agreement import LEVEL, RESAMPLES, SEED, Agreement
 from jittwin.metrics.assessment import Assessment
 from jittwin.metrics.metric import MARK
+from jittwin.metrics.ranking import Ranked
 from jittwin.report.page import page
 
 PAGE, TABLE, JSON, MAPS = "index.html", "scores.csv", "scores.json", "maps"
@@ -29,8 +33,27 @@ def as_csv(found: Assessment) -> str:
 def as_json(found: Assessment) -> str:
     """JSON of everything."""
     metrics = {metric.info.name: found.summary(metric) for metric in found.metrics}
-    return json.dumps({"metrics": metrics, "seconds": round(found.seconds, 3), "images": found.rows,
-                       "failed": found.failed}, indent=1, ensure_ascii=False) + "\n"
+    content = {"metrics": metrics, "seconds": round(found.seconds, 3), "images": found.rows, "failed": found.failed}
+    if found.agreement:
+        content["against"] = _agreement(found.agreement)
+    if found.ranking:
+        content["ranking"] = [_ranked(each) for each in found.ranking]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _agreement(found: Agreement) -> dict:
+    """What is not defined is null."""
+    groups = [asdict(group) | {"group": group.name} for group in found.groups]
+    for group in groups:
+        for measures in group["measures"].values():
+            for estimate in measures.values():
+                estimate |= {name: None for name, value in estimate.items() if math.isnan(value)}
+    return {"file": found.file, "column": found.column, "level": LEVEL, "resamples": RESAMPLES, "seed": SEED,
+            "groups": groups, "pictures_without_vote": found.unrated, "votes_without_picture": found.unused}
+
+
+def _ranked(found: Ranked) -> dict:
+    return {"prompt": found.prompt, "images": [row["image"] for row in found.rows], "ranks": found.ranks}
 
 
 class Report:

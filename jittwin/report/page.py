@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from urllib.parse import quote
 
+from jittwin.metrics.agreement import LEVEL, RESAMPLES, Estimate
 from jittwin.metrics.assessment import Assessment
 from jittwin.metrics.metric import MARK
+from jittwin.metrics.ratings import AGREEMENT
 from jittwin.report.charts import histogram
 
 CSS = """body{font:14px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:24px;color:#222}
@@ -19,7 +21,8 @@ NUMBERS = ("mean", "std", "min", "max")
 
 
 def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """In pieces: metrics, histograms, and the pictures, the best by the first metric first.
+    """In pieces: metrics, agreement with votes, histograms, and the pictures, the best by the first metric first, under
+    their prompts where they are ranked by prompt.
 
     maps: paths from the page, by metric and picture.
     """
@@ -28,19 +31,51 @@ def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str
     title = f"{len(found.rows)} pictures by {first.name}"
     yield (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
-           f"<h1>{escape(title)}</h1>{_summary(found)}<h2>Histogram</h2>")
+           f"<h1>{escape(title)}</h1>{_summary(found)}{_agreement(found)}<h2>Histogram</h2>")
     for metric in metrics:
         yield histogram(f"{metric.info.name}{mark(metric)}", metric.info.range,
                         [row[metric.info.name] for row in found.rows])
-    yield '<h2>Pictures, best first</h2><div class="cards">'
-    ranked = sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher")
-    for place, row in enumerate(ranked, 1):
-        yield _card(place, row, metrics, found.thumbnails[row["image"]], maps)
-    yield "</div>"
+    for title, rows, ranks in _groups(found):
+        yield f'<h2>{escape(title)}</h2><div class="cards">'
+        for place, row in enumerate(rows):
+            places = {name: f"{each[place]} of {len(rows)}" for name, each in ranks.items()}
+            yield _card(place + 1, row, metrics, found.thumbnails[row["image"]], maps, places)
+        yield "</div>"
     if found.failed:
         lines = "".join(f"<li>{escape(message)}</li>" for message in found.failed)
         yield f"<h2>{len(found.failed)} pictures could not be read</h2><ul>{lines}</ul>"
     yield "</body></html>\n"
+
+
+def _groups(found) -> Iterator[tuple[str, list[dict], dict]]:
+    """Title, pictures and their ranks by metric: per prompt, or of all pictures, without ranks."""
+    if found.ranking:
+        yield from ((f"{ranked.prompt or '(no text)'}", ranked.rows, ranked.ranks) for ranked in found.ranking)
+    else:
+        first = found.metrics[0].info
+        yield ("Pictures, best first",
+               sorted(found.rows, key=lambda row: row[first.name], reverse=first.better == "higher"), {})
+
+
+def _agreement(found) -> str:
+    """A row per metric and group of pictures."""
+    if not found.agreement:
+        return ""
+    rows = "".join(
+        f"<tr><th>{escape(metric.info.name)}{mark(metric)}</th><td>{escape(group.name)}</td><td>{group.count}</td>"
+        + "".join(f"<td>{with_interval(group.measures[metric.info.name][name])}</td>" for name in AGREEMENT) + "</tr>"
+        for metric in found.metrics for group in found.agreement.groups)
+    heads = "".join(f"<th>{name}</th>" for name in ("metric", "of", "pictures", *map(str.upper, AGREEMENT)))
+    return (f"<h2>Agreement with {escape(found.agreement.column)} of {escape(found.agreement.file)}</h2>"
+            f"<table><tr>{heads}</tr>{rows}</table><p>{LEVEL:.0%} intervals of {RESAMPLES} resamples; "
+            f"{len(found.agreement.unrated)} pictures have no vote and are left out.</p>")
+
+
+def with_interval(estimate: Estimate) -> str:
+    """The value and its interval, "-" where it is not defined."""
+    if estimate.value != estimate.value:
+        return "-"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def mark(metric) -> str:
@@ -62,20 +97,26 @@ def _summary(found) -> str:
     return f"<table><tr>{heads}</tr>{''.join(parts)}</table>{made}"
 
 
-def _card(place: int, row: dict, metrics, jpeg: bytes, maps) -> str:
+def _card(place: int, row: dict, metrics, jpeg: bytes, maps, places: Mapping[str, str]) -> str:
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    values = "".join(_value(metric, row) + _bars(metric, row) + _map(metric, row, maps) for metric in metrics)
-    prompt = f'<div class="prompt">{escape(row["prompt"])}</div>' if "prompt" in row else ""
+    values = "".join(_value(metric, row, places) + _bars(metric, row) + _map(metric, row, maps) for metric in metrics)
+    prompt = f'<div class="prompt">{escape(row["prompt"])}</div>' if "prompt" in row and not places else ""
+    if row.get("vote") is not None:
+        values += f'<div>people <b>{row["vote"]:.2f}</b></div>'
     return (f'<div class="card"><img loading="lazy" alt="" src="{source}">{prompt}{values}'
             f'<div class="name soft">{place}. {escape(row["image"])} ({row["width"]}x{row["height"]})</div></div>')
 
 
-def _value(metric, row: dict) -> str:
-    """A score, what it is called, and in which range it lies."""
+def _value(metric, row: dict, places: Mapping[str, str]) -> str:
+    """A score, what it is called, in which range it lies, and its place among others of its prompt."""
     info, value = metric.info, row[metric.info.name]
     about = f"{info.summary}, {info.range}, {info.better} is better"
     return (f'<div title="{escape(about)}">{escape(info.name)} <b>{value:.{info.digits}f}</b>{mark(metric)} '
-            f"{escape(metric.describe(value))}</div>")
+            f"{escape(metric.describe(value))}{_place(places.get(info.name))}</div>")
+
+
+def _place(place: str | None) -> str:
+    return f' <span class="soft">rank {place}</span>' if place else ""
 
 
 def _map(metric, row: dict, maps) -> str:

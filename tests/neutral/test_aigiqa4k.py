@@ -11,7 +11,7 @@ from jittwin import cli, imaging
 from jittwin.data.aigiqa4k import COLUMNS, VOTES, Aigiqa4k, Row, make_split, of_subset, prompt_groups
 from jittwin.data.loader import Loader
 from jittwin.data.prompted import PromptedDataset, augmented
-from jittwin.data.synthetic.prompted import SHARES, SyntheticAigiqa4k, main_colour, write_mini_aigiqa4k
+from jittwin.data.synthetic.prompted import WEIGHTS, SyntheticAigiqa4k, main_colour, write_mini_aigiqa4k
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -265,7 +265,7 @@ def test_votes_depend_on_the_picture_and_on_the_prompt(synthetic):
     for name in VOTES:
         votes = np.array([row.votes[name] for row in synthetic.rows])
         weights = np.linalg.lstsq(np.c_[parts, np.ones(400)], votes, rcond=None)[0][:3] / 5
-        assert weights == pytest.approx(SHARES[name], abs=0.05) and 0 <= votes.min() and votes.max() <= 5
+        assert weights == pytest.approx(WEIGHTS[name], abs=0.05) and 0 <= votes.min() and votes.max() <= 5
     # What a text adds cannot be seen in the picture: the same light is right for one text and wrong for another.
     shown = np.array([each.shown_light for each in synthetic.causes])
     assert abs(stats.spearmanr(shown, parts[:, 1]).statistic) < 0.2

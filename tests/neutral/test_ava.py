@@ -2,6 +2,7 @@
 import json
 import os
 from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from jittwin.checkpoints.average import average, ema_factors, greedy_soup, mean_factors
-from jittwin.report.charts import line_chart
 from jittwin.checkpoints.find import epochs, find_checkpoints
-from jittwin.errors import UserError
 from jittwin.commands.select import known_rows, read_aesthetic, table
+from jittwin.errors import UserError
+from jittwin.report.charts import line_chart
 
 
 def source(value, dtype=np.float32, extra=()):

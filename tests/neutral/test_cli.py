@@ -25,7 +25,7 @@ FLAGS = {
                "--tower", *EVALUATION},
     "assess": {"images", "--metrics", "--output", "--report", "--random-weights", "--backend", "--device", "--dtype",
                "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--aesthetic-tower",
-               "--tower", "--labels", "--segmenter", "--prompts"},
+               "--tower", "--labels", "--segmenter", "--prompts", "--rank", "--against", "--column", "--skip-unrated"},
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jittwin.data.pictures import ImageSet
 from jittwin.data.prompts import read_prompts
+from jittwin.data.table import write_sheet
 from jittwin.errors import UserError
 
 EXPECTED = {"1.png": "a cat, sitting", "sub/2.png": 'the "old"\nhouse', "风景.png": "山和水 🏔"}
@@ -68,6 +69,14 @@ def test_every_format_gives_the_same(tmp_path, name, content, encoding, capsys):
     prompts = read_prompts(path)
     assert {name: text.replace("\r\n", "\n") for name, text in prompts.by_name.items()} == EXPECTED
     assert len(prompts) == 3 and capsys.readouterr().err == ""
+
+
+def test_an_excel_file_gives_the_same(tmp_path):
+    rows = [[name, 3, text] for name, text in EXPECTED.items()]
+    write_sheet(tmp_path / "annotation.xlsx", ["Generated_image", "seed", "Text_prompt"], rows)
+    assert read_prompts(tmp_path / "annotation.xlsx").by_name == EXPECTED
+    write_sheet(tmp_path / "other.xlsx", ["a", "b"], [["1.png", "x"]])
+    assert "its first row names no columns of pictures and prompts (a, b)" in refused(tmp_path / "other.xlsx")
 
 
 def test_columns_besides_the_two_are_passed_over_and_the_first_known_name_counts(tmp_path):

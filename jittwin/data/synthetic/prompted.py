@@ -26,7 +26,8 @@ FIRST = {"I2I": 0, "T2I": 1000}         # number of the first prompt in the publ
 MULTIPLE = sum(map(len, MODELS.values())) * SAMPLES     # rows of one I2I and one T2I prompt
 BEST = 5.0                              # the highest vote
 NOISE = 0.15                            # deviation of votes about what the causes give
-SHARES = {"MOS_q": (0.65, 0.35, 0.0), "MOS_a": (0.5, 0.2, 0.3), "MOS_c": (0.2, 0.8, 0.0)}  # quality, match, naturalness
+# Of quality, match and naturalness in each vote.
+WEIGHTS = {"MOS_q": (0.65, 0.35, 0.0), "MOS_a": (0.5, 0.2, 0.3), "MOS_c": (0.2, 0.8, 0.0)}
 LIGHTS = {"a dark view of": -1.2, "a view of": 0.0, "a bright view of": 1.2}       # binary logarithm of the gain
 MOST_LIGHT = 1.5
 _RIGHT_SUBJECT, _RIGHT_LIGHT = 0.65, 0.6        # how often a picture shows what was asked for
@@ -69,7 +70,7 @@ class Causes:
         """From 0 to BEST, by VOTES."""
         parts = self.quality, self.match, self.naturalness
         noise = NOISE * draws.normal("votes", (len(VOTES),))
-        return {name: round(float(np.clip(BEST * np.dot(SHARES[name], parts) + extra, 0, BEST)), 4)
+        return {name: round(float(np.clip(BEST * np.dot(WEIGHTS[name], parts) + extra, 0, BEST)), 4)
                 for name, extra in zip(VOTES, noise)}
 
 

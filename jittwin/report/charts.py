@@ -9,7 +9,7 @@ TICKS = 5
 
 
 def line_chart(title: str, across: str, up: str, points: Sequence[tuple[str, float]]) -> str:
-    """Named values from left to right, the least one marked."""
+    """SVG of named values from left to right; the least value is marked. across, up: titles of the axes."""
     values = [value for _, value in points]
     low, high = min(values), max(values)
     margin = (high - low) * 0.08 or abs(low) * 0.05 or 1.0
@@ -40,11 +40,11 @@ def line_chart(title: str, across: str, up: str, points: Sequence[tuple[str, flo
 
 
 def histogram(title: str, across: str, values: Sequence[float], bins: int = 20) -> str:
-    """How many of the values, of which there is at least one, lie in each part of their range."""
+    """SVG of the numbers of values in each of `bins` equal parts of their range; at least one value is needed."""
     low, high = min(values), max(values)
     if high == low:
         low, high = low - 0.5, high + 0.5
-    digits = max(0, 1 - math.floor(math.log10(high - low)))      # the ticks differ in two places at least
+    digits = max(0, 1 - math.floor(math.log10(high - low)))      # ticks then differ in their last two digits
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int((value - low) / (high - low) * bins))] += 1

@@ -1,4 +1,4 @@
-"""The files of an assessment: a table, a JSON file with everything, a page with thumbnails, and maps beside it."""
+"""The files of an assessment: a table, a JSON file with all numbers, a page with thumbnails, and a folder of maps."""
 import csv
 import io
 import json
@@ -20,7 +20,7 @@ PAGE, TABLE, JSON, MAPS = "index.html", "scores.csv", "scores.json", "maps"
 
 
 def as_csv(found: Assessment) -> str:
-    """CSV; the names of untrained metrics' columns say so."""
+    """CSV of all rows; the column of an untrained metric has "(random weights)" in its name."""
     untrained = {metric.info.name for metric in found.metrics if metric.random}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -31,7 +31,7 @@ def as_csv(found: Assessment) -> str:
 
 
 def as_json(found: Assessment) -> str:
-    """JSON of everything."""
+    """JSON of the summaries, all rows and the messages about unreadable pictures."""
     metrics = {metric.info.name: found.summary(metric) for metric in found.metrics}
     content = {"metrics": metrics, "seconds": round(found.seconds, 3), "images": found.rows, "failed": found.failed}
     if found.agreement:
@@ -57,15 +57,15 @@ def _ranked(found: Ranked) -> dict:
 
 
 class Report:
-    """A report as a folder: maps come while pictures are scored, everything else in the end."""
+    """A folder with a report: maps are written while pictures are scored, the other files at the end."""
 
     def __init__(self, folder: Path):
         self.folder, self.maps = folder, {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def write_map(self, metric: str, picture: str, drawn: np.ndarray) -> None:
-        """A metric's map of a picture, uint8 (h, w) or (h, w, 3), as maps/METRIC/PICTURE.png."""
-        # Names of pictures may hold "..", where a list of files names one outside the folder.
+        """Write a metric's map of a picture, uint8 (h, w) or (h, w, 3), as maps/METRIC/PICTURE.png."""
+        # A name may hold "..", if the picture lies outside the current folder.
         parts = [part for part in PurePosixPath(picture.lstrip("/")).parts if part not in ("..", ".")]
         path = Path(MAPS, metric, *parts[:-1], f"{parts[-1]}.png")
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +73,9 @@ class Report:
         self.maps[metric, picture] = path.as_posix()
 
     def write(self, found: Assessment) -> None:
-        """The table, the JSON file and the page."""
+        """Write the table, the JSON file and the page."""
         write_file(self.folder / TABLE, as_csv(found))
         write_file(self.folder / JSON, as_json(found))
-        with atomic_write(self.folder / PAGE) as stream:     # thumbnails take megabytes: they are written one by one
+        with atomic_write(self.folder / PAGE) as stream:     # in pieces, because thumbnails may take megabytes
             for part in page(found, self.maps):
                 stream.write(part.encode())

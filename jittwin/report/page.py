@@ -1,4 +1,4 @@
-"""Assessed pictures as one HTML page that needs no network and, but for maps, no other file."""
+"""Assessed pictures as one HTML page that needs no network and, except for maps, no other file."""
 import base64
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -21,10 +21,11 @@ NUMBERS = ("mean", "std", "min", "max")
 
 
 def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """In pieces: metrics, agreement with votes, histograms, and the pictures, the best by the first metric first, under
-    their prompts where they are ranked by prompt.
+    """Yield the page in pieces: metrics, agreement with votes, histograms, and the pictures, ranked by the first metric.
 
-    maps: paths from the page, by metric and picture.
+    Where pictures are ranked by prompt, they are grouped by their prompts.
+
+    maps: paths relative to the page, by (metric, picture).
     """
     metrics = found.metrics
     first = metrics[0].info
@@ -83,7 +84,7 @@ def mark(metric) -> str:
 
 
 def _summary(found) -> str:
-    """A line per metric, and what it was measured with."""
+    """A table with one line per metric, and the provenance of each metric."""
     parts = []
     for metric in found.metrics:
         facts = found.summary(metric)
@@ -108,7 +109,7 @@ def _card(place: int, row: dict, metrics, jpeg: bytes, maps, places: Mapping[str
 
 
 def _value(metric, row: dict, places: Mapping[str, str]) -> str:
-    """A score, what it is called, in which range it lies, and its place among others of its prompt."""
+    """A score with its name and its place among pictures of its prompt; its tooltip explains metric and range."""
     info, value = metric.info, row[metric.info.name]
     about = f"{info.summary}, {info.range}, {info.better} is better"
     return (f'<div title="{escape(about)}">{escape(info.name)} <b>{value:.{info.digits}f}</b>{mark(metric)} '
@@ -125,7 +126,7 @@ def _map(metric, row: dict, maps) -> str:
 
 
 def _bars(metric, row: dict) -> str:
-    """The metric's further numbers of a picture; the highest bar is the largest of them."""
+    """The metric's further numbers of a picture as bars, scaled to the largest of them."""
     if not metric.profile:
         return ""
     values = [row[name] for name in metric.profile]

@@ -1,6 +1,6 @@
-"""Best of N: of several noise seeds, the one whose pictures are nearest to a reference by FID.
+"""Best of N: choose, of several noise seeds, the one whose pictures have the least FID to a reference.
 
-The published test draws 20 seeds; their FID spreads over about 0.4.
+The published test draws 20 seeds; their values of FID differ by up to about 0.4.
 """
 import csv
 import io
@@ -18,29 +18,30 @@ TABLE = "seeds.csv"
 
 
 class SeedChooser:
-    """Chooses a seed by FID to a reference, for pictures that go to the folder `out`.
+    """Chooses a seed by FID to a reference; `out` is the folder for the pictures.
 
-    UserError, before anything is generated: a reference that is not there, pictures in `out` already.
+    reference: see FidScorer.opened. UserError, before anything is generated: there is no such reference, or `out` holds
+    pictures already.
     """
 
     def __init__(self, scorer: FidScorer, reference, out: Path):
         remove_leftovers(out)
         if others := other_pictures(out, ()):
-            raise UserError(f"{out}: holds pictures already ({others[0].relative_to(out)}), which would be "
-                            "taken for new ones: give an empty folder")
+            raise UserError(f"{out}: holds pictures already ({others[0].relative_to(out)}), which could be "
+                            "mistaken for new ones: give an empty folder")
         self.scorer, self.out = scorer, out
         self.reference = scorer.statistics(reference)
         self.mark = MARK * self.scorer.inception.random
 
     def fid(self, folder: Path) -> float:
-        """Of the pictures in `folder`, which are new each time: nothing is looked up."""
+        """FID of the pictures in `folder` to the reference; the cache is not used, because the pictures are new."""
         return statistics.fid(self.scorer.compute(ImageSet(folder), quiet=True), self.reference)
 
     def choose(self, renderer, seeds: Iterable[int]) -> int:
-        """The seed with the least FID. Prints the table and writes it; the folder gets no picture.
+        """Return the seed with the least FID; print the value of every seed and write them to seeds.csv.
 
-        All seeds are drawn together, which is several times faster than one by one; their pictures are on the disk
-        until they are measured.
+        Pictures of all seeds are rendered together, which is several times faster than one seed after the other. They
+        lie in a temporary folder until they are measured.
         """
         found = {}
         with temporary_folder(self.out / "seeds") as folder:
@@ -56,7 +57,7 @@ class SeedChooser:
 
 
 def table(found: dict[int, float], best: int, weights: str) -> str:
-    """CSV with one line per seed, in the order tried. weights: of Inception, see jittwin.metrics.fid.inception."""
+    """CSV with one line per seed, in the order tried. weights: see Inception in jittwin.metrics.fid.inception."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["seed", "fid", "chosen", "weights"])

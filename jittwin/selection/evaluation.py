@@ -1,7 +1,7 @@
-"""What networks of APF-GAN are worth: their pictures of a folder of label maps, measured.
+"""Evaluation of APF-GAN networks: pictures of a folder of label maps are generated and measured.
 
-Selection and averaging of checkpoints both ask here. Pictures go through the same files as `jittwin generate`
-writes, because JPEG changes FID.
+Selection and averaging of checkpoints both use it. The pictures are saved as JPEG files as by `jittwin generate`,
+because JPEG changes FID.
 """
 import shutil
 import tempfile
@@ -22,19 +22,19 @@ from jittwin.weights import content_hash
 
 
 def check_measurable(labels: LandscapeDataset, folder, reference) -> None:
-    """UserError: too few label maps for the FID of their pictures."""
+    """UserError when there are too few label maps for the FID of their pictures."""
     if len(labels) < 2:
         raise UserError(f"{folder}: holds one label map, and FID to {reference} needs at least two pictures")
 
 
 class Evaluation:
-    """FID of the pictures that some networks make, and their mask accuracy and aesthetic score where asked for.
+    """Measures the pictures that networks generate: FID and, where asked for, mask accuracy and aesthetic score.
 
-    folder: label maps. reference: what FID is measured to, see FidScorer.opened. width: of the pictures in pixels, None
-    for the one trained at. seed: of the noise. real: photographs of the label maps, whose mask accuracy is what to hope
-    for (None: those of the data set, if the label maps are in one). config: sizes of the first networks to come, for
-    which the label maps are checked before the reference is measured. UserError, before any picture is made: no
-    reference, label maps that do not fit.
+    folder: label maps. reference: the pictures or statistics that FID is measured to, see FidScorer.opened. width: of
+    the pictures in pixels; None: as trained. seed: of the noise. masks: measures mask accuracy. real: photographs of
+    the label maps, for the upper anchor of mask accuracy; None: those of the data set, if the label maps belong to one.
+    aesthetic: the aesthetic metric. config: sizes of the networks; the label maps are checked for them before the
+    reference is measured. UserError, before any picture is generated: no reference, label maps that do not fit.
     """
 
     def __init__(self, scorer: FidScorer, folder, reference, width: int | None = None, seed: int = 0,
@@ -53,9 +53,9 @@ class Evaluation:
         self.reference = scorer.statistics(self.source)
 
     def settings(self) -> dict:
-        """What the values depend on besides the networks."""
+        """Everything that the values depend on besides the networks."""
         scorer, source = self.scorer, self.source
-        # Of pictures themselves: another batch or number of threads moves the last digits of their statistics.
+        # Pictures are hashed themselves: the last digits of their statistics depend on batch and threads.
         reference = (source.content_hash() if isinstance(source, ImageSet) else
                      content_hash({"mean": source.mean, "covariance": source.covariance}))
         return {"labels": ImageSet(self.folder).content_hash(), "reference": reference, "mode": scorer.mode,
@@ -66,17 +66,20 @@ class Evaluation:
 
     @cached_property
     def upper_anchor(self) -> dict[str, float]:
-        """Mask accuracy of the photographs, measured once."""
+        """{"mask_accuracy_real"}: mask accuracy of the photographs, measured once; {} without photographs."""
         if self.masks is None or self.real is None:
             return {}
         return {"mask_accuracy_real": self.masks.measure(self.real, self.folder)["mask_accuracy"]}
 
     def labels(self, config) -> LandscapeDataset:
-        """The label maps at the size that networks of these sizes draw."""
+        """The label maps at the size of the pictures that networks of `config` generate."""
         return LandscapeDataset(self.folder, train=False, crop_size=self.width or config.crop_size, multiple=MULTIPLE)
 
     def __call__(self, weights: dict, config) -> dict[str, float]:
-        """Of weights {"E": arrays, "G": arrays} and the sizes they were saved with: {"fid": …} and more."""
+        """Generate pictures and measure them: {"fid", "mask_accuracy", "aesthetic", …}, as far as asked for.
+
+        weights: {"E": arrays, "G": arrays}. config: the sizes of these networks.
+        """
         renderer = Renderer(Sampler(self.scorer.backend, config, weights), self.labels(config))
         folder = Path(tempfile.mkdtemp(prefix="jittwin-"))
         try:

@@ -1,4 +1,4 @@
-"""The registry of training tasks: a name and the module that holds its Config and Task."""
+"""The registry of training tasks: names, and the modules that hold their Config and Task."""
 import importlib
 from types import ModuleType
 

@@ -1,8 +1,8 @@
 """Training the aesthetic scorer on AVA: LoRA on a frozen SigLIP 2 tower and a head for the ten ratings.
 
-The defaults are those of the original script (specified in its README as rank 16, in its code as rank 32), but what
-is trained, its loss and its moments stay float32 where the original held all of them in bfloat16. The train loss in
-the log is the mean over samples; the original's is `accumulation` times that.
+The defaults are those of the original script's code (rank 32; its README says rank 16). Unlike the original, which held
+them in bfloat16, the trained weights, their moments and the loss are float32. The train loss in the log is the mean
+over samples; the original's is `accumulation` times that.
 """
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -56,7 +56,7 @@ class Config(RunConfig):
     PRESETS: ClassVar[dict[str, dict]] = {
         "reference": {},
         "readme": {"lora_r": 16, "lora_alpha": 32},      # what the original's README says
-        # Within seconds on two cores, without any file.
+        # Trains within seconds on two cores and needs no file.
         "tiny": {"random_model": True, "architecture": "tiny", "lora_r": 4, "lora_alpha": 8, "batch_size": 8,
                  "epochs": 4, "lr": 5e-3, "head_lr": 5e-3, "synthetic_images": 160, "log_every": 1},
     }
@@ -64,18 +64,18 @@ class Config(RunConfig):
         *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers",
         "gradient_checkpointing")
     ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
-    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need a scaled loss
+    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
 
     seed: int = 42
     accumulation: int = 2
     clip: float | None = 1.0
-    # Network. The tower comes from `model`, a hub folder, or is random, of the size `architecture`.
+    # Network. The tower is read from `model`, a hub folder, or is an untrained one of the size `architecture`.
     model: str | None = None
-    random_model: bool = False            # untrained tower, named "random:..." in every file
+    random_model: bool = False            # an untrained tower, named "random:..." in every file
     architecture: str = "so400m-patch16-512"
     lora_r: int = 32
     lora_alpha: float = 64
-    lora_dropout: float = 0.1             # also that of the head
+    lora_dropout: float = 0.1             # dropout of LoRA and of the head
     gradient_checkpointing: bool = False
     # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
     synthetic_images: int = 512
@@ -96,7 +96,7 @@ class Config(RunConfig):
     weight_decay: float = 0.01
     warmup_ratio: float = 0.1
     emd_r: Literal[1, 2] = 2
-    partial_steps: bool = True            # the batches left over by accumulation make a weaker step, as originally
+    partial_steps: bool = True            # as in the original, the batches left over in an epoch make a weaker step
     best: Literal["emd", "emd_r1", "mse", "mae", "srcc", "plcc", "accuracy"] = "emd"
 
     def __post_init__(self):
@@ -115,10 +115,10 @@ class Config(RunConfig):
 
 
 def rate_factor(batches: int, config: Config) -> tuple[Schedule, int, int]:
-    """(schedule over steps, total steps, warm-up steps) for `batches` a epoch; the first step has factor 0.
+    """(schedule over steps, total steps, warm-up steps) for `batches` per epoch; the first step has factor 0.
 
-    The total leaves out the steps of left-over batches, as the original's does. Past it the factor stays 0, where
-    the original's rises again with the cosine (to 5e-7 after 20 of 47,900 steps).
+    As in the original, the total does not count the steps of left-over batches. After the total the factor stays 0; the
+    original's rises again with the cosine (to 5e-7 after 20 steps more than 47,900).
     """
     total = batches // config.accumulation * config.epochs
     warm = int(config.warmup_ratio * total)
@@ -126,7 +126,7 @@ def rate_factor(batches: int, config: Config) -> tuple[Schedule, int, int]:
 
 
 class Task(Plain):
-    """See jittwin.engine.task.Task for what the training engine calls."""
+    """Training of the aesthetic scorer; see jittwin.engine.task.Task for the protocol."""
 
     frozen = FROZEN
     ema_modules = (STEM,)
@@ -148,7 +148,7 @@ class Task(Plain):
         return LoraConfig(self.config.lora_r, self.config.lora_alpha, self.config.lora_dropout)
 
     def open_tower(self) -> Tower:
-        """The frozen tower; its weights are read when they are loaded."""
+        """The frozen tower; its arrays are read from disk when they are loaded into the network."""
         config = self.config
         if config.model and config.random_model:
             raise UserError(f"model={config.model} and random_model=true: give one of the two")
@@ -164,7 +164,7 @@ class Task(Plain):
         return Tower(sizes, arrays, f"random:{config.architecture}:{config.seed}")
 
     def open_data(self, data_dir: str | None) -> tuple:
-        """Data sets for training, for choosing the best epoch, and for reporting (None: the same as choosing)."""
+        """Training, validation and test set; the test set is None where it is the validation set."""
         config, sizes = self.config, self.tower.config
         prepare = preprocess(sizes)
         if data_dir is None:
@@ -181,7 +181,7 @@ class Task(Plain):
         bad = bad_ids(index, self.out, config.max_bad, config.workers)
         options = dict(mode=config.split, train_split=config.train_split, seed=config.seed,
                        max_samples=config.max_samples, train_list=config.train_list, test_list=config.test_list)
-        self.check_length(len(make_split(index, **options).without(bad).train_ids))    # before a split is kept
+        self.check_length(len(make_split(index, **options).without(bad).train_ids))    # before a split is written
         self.out.mkdir(parents=True, exist_ok=True)
         split = open_split(self.out / "dataset_split.json", index, **options).without(bad)
         self.notes += (*index.left_out(), *([f"{index.images}: {len(bad)} of {len(index.ids)} pictures cannot be "
@@ -192,7 +192,7 @@ class Task(Plain):
         return (*(AvaDataset(ids, index.scores, index, prepare) for ids in parts), None)[:3]
 
     def check_length(self, samples: int) -> None:
-        """UserError unless so many training samples make an epoch with a step of the schedule."""
+        """UserError unless an epoch of this many samples has at least one step of the schedule."""
         config = self.config
         batches = len(Loader(range(samples), config.batch_size, config.seed, config.workers))
         if batches < config.accumulation:
@@ -223,7 +223,7 @@ class Task(Plain):
         self.optimizers = {STEM: backend.optimizer("adamw", groups, weight_decay=config.weight_decay)}
 
     def begin_epoch(self, epoch: int) -> None:
-        """Rates change by the step."""
+        """Nothing to do: the learning rates are set at every step."""
 
     def train_step(self, batch: dict, context: StepContext) -> dict:
         backend, config, factor = self.backend, self.config, self.rate(context.global_step)
@@ -247,9 +247,9 @@ class Task(Plain):
         return np.concatenate(predicted), np.concatenate(voted)
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
-        """Of the held-out pictures, of the test set where there is a separate one, and the floor.
+        """Measures of the validation set and, with the prefix "test_", of a separate test set.
 
-        floor_emd: what the mean distribution of the training pictures, predicted for every one, gets.
+        floor_emd: the EMD of predicting the mean distribution of the training pictures for every picture.
         """
         config, measures = self.config, {}
         for prefix, dataset in (("", self.held_out), ("test_", self.test)):
@@ -262,11 +262,11 @@ class Task(Plain):
 
     @cached_property
     def mean_target(self) -> np.ndarray:
-        """Mean distribution of the training pictures, float64 (10,)."""
+        """Mean of the training pictures' distributions, float64 (10,)."""
         return np.mean([self.training.target(index) for index in range(len(self.training))], 0, np.float64)
 
     def sample(self, context: StepContext) -> np.ndarray:
-        """Held-out pictures with the mean of their votes and of the predicted distribution."""
+        """A grid of validation pictures with the means of their votes and of the predicted distributions."""
         count = min(SAMPLES, len(self.held_out))
         fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]
         batch = {key: np.stack([one[key] for one in fixed]) for key in ("pixels", "target")}
@@ -281,12 +281,12 @@ class Task(Plain):
 
     @cached_property
     def tower_hash(self) -> str | None:
-        """None for a random tower, which its name describes."""
+        """Hash of the tower's arrays; None for an untrained tower, whose name says everything."""
         return self.tower.sha256 if self.config.model else None
 
     @cached_property
     def reference_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all that the original trains."""
+        """Keys and shapes of everything that the original trains; see reference_keys."""
         with_head = replace(self.tower.config, head=True)
         return reference_keys(self.model, self.backend.state_shapes("siglip", with_head))
 
@@ -298,7 +298,7 @@ class Task(Plain):
         return {"model": "aesthetic", "adapter": describe(self.adapter({})), "config": asdict(self.model)}
 
     def epoch_saved(self, name: str, state: dict) -> None:
-        """The original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth and final_lora.pth."""
+        """Write the original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth, final_lora.pth."""
         checkpoints = Checkpoints(self.out)
         if state["epoch_done"] and state["measures"]:
             arrays = self.backend.state_numpy(self.modules[STEM], exclude=FROZEN)

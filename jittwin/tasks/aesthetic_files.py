@@ -1,8 +1,9 @@
 """Checkpoints of the original aesthetic training script, which torch.load(weights_only=True) reads.
 
-checkpoint_epoch_<n>.pth, and checkpoint_latest.pth with the same content, hold model, AdamW and LambdaLR. The
-original's LoRA also covers the tower's pooling head, whose output nothing uses: those adapters have numbers in the
-optimizer but no state there. They are written as they start out, with B zero, and left out when read.
+checkpoint_epoch_<n>.pth, and checkpoint_latest.pth with the same content, hold the state of model, AdamW and LambdaLR.
+The original's LoRA also covers the tower's pooling head, whose output nothing uses. The optimizer numbers the
+parameters of those adapters but has no state for them. They are written with their initial values, B zero, and skipped
+when read.
 """
 import os
 import secrets
@@ -28,9 +29,9 @@ ADAMW = {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False, "foreach": None, 
 
 
 def reference_keys(model: AestheticConfig, tower: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of all that the original trains, in the order of its optimizer.
+    """Keys and shapes of everything that the original trains, in the order of its optimizer.
 
-    tower: shapes of the tower's arrays, those of its pooling head among them.
+    tower: shapes of the tower's arrays, including those of its pooling head.
     """
     return trainable_keys(replace(model, lora=replace(model.lora, targets=REFERENCE)), tower)
 
@@ -40,11 +41,11 @@ def write_checkpoint(folder: Path, arrays: dict, moments: dict, state: dict, con
                      tower_sha256: str | None = None) -> None:
     """Write checkpoint_epoch_n.pth and checkpoint_latest.pth.
 
-    arrays: what is trained. moments: state of its optimizer. state: of the run. shapes: of reference_keys. factor: of
-    the next step's rates.
+    arrays: the trained weights. moments: state of their optimizer. state: state.json of the checkpoint. shapes: see
+    reference_keys. factor: factor of the learning rates in the next step.
     """
     dead = dict(initial_weights("aesthetic", {key: shape for key, shape in shapes.items() if key.startswith(DEAD)}))
-    # In LambdaLR's terms; a float keeps them what torch.load(weights_only=True) admits.
+    # Plain Python numbers, because torch.load(weights_only=True) refuses NumPy's.
     rates, best = [config.lr, config.head_lr], state["best"]
     content = {
         "epoch": state["epoch"] - 1, "global_step": state["global_step"],
@@ -86,7 +87,7 @@ def optimizer_state(keys: list[str], moments: dict, rates: list[float], factor: 
 
 
 def same_file(source: Path, target: Path) -> None:
-    """Make `target` the same bytes as `source` at once: a second name for them, or a copy where there is no such."""
+    """Replace `target` atomically by a hard link to `source`, or by a copy where hard links are not supported."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         try:
@@ -121,12 +122,12 @@ def read_other(path) -> OtherCheckpoint:
             {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])},
             {"tower": str(trained["tower_sha256"])} if "tower_sha256" in trained else {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: no checkpoint of the aesthetic training script ({type(error).__name__}: {error}): "
+        raise UserError(f"{path}: not a checkpoint of the aesthetic training script ({type(error).__name__}: {error}): "
                         "give its checkpoint_epoch_n.pth or checkpoint_latest.pth, or name an epoch") from error
 
 
 def read_moments(key: str, state: dict | None) -> dict[str, np.ndarray]:
-    """Entries of backend.load_optimizer_state; a parameter that never had a gradient has none in the file."""
+    """Entries for backend.load_optimizer_state. state: None for a parameter that never had a gradient."""
     if key.startswith(DEAD):
         return {}
     if state is None:
@@ -136,5 +137,5 @@ def read_moments(key: str, state: dict | None) -> dict[str, np.ndarray]:
 
 
 def finite(value) -> float | None:
-    """A number, or None for what is none or infinite."""
+    """`value` as a float; None if it is None or not finite."""
     return None if value is None or not np.isfinite(float(value)) else float(value)

@@ -36,10 +36,10 @@ from jittwin.models.apf_gan_keys import COUNTERS, HEADS, SEG_NOISE
 from jittwin.models.perceptual import load_perceptual
 from jittwin.weights.initial import initial_weights
 
-PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs, and of the built-in scenes
+PHOTOGRAPH = 4 / 3  # width over height of the challenge's photographs and of the built-in scenes
 BATCH_SIZES = {"pretrain": "batch_size", "finetune": "finetune_batch_size"}   # setting by phase
 SAMPLES = 4  # label maps in a picture grid
-VGG_PIXELS, INCEPTION_PIXELS = 16, 75  # the least height and width that leave something after all poolings
+VGG_PIXELS, INCEPTION_PIXELS = 16, 75  # least height and width: smaller pictures vanish in the networks' poolings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,13 @@ class Config(RunConfig):
 
     PRESETS: ClassVar[dict[str, dict]] = {
         "reference": {},
-        # Every stage of the recipe within minutes on two cores.
+        # Runs every stage of the recipe within minutes on two cores.
         "tiny": {"ngf": 8, "ndf": 8, "spade_hidden": 16, "load_size": 176, "crop_size": 128, "aspect_ratio": 1.0,
                  "batch_size": 4, "finetune_batch_size": 4, "pg_niter": 12, "pretrain_epochs": 20, "epochs": 22,
                  "synthetic_images": 64, "lr": 1e-3, "ttur": False, "save_epochs": 10,
                  "noise": "shared", "log_every": 8},
     }
-    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32",)     # its networks have no autocast
+    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32",)     # the networks have no autocast
 
     phase: Literal["both", "1", "2"] = "both"
     start_weights: str | None = None      # networks of the end of phase 1, for phase=2
@@ -79,8 +79,8 @@ class Config(RunConfig):
     batch_size: int = 10
     finetune_batch_size: int = 5
     save_epochs: int = 20
-    finetune_save_epochs: int = 1         # the best of phase 2 is chosen by FID, so each of its epochs is kept
-    # Optimization: Adam, two time-scale update rule (arXiv 1706.08500): half the rate for G, double for D.
+    finetune_save_epochs: int = 1         # every epoch of phase 2 is saved, because FID chooses the best one later
+    # Optimization: Adam. ttur, the two time-scale update rule (arXiv 1706.08500): half the rate for G, double for D.
     lr: float = 2e-4
     ttur: bool = True
     decay_epochs: int = 0                 # the rates fall linearly to 0 over the last epochs of the run
@@ -91,7 +91,7 @@ class Config(RunConfig):
     # Phase 1 compares VGG features, phase 2 Inception features, where weights are given.
     vgg_weights: str | None = None
     inception_weights: str | None = None
-    random_perceptual: bool = False       # untrained networks instead of no loss; named "(random)" everywhere
+    random_perceptual: bool = False       # use untrained networks instead of no loss; logged with "(random)"
     use_seg_noise: bool = True            # phase 2
     diff_aug: tuple[Augmentation, ...] = AUGMENTATIONS              # phase 2, in this order
     noise: Literal["device", "shared"] = "device"   # shared: both twins see the same seg-noise
@@ -104,7 +104,7 @@ class Config(RunConfig):
 
 
 def phases(config: Config) -> list[Phase]:
-    """Both, or the one asked for."""
+    """The phases that the settings ask for."""
     first = Phase("pretrain", 1, config.pretrain_epochs)
     second = Phase("finetune", config.pretrain_epochs + 1, config.epochs, config.finetune_save_epochs)
     return {"both": [first, second] if config.epochs > config.pretrain_epochs else [first],
@@ -112,7 +112,7 @@ def phases(config: Config) -> list[Phase]:
 
 
 def check(config: Config) -> None:
-    """UserError for settings that contradict each other."""
+    """UserError when settings contradict each other."""
     config.model().validate()
     if config.pg_niter > config.pretrain_epochs:
         raise UserError(f"pg_niter={config.pg_niter} is after pretrain_epochs={config.pretrain_epochs}: "
@@ -124,7 +124,7 @@ def check(config: Config) -> None:
 
 
 def check_perceptual_size(config: Config) -> None:
-    """UserError when a perceptual network would be shown pictures that its poolings reduce to nothing."""
+    """UserError when the pictures are too small for the poolings of a perceptual network."""
     model, second = config.model(), phases(config)[-1].name == "finetune"
     halvings = model.num_D - 1 - stage(1, model.pg_niter, model.num_D).level
     losses = [("VGG", "vgg_weights", config.vgg_weights, config.phase != "2", VGG_PIXELS, halvings),
@@ -133,14 +133,14 @@ def check_perceptual_size(config: Config) -> None:
         height, width = (side >> halvings for side in model.size)
         if used and (weights or config.random_perceptual) and min(height, width) < needed:
             raise UserError(f"the {name} loss needs {needed} pixels a side, but its smallest pictures have "
-                            f"{width}x{height} with crop_size={config.crop_size}: raise crop_size, or leave out "
+                            f"{width}x{height} with crop_size={config.crop_size}: raise crop_size, or do not set "
                             + (key if weights else "random_perceptual"))
 
 
 class Task(Plain):
-    """See jittwin.engine.task.Task for what the training engine calls.
+    """Training of APF-GAN; see jittwin.engine.task.Task for the protocol.
 
-    It takes no measures of its own: checkpoints are chosen by FID afterwards, not by a loss.
+    It takes no measures while training: `jittwin select` chooses a checkpoint by FID afterwards.
     """
 
     def __init__(self, config: Config, backend, data_dir: str | None, out_dir: Path):
@@ -166,7 +166,7 @@ class Task(Plain):
         return LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list, **options)
 
     def look_ahead(self) -> None:
-        """Find now what would otherwise stop the second phase: a batch too large, a file that does not fit."""
+        """UserError now for what would stop phase 2 later: a batch that is too large, weights that do not fit."""
         config = self.config
         for phase in self.phases:
             key = BATCH_SIZES[phase.name]
@@ -176,7 +176,7 @@ class Task(Plain):
             load_perceptual(self.backend, "inception", config.inception_weights)
 
     def build_pure_dictionary(self, data_dir, out_dir) -> None:
-        """Photographs for single-class label maps, which `jittwin generate --pure` uses."""
+        """Write the photographs of single-class label maps to pure_img.npz, for `jittwin generate --pure`."""
         path = Path(out_dir) / "pure_img.npz"
         if path.exists() and Checkpoints(out_dir).latest():
             return
@@ -216,7 +216,7 @@ class Task(Plain):
                 "D": build("apf_gan.discriminator", self.model)}
 
     def build_optimizers(self) -> dict:
-        """One for encoder and generator together, one for the discriminators."""
+        """One optimizer for encoder and generator together, one for the discriminators."""
         config, backend = self.config, self.backend
         parameters = {"G": {f"{name}.{key}": value for name in "EG"
                             for key, value in backend.parameters(self.modules[name]).items()},
@@ -232,7 +232,7 @@ class Task(Plain):
         return {"G": rate / 2, "D": rate * 2} if config.ttur else {"G": rate, "D": rate}
 
     def initialise(self, name: str, module, before) -> None:
-        """Initial weights, overwritten by those of the phase before or of start_weights."""
+        """Load initial weights, then those of the previous phase or of start_weights over them."""
         backend, config = self.backend, self.config
         shapes = {key: value.shape for key, value in backend.state_numpy(module).items()}
         backend.load_numpy(module, initial_weights(config.semantics.initial_rule, shapes, config.seed))
@@ -247,7 +247,7 @@ class Task(Plain):
         backend.train_mode(module, True)
 
     def carry_moments(self, before: dict) -> None:
-        """Adam's moments of the phase before, for the parameters that are still there."""
+        """Copy Adam's moments of the previous phase for the parameters that this phase still has."""
         backend = self.backend
         for name, optimizer in self.optimizers.items():
             carried = {key: value for key, value in backend.optimizer_state(before[name]).items()
@@ -272,13 +272,13 @@ class Task(Plain):
         return stage(epoch, self.model.pg_niter, self.model.num_D)
 
     def noise(self, draws: Draws):
-        """Noise of the generator: shared between the twins, or the device's own."""
+        """The generator's noise, a function of (index, shape): equal in both twins, or drawn by the device."""
         if self.config.noise == "device":
             return lambda index, shape: self.backend.randn(shape)
         return lambda index, shape: self.backend.asarray(draws.normal(f"seg_noise.{index}", shape))
 
     def train_step(self, batch: dict, context: StepContext) -> dict:
-        """One step of E and G, then one of D on a fresh fake."""
+        """One step of E and G, then one step of D on a newly generated picture."""
         backend, config, objective = self.backend, self.config, self.objective
         label, real = backend.asarray(batch["label"]), backend.asarray(batch["image"])
         at = self.stage(context.epoch)
@@ -292,7 +292,7 @@ class Task(Plain):
         return losses
 
     def sample(self, context: StepContext) -> np.ndarray:
-        """Rows of label | photograph | generated, at the size that training has grown to."""
+        """Rows of label map, photograph and generated picture, at the current size of progressive training."""
         backend = self.backend
         fixed = [self.dataset.get(index, Draws(self.config.seed)) for index in self.sample_indices()]
         label = backend.asarray(np.stack([one["label"] for one in fixed]))
@@ -312,7 +312,7 @@ class Task(Plain):
         count = min(SAMPLES, len(self.dataset))
         if count * (count + 1) > len(self.dataset):
             return list(range(count))
-        # One further each time: the built-in scenes repeat their kinds with a period.
+        # "+ i" because the built-in scenes repeat their kinds periodically.
         return [i * len(self.dataset) // count + i for i in range(count)]
 
     def checkpoint_metadata(self) -> dict:

@@ -164,7 +164,7 @@ def test_mistakes(ava, finished, tmp_path):
         (train(backend, out, tmp_path / "nowhere"), "nowhere: no such folder"),
         (train(backend, out, ava, precision="float16"), "precision=float16 cannot be trained with"),
         (train(backend, out, ava, "--continue", "missing.pth"), "missing.pth"),
-        (train(backend, out, ava, "--continue", whole / "best_lora.pth"), "no checkpoint of the aesthetic training"),
+        (train(backend, out, ava, "--continue", whole / "best_lora.pth"), "not a checkpoint of the aesthetic training"),
         (train(backend, whole, ava), "already holds a run"),
         (["train_aesthetic_lora.py"], "--image_dir is missing")]
     for (command, message), done in zip(cases, run(*(command for command, _ in cases))):

@@ -284,7 +284,7 @@ def test_another_kind_of_file_is_refused_in_one_line(written, change):
     content = read_content(written.path)
     change(content)
     write_content(written.path, content)
-    with pytest.raises(UserError, match="no checkpoint of the aesthetic training script") as error:
+    with pytest.raises(UserError, match="not a checkpoint of the aesthetic training script") as error:
         files.read_other(written.path)
     assert "\n" not in str(error.value)
 

@@ -31,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="folders (with subfolders), a zip file, pictures")
     parser.add_argument("--metrics", metavar="LIST", help=f"comma-separated, of {', '.join(ASSESSED)} (default: those "
                         "whose weights are given)")
-    parser.add_argument("--prompts", metavar="FILE", help="the text each picture was made from: .csv, .tsv, .xlsx, "
-                        ".json or .jsonl with the columns picture and prompt")
+    parser.add_argument("--prompts", metavar="FILE", help="the texts that the pictures were made from: .csv, .tsv, "
+                        ".xlsx, .json or .jsonl with the columns picture and prompt")
     parser.add_argument("--rank", action="store_true", help="rank the pictures of each prompt by each metric")
     parser.add_argument("--against", metavar="FILE", help="people's votes: .csv, .tsv or .xlsx with a column picture; "
-                        "tells how well the metrics agree, for columns subset and split also per subset and part")
+                        "measures how well the metrics agree with them, also per subset and part of a split if there "
+                        "are columns subset and split")
     parser.add_argument("--column", metavar="NAME", help="which column of --against holds the votes")
     parser.add_argument("--skip-unrated", action="store_true", help="go on without the votes of pictures that "
                         "--against does not name")
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="DIR", help=f"write {PAGE} with thumbnails, {TABLE}, {JSON}, and the maps "
                         "of metrics that draw them")
     parser.add_argument("--random-weights", action="store_true",
-                        help="go on with untrained networks where no weights are given")
+                        help="use untrained networks where no weights are given")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=(*DEVICES, "auto"), default="auto",
                         help="default: auto, a GPU if there is one that the backend can use")
@@ -52,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
     parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument("--skip-bad", action="store_true", help="exit status 0 even if some pictures cannot be read; "
-                        f"they are left out and counted either way (else: {UNREADABLE})")
+    parser.add_argument("--skip-bad", action="store_true", help="exit with status 0 even if some pictures cannot be "
+                        f"read (default: {UNREADABLE}); they are skipped and counted in either case")
     for name, metric in ASSESSED.items():
         group = parser.add_argument_group(name)
         for option in metric.INFO.options:
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
+    """Carry out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
     wanted = chosen(args)
     check_positive(args, "batch", "workers", "threads")
     if args.rank and not args.prompts:
@@ -116,13 +117,16 @@ def read_against(args: argparse.Namespace, images: ImageSet) -> tuple[dict[str, 
 
 
 def options_of(args: argparse.Namespace, info: Info) -> dict[str, str | None]:
-    """The values of a metric's options."""
+    """The values of a metric's options, by name; None where not given."""
     return {option.name: getattr(args, option.name.replace("-", "_")) for option in info.options}
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """The metrics to measure: those of --metrics, else those whose weights are given, else, with --random-weights, all
-    that have what they cannot do without. UserError: none, an unknown one, a prompt that is needed and not given."""
+    """The names of the metrics to measure.
+
+    These are the metrics of --metrics; without it those whose weights are given; if there are none, with
+    --random-weights, all whose required options are given. UserError: none, an unknown one, missing prompts.
+    """
     if args.metrics is not None:
         wanted = list(dict.fromkeys(name.strip() for name in args.metrics.split(",")))
     else:
@@ -134,34 +138,34 @@ def chosen(args: argparse.Namespace) -> list[str]:
                       and all(given[name][option.name] for option in metric.INFO.options if option.required)]
         if not wanted:
             raise UserError(f"no metric's weights are given: give {', or '.join(map(needs, ASSESSED))}; "
-                            "--random-weights goes on with untrained networks")
+                            "--random-weights uses untrained networks")
     for name in wanted:
         if name not in ASSESSED:
             raise UserError(f"unknown metric {name!r}{choose_from(name, ASSESSED)}")
         if ASSESSED[name].INFO.needs_prompt and not args.prompts:
-            raise UserError(f"{name} judges how well pictures show their text: give --prompts FILE")
+            raise UserError(f"{name} measures how well pictures show their prompts: give --prompts FILE")
     return wanted
 
 
 def needs(name: str) -> str:
-    """What makes `jittwin assess` measure a metric."""
+    """The flags that make `jittwin assess` measure a metric."""
     info = ASSESSED[name].INFO
     flags = [f"{option.flag} {option.metavar}" for option in info.options if option.weights or option.required]
     return f"{' and '.join(flags)} for {name}"
 
 
 def check_output(path: str | None, report: str | None = None) -> None:
-    """UserError: neither .json nor .csv, or no place to write to, which is better told before pictures are scored."""
+    """UserError, before pictures are scored: the name is neither .json nor .csv, or the place is not writable."""
     if path and Path(path).suffix.lower() not in (".json", ".csv"):
         raise UserError(f"--output {path}: the name must end in .json or .csv")
     if path and (Path(path).is_dir() or not os.access(Path(path).absolute().parent, os.W_OK)):
-        raise UserError(f"--output {path}: cannot be written; name a file in a folder that is there and writable")
+        raise UserError(f"--output {path}: cannot be written; name a file in a folder that exists and is writable")
     if report and Path(report).exists() and not Path(report).is_dir():
-        raise UserError(f"--report {report}: is no folder; choose another name")
+        raise UserError(f"--report {report}: is not a folder; choose another name")
 
 
 def lines(found: Assessment) -> Iterator[str]:
-    """What is printed: a line per picture, then one per metric."""
+    """The lines to print: one per picture, one per metric, and the counts."""
     width = max(len(row["image"]) for row in found.rows)
     for row in found.rows:
         yield f"{row['image']:{width}}" + "".join(f"  {shown(metric, row)}" for metric in found.metrics)

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="weights file of any supported kind, a *.index.json, or a "
                         f"model's hub folder; for {adapters} also a run, a checkpoint or a peft folder")
     parser.add_argument("dst", metavar="DST", help=f"file to write: {' '.join(FORMATS)}; for {adapters} an original "
-                        ".pth, or without extension a peft folder")
+                        ".pth, or a name without extension for a peft folder")
     parser.add_argument("--model", required=True, metavar="NAME", help=f"one of {', '.join(MODELS)}; "
                         f"'{ANY}' copies without checking names")
     parser.add_argument("--verify", action="store_true", help="read the written file again and compare")
@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("jittor", "torch"), default="jittor",
                         help="keys to write: 'jittor' (default), which both backends here load; 'torch': those of "
                              "upstream's PyTorch files, where they differ (APF-GAN's counters, SigLIP's prefix)")
-    parser.add_argument("--reference-compat", action="store_true", help=f"{adapters}: with the original's adapters of "
-                        "the pooling head, which change nothing")
+    parser.add_argument("--reference-compat", action="store_true", help=f"{adapters}: also write the original's "
+                        "adapters of the pooling head, which change nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out `jittwin convert`; raises UserError."""
+    """Carry out `jittwin convert`; returns the exit status. UserError: a mistake."""
     print(convert(args.src, args.dst, args.model, verify=args.verify, dtype=args.dtype, to=args.to,
                   reference_compat=args.reference_compat))
     return 0

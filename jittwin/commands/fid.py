@@ -18,21 +18,21 @@ METRICS = ("fid", "kid", "pr", "is")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for name, what in (("a", "pictures to judge"), ("b", "pictures to compare with")):
+    for name, what in (("a", "pictures to measure"), ("b", "pictures to compare with")):
         parser.add_argument(name, metavar=name.upper(), help=f"{what}: folder, zip file, or statistics (.npz, *_m.npy)")
     parser.add_argument("--mode", choices=MODES, default="pytorch-fid",
                         help="convention of resizing and pooling (default: pytorch-fid); values of different modes "
-                             "do not compare")
+                             "cannot be compared")
     add_fid_network_arguments(parser)
     parser.add_argument("--metrics", default="fid", metavar="LIST",
-                        help=f"comma-separated, of {', '.join(METRICS)} (default: fid): kernel distance, precision and "
-                             "recall, inception score of A")
+                        help=f"comma-separated, of {', '.join(METRICS)} (default: fid); kid: kernel distance, pr: "
+                             "precision and recall, is: inception score of A")
     parser.add_argument("--save-stats", metavar="FILE", help="write the statistics of A as .npz")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carries out `jittwin fid`; raises UserError."""
+    """Carry out `jittwin fid`. UserError: a mistake."""
     wanted = [name.strip() for name in args.metrics.split(",")]
     for name in wanted:
         if name not in METRICS:
@@ -60,12 +60,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def both_sides(args: argparse.Namespace) -> list[Statistics]:
-    """Of A and B. Two statistics files need no network, unless the command line names one they must be of."""
+    """The statistics of A and B.
+
+    Two statistics files need no network; if the command line names one, they must come from it.
+    """
     sources = args.a, args.b
     if all(map(is_statistics, sources)) and not (args.fid_weights or args.random_weights):
         return [checked(read_statistics(source), source, args.mode) for source in sources]
     measure = fid_scorer(args)
-    sides = [measure.opened(source) for source in sources]      # both, before the long part
+    sides = [measure.opened(source) for source in sources]      # checks both sides before the long part
     return [measure.statistics(side) for side in sides]
 
 
@@ -89,13 +92,13 @@ def compare(a: Statistics, b: Statistics, wanted) -> dict:
 
 def _features(*sides: Statistics):
     if any(side.features is None for side in sides):
-        raise UserError("statistics of another tool hold no features, which all metrics but fid need: "
+        raise UserError("statistics of another tool hold no features, which all metrics except fid need: "
                         "give the pictures")
     return [side.features for side in sides]
 
 
 def report(results: dict) -> list[str]:
-    """The lines to print. With untrained weights every number says so."""
+    """The lines to print; every number of an untrained network is marked."""
     mark = " (random weights)" if results["random_weights"] else ""
     lines = []
     for name, label in (("fid", "FID"), ("kid", "KID"), ("precision", "precision"), ("recall", "recall"),
@@ -103,7 +106,7 @@ def report(results: dict) -> list[str]:
         if name in results:
             spread = {"kid": "kid_error", "inception_score": "inception_score_deviation"}.get(name)
             plus = f" +- {results[spread]:.6f}" if spread else ""
-            digits = 4 if name == "fid" else 6      # what the twins agree on; the JSON file holds all of them
+            digits = 4 if name == "fid" else 6      # the digits that both twins agree on; JSON has all digits
             lines.append(f"{label} {results[name]:.{digits}f}{plus}{mark}")
     counts = [f"{results[f'n_{side}'] or 'an unknown number of'}" +
               (f" ({results[f'left_out_{side}']} left out)" if results[f"left_out_{side}"] else "") for side in "ab"]
@@ -112,12 +115,12 @@ def report(results: dict) -> list[str]:
 
 
 def warn(a: Statistics, b: Statistics, args, wanted) -> None:
-    """What makes a distance less than it seems."""
+    """Warn on stderr of sets that are too small for FID, and of metrics that see a part of the pictures."""
     width = len(a.mean)
     for side, name in ((a, args.a), (b, args.b)):
         if 0 < side.n < width:
             print(f"{name}: {side.n} pictures are fewer than {width}: FID is biased upwards; compare only with values "
-                  "from as many", file=sys.stderr)
+                  "from equally many pictures", file=sys.stderr)
         if side.features is not None and not side.complete and set(wanted) > {"fid"}:
-            print(f"{name}: all metrics but fid are of {len(side.features)} of its {side.n} pictures, spread evenly",
+            print(f"{name}: all metrics except fid use {len(side.features)} of its {side.n} pictures, spread evenly",
                   file=sys.stderr)

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--width", type=int, metavar="PIXELS",
-                        help="labels are scaled to this width (default: the one trained at, else 512)")
+                        help="labels are scaled to this width (default: as trained, or 512 if the weights do not say)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="label maps at a time (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N",
@@ -52,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carries out `jittwin generate`; raises UserError."""
+    """Carry out `jittwin generate`. UserError: a mistake."""
     check_numbers(args)
     if args.sheet:
-        imaging.format_of(args.sheet)      # not after hours of generating
+        imaging.format_of(args.sheet)      # reports a wrong suffix before hours of generating
     weights, config = read_generator(args.weights, args.ema)
     labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size, multiple=MULTIPLE)
     if args.reference:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         scorer = FidScorer(backend, args.fid_weights, args.random_weights, args.mode)
         chooser = SeedChooser(scorer, args.reference, Path(args.out))
     sampler = Sampler(backend, config, weights, noise)
-    del weights     # the networks hold them now
+    del weights     # the networks hold copies
     renderer = Renderer(sampler, labels, args.batch, args.format, args.quality)
     out, sheet = Path(args.out), []
     if chooser:
@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def warn_of_others(folders: Iterable[Path], names: Container[str], labels: str) -> None:
-    """A line on stderr for each folder that already holds pictures of other names, which would be measured later."""
+    """Warn on stderr of each folder that holds other pictures, because measuring the folder would include them."""
     for folder in folders:
         if others := other_pictures(folder, names):
             more = f" and {len(others) - 1} more" if others[1:] else ""
-            print(f"{others[0]}{more}: already there, and of no label map of {labels}: whoever measures {folder} "
-                  "measures them too", file=sys.stderr)
+            print(f"{others[0]}{more}: already there, and not made from a label map of {labels}: measuring {folder} "
+                  "would include such pictures", file=sys.stderr)
 
 
 def check_numbers(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from jittwin.backend import PACKAGES
 from jittwin.metrics.catalog import METRICS
 from jittwin.models.catalog import MODELS
 
-WIDTH = 140     # where the output is not a terminal
+WIDTH = 140     # columns, if the output is not a terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the tables, and the backends whose framework is installed here: each has all models."""
+    """Print the tables, and the backends whose framework is installed here; every backend has all models."""
     from rich.console import Console
 
     installed = ", ".join(name for name in PACKAGES if importlib.util.find_spec(name)) or "none"
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(head: list[str], rows: list[tuple[str, ...]]):
-    """However narrow the terminal, every name is there in full."""
+    """A table for rich; in a narrow terminal long cells are wrapped, and names are never cut."""
     from rich.box import SIMPLE
     from rich.table import Column, Table
 

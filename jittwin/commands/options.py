@@ -1,4 +1,4 @@
-"""Flags that several commands share, and what is made of them."""
+"""Flags that several commands share, and the objects that are made from them."""
 import argparse
 
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
@@ -14,22 +14,22 @@ from jittwin.selection.evaluation import Evaluation
 
 
 def add_fid_network_arguments(parser: argparse.ArgumentParser, weights: str = "--weights") -> None:
-    """What every command that measures FID takes; `weights` names the option of the network's file."""
+    """The flags of every command that measures FID. weights: name of the option for Inception's weights."""
     parser.add_argument(weights, dest="fid_weights", metavar="FILE",
                         help="Inception: pytorch-fid's .pth or the published net_params.pkl")
     parser.add_argument("--random-weights", action="store_true",
-                        help="go on with an untrained network where no weights are given")
+                        help="use an untrained network where no weights are given")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out, and count, pictures that cannot be read")
-    parser.add_argument("--no-cache", action="store_true", help="compute what was computed before")
+    parser.add_argument("--skip-bad", action="store_true", help="skip and count pictures that cannot be read")
+    parser.add_argument("--no-cache", action="store_true", help="compute all statistics, even if they are cached")
 
 
 def fid_scorer(args: argparse.Namespace) -> FidScorer:
-    """From the arguments of add_fid_network_arguments and `mode`."""
+    """The FidScorer for the arguments of add_fid_network_arguments and `mode`. UserError: an illegal argument."""
     check_positive(args, "batch", "workers", "threads")
     backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
     return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
@@ -44,21 +44,22 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
-    """What an evaluation needs: label maps, a reference, the networks that measure."""
-    parser.add_argument("--labels", required=required, metavar="DIR", help="label maps to make pictures of")
+    """The flags of an evaluation: label maps, a reference, the network that measures FID."""
+    parser.add_argument("--labels", required=required, metavar="DIR", help="label maps to generate pictures from")
     parser.add_argument("--reference", required=required, metavar="STATS",
                         help="FID is measured to these statistics, folder or zip file")
-    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
-    parser.add_argument("--width", type=int, metavar="PIXELS", help="of the pictures (default: as trained)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="mode of FID (default: pytorch-fid)")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="width of the pictures (default: as trained)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
     add_fid_network_arguments(parser, weights="--fid-weights")
 
 
 def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None, real: str | None = None,
                   adapter: str | None = None, tower: str | None = None) -> Evaluation:
-    """From the arguments of add_evaluation_arguments; config, real: see Evaluation.
+    """The Evaluation for the arguments of add_evaluation_arguments.
 
-    segmenter: a SegFormer's weights. adapter, tower: of the aesthetic scorer. UserError: weights that are not there.
+    config, real: see Evaluation. segmenter: weights of a SegFormer. adapter, tower: files of the aesthetic scorer.
+    UserError: weights that cannot be read or do not fit.
     """
     scorer = fid_scorer(args)
     masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers) if segmenter else None
@@ -70,6 +71,6 @@ def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None
 
 
 def add_option(parser, option: Option) -> None:
-    """The flag of a metric's option."""
+    """Add the flag of a metric's option."""
     parser.add_argument(option.flag, *(f"--{alias}" for alias in option.aliases), dest=option.name.replace("-", "_"),
                         metavar=option.metavar, help=option.help)

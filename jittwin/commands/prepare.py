@@ -7,16 +7,15 @@ from jittwin.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=" or ".join(KINDS))
-    parser.add_argument("folder", metavar="DIR", help="landscape: folder with imgs/ and labels/; ava: folder with "
-                        "AVA.txt and images/; aigiqa4k: folder with annotation.xlsx, All/ and I2I/Image_prompt/; to "
-                        "check or to write")
-    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; for ava "
-                        "and aigiqa4k, N damaged pictures with votes drawn to match")
+    parser.add_argument("folder", metavar="DIR", help="folder to check or to write; landscape: with imgs/ and labels/; "
+                        "ava: with AVA.txt and images/; aigiqa4k: with annotation.xlsx, All/ and I2I/Image_prompt/")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; ava and "
+                        "aigiqa4k: write N damaged pictures with votes drawn to match")
     parser.add_argument("--photographs", nargs="+", metavar="PATH",
                         help="ava, aigiqa4k: cut the N pictures from these files and folders instead of drawing them")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
-                        help="of the written pictures, pixels (default: 512x384)")
-    parser.add_argument("--seed", type=int, default=0, help="of the written pictures (default: 0)")
+                        help="size of the written pictures in pixels (default: 512x384)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the written pictures (default: 0)")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -28,12 +27,12 @@ def size(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what the folder holds. UserError names the first file that training would trip over."""
+    """Print what the folder holds. UserError: a file that training could not use; the message names the first one."""
     if args.synthetic is not None and args.synthetic < 1:
         raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
     if args.photographs and (args.kind == "landscape" or args.synthetic is None):
-        raise UserError("--photographs: goes with ava and aigiqa4k and --synthetic N, the number of pictures to cut "
-                        "from them")
+        raise UserError("--photographs: needs ava or aigiqa4k, and --synthetic N, the number of pictures to cut from "
+                        "them")
     KINDS[args.kind](args)
 
 
@@ -50,7 +49,7 @@ def _landscape(args):
 
 
 def _ava(args):
-    """Decodes every picture, and writes DIR/bad_ids.txt, which training then reads instead of decoding them again."""
+    """Decode every picture and write DIR/bad_ids.txt, which training reads instead of decoding all of them again."""
     from jittwin.data.ava import BAD_IDS, AvaIndex, check_bad_fraction, scan, write_bad_ids
     from jittwin.data.synthetic.rated import write_mini_ava
 
@@ -59,7 +58,7 @@ def _ava(args):
     index = AvaIndex(args.folder)
     print("\n".join(_contents(index)))
     bad = scan(index)
-    print(f"{len(index.ids) - len(bad)} pictures decode, {len(bad)} do not, as {BAD_IDS} tells")
+    print(f"{len(index.ids) - len(bad)} pictures can be decoded, {len(bad)} cannot: see {BAD_IDS}")
     write_bad_ids(index.folder / BAD_IDS, index, bad)
     check_bad_fraction(index, bad)
     print("\n".join(_splits(index, bad)))
@@ -67,7 +66,7 @@ def _ava(args):
 
 
 def _contents(index):
-    """Lines about AVA.txt and the listing."""
+    """Lines about AVA.txt and the folder of pictures."""
     import numpy as np
 
     from jittwin.data.ava import rating_fractions
@@ -82,7 +81,7 @@ def _contents(index):
 
 
 def _splits(index, bad):
-    """A line per way to split that this folder allows."""
+    """A line for each mode of splitting: the sizes of the sets, or why this folder does not allow it."""
     from jittwin.data.ava_split import MODES, make_split
 
     for mode in MODES:

@@ -1,6 +1,6 @@
-"""`jittwin select`: which checkpoint of a run makes the best pictures.
+"""`jittwin select`: find the checkpoint of a run that generates the best pictures.
 
-FID swings by several points from epoch to epoch, so the last checkpoint is seldom the best.
+FID varies by several points from epoch to epoch, so the last checkpoint is seldom the best.
 """
 import argparse
 import csv
@@ -28,32 +28,34 @@ RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder, or folder of files EPOCH_net_G.pkl")
-    parser.add_argument("--epochs", metavar="A-B", help="such as 270-310 or 273,299 (default: all there are)")
-    parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {TABLE}, {CHART} and the record that "
-                        "lets an interrupted selection go on")
+    parser.add_argument("--epochs", metavar="A-B", help="epochs, such as 270-310 or 273,299 (default: all)")
+    parser.add_argument("--out", required=True, metavar="DIR", help=f"folder for {TABLE}, {CHART} and {RECORD}, from "
+                        "which an interrupted selection continues")
     parser.add_argument("--ema", action="store_true", help="use the averaged weights of a run with ema > 0")
     parser.add_argument("--segmenter", metavar="FILE", help="weights of a SegFormer B0 to B5 with the 150 classes of "
-                        "ADE20K or the challenge's 29: adds mask accuracy, and what pictures of other labels reach")
-    parser.add_argument("--real", metavar="DIR", help="photographs with the label maps' names: adds the mask accuracy "
-                        "they reach (default: imgs/ of the data set, if --labels is one)")
-    parser.add_argument("--aesthetic", metavar="NUMBER|CSV|ADAPTER", help="mean aesthetic score, 1..10: of all "
-                        "checkpoints, a file with the columns epoch and aesthetic, or the scorer's adapters, which "
-                        "measure it; with --segmenter adds the competition's score, and ranks by it")
+                        "ADE20K or the challenge's 29: adds mask accuracy, also against the label maps of other "
+                        "pictures")
+    parser.add_argument("--real", metavar="DIR", help="photographs with the label maps' names: adds their mask "
+                        "accuracy (default: imgs/ of the data set, if --labels is a data set)")
+    parser.add_argument("--aesthetic", metavar="NUMBER|CSV|ADAPTER", help="mean aesthetic score, 1..10: one number for "
+                        "all checkpoints, a CSV file with the columns epoch and aesthetic, or the scorer's adapters, "
+                        "with which it is measured; with --segmenter, checkpoints are ranked by the competition's "
+                        "score")
     add_option(parser, TOWER)
     add_evaluation_arguments(parser, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carries out `jittwin select`; raises UserError."""
+    """Carry out `jittwin select`. UserError: a mistake."""
     checkpoints = find_checkpoints(args.run, args.epochs)
     adapter = args.aesthetic if args.aesthetic and is_adapter(args.aesthetic) else None
     for option in ("real", *(() if adapter else ("aesthetic",))):
         if getattr(args, option) and not args.segmenter:
-            raise UserError(f"--{option} is about mask accuracy: give --segmenter FILE too")
+            raise UserError(f"--{option} is used with mask accuracy: give --segmenter FILE too")
     if args.aesthetic_tower and not adapter:
-        raise UserError(f"--aesthetic-tower {args.aesthetic_tower}: belongs to adapters: give --aesthetic ADAPTER too")
+        raise UserError(f"--aesthetic-tower {args.aesthetic_tower}: needs adapters: give --aesthetic ADAPTER too")
     aesthetic = read_aesthetic(args.aesthetic, checkpoints) if args.aesthetic and not adapter else {}
-    for where, net in itertools.product(checkpoints.values(), NETWORKS):      # not after hours of measuring
+    for where, net in itertools.product(checkpoints.values(), NETWORKS):      # reports a missing file at once
         find_network(where, net + ".ema" * args.ema)
     config = read_generator(next(iter(checkpoints.values())), args.ema)[1]
     evaluation = evaluation_of(args, config, args.segmenter, args.real, adapter, args.aesthetic_tower)
@@ -86,9 +88,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def described(row: dict, untrained: Container[str]) -> str:
-    """FID, mask accuracy with its anchors, aesthetic score and the competition's, where they are known.
+    """FID, mask accuracy with its anchors, aesthetic score and the competition's score, as far as they are known.
 
-    untrained: keys of the values that rest on random weights.
+    untrained: keys of the values that come from untrained networks.
     """
     shown = (("FID", "fid"), ("mask accuracy", "mask_accuracy"), ("with other labels", "mask_accuracy_shuffled"),
              ("of photographs", "mask_accuracy_real"), ("aesthetic", "aesthetic"), ("score", "score"))
@@ -97,12 +99,12 @@ def described(row: dict, untrained: Container[str]) -> str:
 
 
 def is_adapter(text: str) -> bool:
-    """Whether --aesthetic names a file or folder that is no CSV, RUN/best among them."""
+    """Whether --aesthetic names adapters: a file or folder that is not a CSV, or RUN/best."""
     return Path(text).suffix.lower() != ".csv" and (Path(text).exists() or os.sep in text)
 
 
 def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
-    """The aesthetic score of each of these checkpoints. UserError: not a number, one is missing."""
+    """The aesthetic score of each of these checkpoints. UserError: a score is missing or not a number."""
     if Path(text).suffix.lower() == ".csv":
         try:
             with open(text, newline="") as stream:
@@ -110,7 +112,7 @@ def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
         except KeyError as error:
             raise UserError(f"{text}: has no column {error}: give epoch,aesthetic") from error
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{text}: no table of comma-separated values in UTF-8 ({error})") from error
+            raise UserError(f"{text}: not a table of comma-separated values in UTF-8 ({error})") from error
         if missing := [name for name in names if name not in given]:
             raise UserError(f"{text}: has no line for epoch {missing[0]}")
     else:
@@ -124,12 +126,12 @@ def _aesthetic(text: str, name: str) -> float:
             return value
     except (TypeError, ValueError):
         pass
-    raise UserError(f"--aesthetic: {text!r} of epoch {name} is not a number from 0 to 10, and no file "
-                    "(.csv, or adapters) of that name is there")
+    raise UserError(f"--aesthetic: {text!r} of epoch {name} is not a number from 0 to 10, and there is no file "
+                    "(.csv, or adapters) of that name")
 
 
 def known_rows(path: Path, settings: dict) -> dict[str, dict]:
-    """What an earlier selection into this folder found. UserError: it measured something else."""
+    """The values that an earlier selection into this folder measured. UserError: its settings were others."""
     if not path.exists():
         return {}
     try:
@@ -139,13 +141,13 @@ def known_rows(path: Path, settings: dict) -> dict[str, dict]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}): remove it to begin again") from error
     if changed:
-        raise UserError(f"{path}: was made with another {', '.join(changed)}; values would not compare: give another "
-                        "--out, or remove it")
+        raise UserError(f"{path}: was made with another {', '.join(changed)}, so its values cannot be compared: give "
+                        "another --out, or remove it")
     return rows
 
 
 def table(ranked: list[str], rows: dict[str, dict], weights: str) -> str:
-    """CSV, best first. weights: of Inception, see jittwin.metrics.fid.inception."""
+    """CSV, best checkpoint first. weights: see Inception in jittwin.metrics.fid.inception."""
     columns = [key for key in next(iter(rows.values())) if key != "networks"]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

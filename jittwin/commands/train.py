@@ -1,4 +1,4 @@
-"""`jittwin train`: flags of a training run."""
+"""`jittwin train`: train a model."""
 import argparse
 
 from jittwin.backend import DEVICES, PACKAGES
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                         help="one setting, e.g. preset=tiny, max_steps=100; may be repeated")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    start.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
     start.add_argument("--continue", dest="continue_from", metavar="EPOCH",
                        help="go back to the checkpoint of EPOCH and train on; settings may change. "
                             "aesthetic: or the original's checkpoint_epoch_n.pth")

@@ -1,10 +1,10 @@
-"""SigLIP towers and the aesthetic scorer as ONNX graphs, made from arrays alone: neither framework takes part.
+"""SigLIP towers and the aesthetic scorer as ONNX graphs, built from arrays without either framework.
 
 Opset 17. Input `pixel_values` float32 (batch, 3, S, S) as jittwin.models.siglip.preprocess makes it, any batch size.
 The two graphs:
-- aesthetic: output `logits` float32 (batch, 10); adapters are merged, the tower's MAP head is left out.
+- aesthetic: output `logits` float32 (batch, 10); adapters are merged, and the tower's MAP head is excluded.
 - vision: output `image_embeds` float32 (batch, C), the MAP head's result, of unit length.
-Every file is run beside a twin before it appears under its name.
+Every file is compared with a twin before it appears under its name.
 """
 import importlib
 import json
@@ -25,15 +25,15 @@ from jittwin.models.siglip import SiglipVisionConfig, Tower
 from jittwin.predictors.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
 
 OPSET, IR_VERSION = 17, 8
-# Largest difference from the twin: of float16 what its 11 bits leave after all layers.
+# Largest legal difference from the twin; that of float16 allows for the rounding to 11 bits in all layers.
 LIMITS = {"float32": 1e-3, "float16": 5e-2}
 Arrays = Mapping[str, np.ndarray]
 Network = Callable[[np.ndarray], np.ndarray]
-MOST_BYTES = (1 << 31) - (1 << 20)      # protobuf ends at 2 GiB; the graph itself takes some
+MOST_BYTES = (1 << 31) - (1 << 20)      # a protobuf file holds at most 2 GiB; 1 MiB is left for the graph
 
 
 def required(package: str):
-    """The module. UserError: not installed."""
+    """Import a package. UserError: not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -41,9 +41,9 @@ def required(package: str):
 
 
 class Graph:
-    """Nodes in order, with their constants; every method adds a node and returns the name of its result.
+    """Builds a graph: nodes in order, and constants. Every method adds nodes and returns the name of the result.
 
-    dtype: of weights and arithmetic, "float32" or "float16".
+    arrays: weights by key. dtype: of weights and arithmetic, "float32" or "float16".
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dtype: str = "float32"):
@@ -58,7 +58,7 @@ class Graph:
         return name
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """The array under this name; floating point in the graph's dtype."""
+        """Add a constant; a floating-point array is cast to the graph's dtype."""
         if name not in self.constants:
             array = np.asarray(array, self.dtype) if np.issubdtype(np.asarray(array).dtype, np.floating) else array
             self.constants[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
@@ -68,7 +68,7 @@ class Graph:
         return self.constant(f"number_{value:.9g}", np.array(value, np.float64))
 
     def shape(self, *sizes: int) -> str:
-        """0 keeps a size, -1 is what remains."""
+        """A shape for Reshape: 0 keeps a size, -1 is computed from the others."""
         return self.constant("shape_" + "_".join(map(str, sizes)), np.array(sizes, np.int64))
 
     def linear(self, x: str, name: str) -> str:
@@ -81,19 +81,19 @@ class Graph:
         return self.node("LayerNormalization", x, *affine, axis=-1, epsilon=epsilon)
 
     def gelu(self, x: str) -> str:
-        """Hendrycks and Gimpel 2016, exact."""
+        """GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415), exact."""
         erf = self.node("Erf", self.node("Mul", x, self.number(math.sqrt(0.5))))
         return self.node("Mul", self.node("Mul", x, self.node("Add", erf, self.number(1))), self.number(0.5))
 
     def gelu_tanh(self, x: str) -> str:
-        """The same by a hyperbolic tangent, which differs by up to 5e-4."""
+        """GELU approximated by a hyperbolic tangent; differs from the exact one by up to 5e-4."""
         cube = self.node("Mul", self.node("Mul", x, x), x)
         inner = self.node("Add", x, self.node("Mul", cube, self.number(0.044715)))
         tanh = self.node("Tanh", self.node("Mul", inner, self.number(math.sqrt(2 / math.pi))))
         return self.node("Mul", self.node("Mul", x, self.node("Add", tanh, self.number(1))), self.number(0.5))
 
     def heads(self, x: str, count: int, width: int, order: tuple[int, ...]) -> str:
-        """(B, N, count * width) split into heads, in this order of (B, N, head, width)."""
+        """(B, N, count * width) split into (B, N, head, width), whose axes are then permuted to `order`."""
         return self.node("Transpose", self.node("Reshape", x, self.shape(0, -1, count, width)), perm=order)
 
     def attend(self, query: str, key: str, value: str, width: int) -> str:
@@ -103,7 +103,7 @@ class Graph:
         return self.node("Reshape", self.node("Transpose", mixed, perm=(0, 2, 1, 3)), self.shape(0, 0, -1))
 
     def model(self, output: str, result: str, config: SiglipVisionConfig, width: int, metadata: Mapping[str, str]):
-        """The finished ModelProto; the result `output` is named `result`, float32 (batch, width)."""
+        """The finished ModelProto; the node's result `output` becomes the model's output `result`, (batch, width)."""
         helper, kinds = self.onnx.helper, self.onnx.TensorProto
         self.nodes.append(helper.make_node("Cast", [output], [result], name=result, to=kinds.FLOAT))
         size = config.image_size
@@ -118,7 +118,7 @@ class Graph:
 
 
 def add_tower(graph: Graph, config: SiglipVisionConfig) -> str:
-    """Adds the tower, from `pixel_values` to last_hidden_state (B, N, C)."""
+    """Add the tower, from `pixel_values` (B, 3, S, S) to last_hidden_state (B, N, C)."""
     arrays, heads = graph.arrays, config.num_attention_heads
     width = config.hidden_size // heads
     pixels = graph.node("Cast", "pixel_values", to=graph.onnx.helper.np_dtype_to_tensor_dtype(graph.dtype))
@@ -141,7 +141,7 @@ def add_tower(graph: Graph, config: SiglipVisionConfig) -> str:
 
 
 def add_map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
-    """Adds the MAP head: attention from one learned query, then an MLP; (B, N, C) to pooler_output (B, C)."""
+    """Add the MAP head, attention from one learned query and an MLP: (B, N, C) to pooler_output (B, C)."""
     arrays, heads = graph.arrays, config.num_attention_heads
     width = config.hidden_size // heads
     weights, biases = (np.split(arrays[f"head.attention.in_proj_{part}"], 3) for part in ("weight", "bias"))
@@ -160,7 +160,7 @@ def add_map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
 
 
 def merge_adapters(tower_arrays: Arrays, trainables: Arrays, scaling: float) -> dict[str, np.ndarray]:
-    """The tower's arrays with scaling * B A added where `trainables` (keys of the aesthetic model) adapts them."""
+    """The tower's arrays, with scaling * B A added to each that has adapters A and B in `trainables`."""
     merged, suffix = dict(tower_arrays), ".lora_A.default.weight"
     for key, down in trainables.items():
         if key.endswith(suffix):
@@ -172,7 +172,7 @@ def merge_adapters(tower_arrays: Arrays, trainables: Arrays, scaling: float) -> 
 
 def aesthetic_model(config: AestheticConfig, tower_arrays: Arrays, trainables: Arrays, dtype: str = "float32",
                     metadata: Mapping[str, str] = MappingProxyType({})):
-    """The ModelProto from pictures to logits."""
+    """The ModelProto of the aesthetic scorer, from prepared pictures to logits (B, 10)."""
     arrays = merge_adapters(tower_arrays, trainables, config.lora.scaling)
     head = {key: array for key, array in trainables.items() if key.startswith(HEAD_PREFIX)}
     graph = Graph(arrays | head, dtype)
@@ -184,7 +184,7 @@ def aesthetic_model(config: AestheticConfig, tower_arrays: Arrays, trainables: A
 
 def vision_model(config: SiglipVisionConfig, arrays: Arrays, dtype: str = "float32",
                  metadata: Mapping[str, str] = MappingProxyType({})):
-    """The ModelProto from pictures to image_embeds; the tower must have its MAP head."""
+    """The ModelProto of a tower with its MAP head, from prepared pictures to image_embeds (B, C)."""
     graph = Graph(arrays, dtype)
     pooled = add_map_head(graph, add_tower(graph, config), config)
     unit = graph.node("Div", pooled, graph.node("ReduceL2", pooled, axes=[1], keepdims=1))
@@ -192,10 +192,10 @@ def vision_model(config: SiglipVisionConfig, arrays: Arrays, dtype: str = "float
 
 
 def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "float32") -> float:
-    """Writes the model and returns its largest difference from `twin`, (B, 3, S, S) to (B, D), on drawn pixels.
+    """Write the model; returns its largest difference from `twin` on random pixels.
 
-    More than 2 GiB of weights go to a second file, PATH.data. UserError: a difference over LIMITS[dtype], no space;
-    then neither file is there, and a previous one stays.
+    twin: a function from (B, 3, S, S) to (B, D). More than 2 GiB of weights go to a second file, PATH.data. UserError:
+    the difference exceeds LIMITS[dtype], or there is no space; then nothing is written and a previous file stays.
     """
     onnx, final = required("onnx"), Path(os.path.realpath(path))
     external = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MOST_BYTES
@@ -210,12 +210,12 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
                 raise UserError(f"{os.fspath(path)}: not written: ONNX in {dtype} differs from the twin by "
                                 f"{difference:.3g}, the limit is {LIMITS[dtype]:g}"
                                 + ("; use float32" if dtype == "float16" else ""))
-            for file in sorted(folder.iterdir(), reverse=True):         # the data first
+            for file in sorted(folder.iterdir(), reverse=True):         # the .data file first
                 with open(file, "rb") as stream:
                     os.fsync(stream.fileno())
                 os.replace(file, final.with_name(file.name))
             if not external:
-                final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # of the file that was there before
+                final.with_name(f"{final.name}.data").unlink(missing_ok=True)       # that of a previous file
             sync_folder(final.parent)
     except OSError as error:
         raise UserError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; free space or choose "
@@ -224,9 +224,9 @@ def write_checked(path: str | os.PathLike, model, twin: Network, dtype: str = "f
 
 
 class OnnxNetwork:
-    """(B, 3, S, S) to the result, in onnxruntime on the CPU. UserError: not such a file.
+    """An ONNX file as a function from (B, 3, S, S) to its result, run by onnxruntime on the CPU.
 
-    size: S. result: name of the output. metadata: what was written with the graph.
+    size: S. result: name of the output. metadata: properties in the file. UserError: not a file of such a model.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int | None = None):
@@ -249,7 +249,7 @@ class OnnxNetwork:
 
 
 def compare(network: OnnxNetwork, twin: Network) -> float:
-    """Their largest difference on drawn pixels, in batches of two and of one."""
+    """Largest difference between the two on random pixels, in batches of two and of one."""
     pixels = Draws(0).uniform("pixels", (2, 3, network.size, network.size)) * np.float32(2) - np.float32(1)
     expected = twin(pixels)
     found = np.concatenate([network(pixels), network(pixels[:1])])
@@ -257,14 +257,14 @@ def compare(network: OnnxNetwork, twin: Network) -> float:
 
 
 class OnnxPredictor(Predictor):
-    """Aesthetic scores from a file that export_aesthetic wrote, with neither framework. UserError: another file."""
+    """Aesthetic scores from a file of export_aesthetic, without either framework. UserError: another file."""
 
     def __init__(self, path: str | os.PathLike, num_threads: int | None = None, batch: int = BATCH):
         self.logits = OnnxNetwork(path, num_threads)
         if self.logits.result != "logits":
             raise UserError(f"{os.fspath(path)}: gives {self.logits.result!r}, not the aesthetic scorer's logits")
         told = self.logits.metadata
-        prepared = json.loads(told.get("preprocessing", "{}"))      # which the original's files do not tell
+        prepared = json.loads(told.get("preprocessing", "{}"))      # files of the original have no such entry
         super().__init__(self.logits.size, batch, prepared.get("resample", "bilinear"))
         self.random = told.get("random_weights") == "True"
         self.provenance = {key: told[key] for key in (*PROVENANCE, "dtype") if key in told} | {
@@ -272,7 +272,7 @@ class OnnxPredictor(Predictor):
 
 
 def export_aesthetic(path: str | os.PathLike, predictor: ScorerPredictor, dtype: str = "float32") -> float:
-    """Writes a scorer's graph; returns its largest difference from the predictor. UserError: see write_checked."""
+    """Write a scorer's graph; returns its largest difference from the predictor. UserError: see write_checked."""
     scorer = predictor.scorer
     told = {key: str(value) for key, value in scorer.provenance().items()} | {"dtype": dtype}
     model = aesthetic_model(scorer.config, scorer.tower.arrays, scorer.trainables, dtype, told)
@@ -280,7 +280,7 @@ def export_aesthetic(path: str | os.PathLike, predictor: ScorerPredictor, dtype:
 
 
 def export_vision(path: str | os.PathLike, backend: Backend, tower: Tower, dtype: str = "float32") -> float:
-    """As export_aesthetic, of a tower with its MAP head alone."""
+    """Write the graph of a tower with its MAP head; returns its largest difference from the twin on `backend`."""
     network = backend.build("siglip", tower.config)
     backend.load_numpy(network, tower.arrays)
     backend.train_mode(network, False)

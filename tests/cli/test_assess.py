@@ -176,7 +176,7 @@ def test_selection_measures_the_aesthetic_score(place, finished, labels, data, t
     use = ["select", finished("torch"), "--epochs", "4", "--labels", labels, "--reference", data / "imgs",
            "--random-weights", "--mode", "clean", "--backend", "torch", "--out", tmp_path / "out", "--aesthetic"]
     measured, number = run([*use, place / "best_lora.pth", "--tower", place / "tower"], [*use, "5"])
-    assert "  aesthetic " in measured.ok().out and "--aesthetic is about mask accuracy" in number.one_line()
+    assert "  aesthetic " in measured.ok().out and "--aesthetic is used with mask accuracy" in number.one_line()
     with (tmp_path / "out/select.csv").open() as stream:
         row, = csv.DictReader(stream)
     assert 1 < float(row["aesthetic"]) < 10 and "score" not in row

@@ -221,7 +221,7 @@ def test_names_that_are_no_text(tmp_path):
     (["x", "--output", "a.txt", "--random-weights"], "--output a.txt: the name must end in .json or .csv"),
     (["x", "--output", "no/such/a.csv", "--random-weights"], "--output no/such/a.csv: cannot be written; name a file in a folder"),
     (["x", "--output", "folder.json", "--random-weights"], "--output folder.json: cannot be written"),
-    (["x", "--report", "file", "--random-weights"], "--report file: is no folder"),
+    (["x", "--report", "file", "--random-weights"], "--report file: is not a folder"),
     (["no/such/folder", "--random-weights"], "no/such/folder: no such file or folder"),
     (["x"], "no metric's weights are given: give --aesthetic-weights ADAPTER for aesthetic, or --labels DIR and "
             "--segmenter FILE for mask_accuracy; --random-weights goes on"),

@@ -366,7 +366,7 @@ def test_a_mini_ava_is_read_like_the_real_one(tmp_path, capsys):
     votes = np.array(list(read_scores(tmp_path / "mini" / "AVA.txt").values()))
     mean = np.mean([mean_and_deviation(row)[0] for row in votes])
     assert f"50 rated pictures, {votes.sum(1).min():.0f} to" in printed and f"mean rating {mean:.3f}" in printed
-    assert "50 pictures decode, 0 do not" in printed
+    assert "50 pictures can be decoded, 0 cannot" in printed
     assert "split lists: 35 to train, 15 to test" in printed  # photographs 0 and 5 of 7 are tested on
     assert "split official: 34 to train, 1 to choose, 15 to test" in printed
     rows = [line.split() for line in (tmp_path / "mini" / "AVA.txt").read_text().splitlines()]
@@ -409,5 +409,5 @@ def test_preparing_tells_what_is_wrong(tmp_path, capsys):
     damage_file(AvaIndex(folder), "104")
     assert cli.main(["prepare", "ava", str(folder)]) == 2
     captured = capsys.readouterr()
-    assert "29 pictures decode, 1 do not" in captured.out and "104.jpg: cannot be decoded" in captured.err
+    assert "29 pictures can be decoded, 1 cannot" in captured.out and "104.jpg: cannot be decoded" in captured.err
     assert captured.err.count("\n") == 1 and "104  #" in (folder / "bad_ids.txt").read_text()

@@ -65,7 +65,7 @@ def test_the_flags_of_every_command_are_pinned():
     (["prepare", "ava", "no/such/folder"], "no/such/folder: no such folder; give the folder with AVA.txt and images/"),
     (["prepare", "aigiqa4k", "no/such/folder"], "no/such/folder: no such folder; give the folder with annotation.xlsx"),
     (["prepare", "ava", "x", "--synthetic", "0"], "--synthetic 0: must be at least 1"),
-    (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: goes with ava and aigiqa4k and --syn"),
+    (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: needs ava or aigiqa4k, and --syn"),
     (["prepare", "ava", "no/such", "--synthetic", "2", "--photographs", "no.jpg"], "no.jpg: no such file or folder")])
 def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert cli.main(argv) == 2

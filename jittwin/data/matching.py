@@ -1,4 +1,4 @@
-"""Which picture a name in somebody's table means."""
+"""Matching of the names in a table with pictures."""
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from jittwin.data.pictures import SUFFIXES
 from jittwin.errors import UserError
 
-# What a column of pictures may be called. Besides the plain words these are the names of PKU-AIGIQA-4K and of EvalMuse.
+# Legal names of a column of pictures. The names of PKU-AIGIQA-4K and of EvalMuse are among them.
 PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
                    "img", "generatedimage", "name")
-MOST_NAMED = 5      # pictures that a message names
+MOST_NAMED = 5      # a message names at most this many pictures
 
 
 def match(path, names: Iterable[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The name for each of `pictures` that has one, and the names that no picture has.
+    """({picture: its name in the table}, names that match no picture).
 
-    A name belongs to the picture of that relative path, else of that path without its suffix, else of that file name in
-    any folder, else of that file name without its suffix. path: the file with the names. UserError: a name that could
-    mean two pictures, or the other way round.
+    Names are compared with the pictures' relative paths, then with these without their suffixes, then with the bare
+    file names, then with these without their suffixes; the first match counts. path: the file with the names.
+    UserError: an ambiguous match.
     """
     found, rest = {}, dict.fromkeys(names)
     for key in (_same, _without_suffix, _file_name, lambda name: _without_suffix(_file_name(name))):
@@ -38,7 +38,7 @@ def match(path, names: Iterable[str], pictures: Sequence[str]) -> tuple[dict[str
 
 
 def plain_name(name: str) -> str:
-    """A path as tables write it, with "/" between folders and without "./" before them."""
+    """A path of a table with "/" between folders and without a leading "./"."""
     name = name.strip().replace("\\", "/")
     while name.startswith("./"):
         name = name[2:]
@@ -46,12 +46,12 @@ def plain_name(name: str) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first names, for a message."""
+    """The first MOST_NAMED names, for a message."""
     return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
 
 
 def named(names: Iterable[str], known: Sequence[str]) -> int | None:
-    """Where the first of the known names is; case, spaces, quotes, "_" and "-" do not matter."""
+    """Index of the first of the known names among `names`; case, spaces, quotes, "_" and "-" do not matter."""
     plain = [name.strip().casefold().translate(dict.fromkeys(map(ord, ' "_-'))) for name in names]
     return next((plain.index(name) for name in known if name in plain), None)
 
@@ -65,7 +65,7 @@ def _file_name(name: str) -> str:
 
 
 def _without_suffix(name: str) -> str:
-    """A name may hold dots without having a suffix: v1.5."""
+    """The name without the suffix of a picture; another dot, as in v1.5, begins no suffix."""
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
     return _same(name)[:-len(suffix)] if suffix else _same(name)
 

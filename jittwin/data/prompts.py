@@ -1,8 +1,8 @@
-"""The text each picture was made from, out of a CSV, TSV, Excel, JSON or JSONL file, and which picture each text is of.
+"""Prompts, the texts that pictures were made from: read from CSV, TSV, Excel, JSON or JSONL, matched with the pictures.
 
-CSV and TSV: two columns, picture and prompt, or any columns below a header that names these two, which Excel's first
-sheet must have. JSON: {picture: prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16 with
-a byte order mark.
+CSV and TSV: two columns, picture and prompt, or any columns with a header that names these two. Excel: the first sheet,
+with such a header. JSON: {picture: prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16
+with a byte order mark.
 """
 import json
 import sys
@@ -21,7 +21,7 @@ FORMATS = (*DELIMITERS, EXCEL, ".json", ".jsonl")
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of a file by the picture's name as the file writes it, with "/" between folders."""
+    """The prompts of a file, by the picture's name as written there, with "/" between folders."""
     path: Path
     by_name: dict[str, str]
 
@@ -31,31 +31,31 @@ class Prompts:
     def of(self, images: ImageSet) -> list[str]:
         """The prompt of each picture, in the order of images.names.
 
-        Which picture a name of the file belongs to: see jittwin.data.matching. Prompts of no picture are told on
-        stderr. UserError: a picture without a prompt; a name that could mean two pictures, or the other way round.
+        jittwin.data.matching decides which name belongs to which picture. A line on stderr counts the prompts that
+        match no picture. UserError: a picture without a prompt, or an ambiguous match.
         """
         found, rest = match(self.path, self.by_name, images.names)
         missing = [name for name in images.names if name not in found]
         if missing:
             raise UserError(f"{self.path}: no prompt for {len(missing)} of the {len(images)} pictures in {images}: "
-                            f"{few(missing)}; add their prompts, or take these pictures away")
+                            f"{few(missing)}; add their prompts, or remove these pictures")
         if rest:
-            print(f"{self.path}: {len(rest)} of its {len(self)} prompts are of no picture in {images}: {few(rest)}",
+            print(f"{self.path}: {len(rest)} of its {len(self)} prompts match no picture in {images}: {few(rest)}",
                   file=sys.stderr)
         return [self.by_name[found[name]] for name in images.names]
 
 
 def read_prompts(path, allow_empty: bool = False) -> Prompts:
-    """The prompts of a file; the suffix says which format it has.
+    """Read the prompts of a file; its suffix decides the format.
 
-    A picture that is listed again with the same prompt is told on stderr. allow_empty: an empty prompt is one.
-    UserError: no such file, another format or encoding, damage, a prompt that is empty or no text, a picture with two
+    A line on stderr counts the pictures that are listed again with the same prompt. allow_empty: accept empty prompts.
+    UserError: no such file, another format or encoding, damage, a prompt that is empty or not text, a picture with two
     prompts.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"{path}: its suffix '{path.suffix}' is of no file of prompts{choose_from(suffix, FORMATS)}")
+        raise UserError(f"{path}: the suffix '{path.suffix}' is no format of prompts{choose_from(suffix, FORMATS)}")
     if suffix == EXCEL:
         entries = _sheet(path)
     else:
@@ -109,7 +109,7 @@ def _sheet(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
-    """The columns of the pictures and of the prompts; None for a row that is no header. UserError: half a header."""
+    """(column of pictures, column of prompts); None for a row that is no header. UserError: one of them is missing."""
     if any(cell.strip().lower().endswith(SUFFIXES) for cell in cells):
         return None
     columns = _columns(cells)
@@ -123,7 +123,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _columns(cells: Sequence[str]) -> tuple[int | None, int | None]:
-    """Where the pictures and where the prompts are, by a header's cells or a record's keys."""
+    """(index of the pictures, index of the prompts) among a header's cells or a record's keys; None where absent."""
     return named(cells, PICTURE_COLUMNS), named(cells, PROMPT_COLUMNS)
 
 
@@ -145,15 +145,15 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
 
 
 class _Object(list):
-    """A JSON object as its (key, value) pairs: a dict would lose a picture that is listed twice."""
+    """A JSON object as a list of (key, value) pairs; a dict would lose a picture that is listed twice."""
 
 
 def _parsed(path: Path, text: str, line: int):
     try:
         return json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {line + error.lineno - 1}, column {error.colno} is no JSON ({error.msg}); "
-                        "mend it there") from error
+        raise UserError(f"{path}: line {line + error.lineno - 1}, column {error.colno} is not JSON ({error.msg}); "
+                        "correct it there") from error
     except (RecursionError, ValueError) as error:
         raise UserError(f"{path}: line {line} cannot be read as JSON ({error}); give {{picture: prompt}} or records "
                         "of picture and prompt") from error
@@ -172,7 +172,7 @@ def _record(path: Path, place: str, record) -> tuple[str, str, str]:
 # ---- entries ------------------------------------------------------------------------
 
 def _checked(path: Path, place: str, name, prompt, allow_empty: bool) -> str:
-    """The name with "/" between folders. UserError: no name, no text, an empty prompt that is not allowed."""
+    """Check an entry; returns the name with "/" between folders. UserError: no name, no text, an empty prompt."""
     for what, value in (("picture", name), ("prompt", prompt)):
         if not isinstance(value, str):
             raise UserError(f"{path}: {place}: its {what} is {_short(value)}, not text; write it in double quotes")

@@ -1,6 +1,6 @@
-"""Tables out of CSV, TSV and Excel files: a header, and rows of cells whose places messages can name.
+"""Tables from CSV, TSV and Excel files: a header, and rows of cells whose places messages can name.
 
-Text is UTF-8, or UTF-16 with a byte order mark. Of an Excel file the first sheet counts.
+Text is UTF-8, or UTF-16 with a byte order mark. Of an Excel file the first sheet is read.
 """
 import csv
 import io
@@ -16,19 +16,22 @@ from jittwin.errors import UserError, choose_from
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 EXCEL = ".xlsx"
 FORMATS = (*DELIMITERS, EXCEL)
-MOST_ROWS = 2 ** 20     # of an Excel sheet
+MOST_ROWS = 2 ** 20     # rows of an Excel sheet that are read at most
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A cell of an Excel file that holds no value of its own."""
+    """A cell of an Excel file that holds a formula instead of a value."""
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """columns: the header. rows: cells in the order of `columns`, text of a text file, anything of an Excel file, None
-    where empty. places: "line 3" or "row 3" for each row."""
+    """A table with a header.
+
+    columns: the header. rows: cells in the order of `columns`; text in a text file, any value in an Excel file, None
+    for an empty cell. places: "line 3" or "row 3" for each row.
+    """
     path: Path
     columns: list[str]
     rows: list[list]
@@ -42,7 +45,7 @@ class Table:
         return [row[at] for row in self.rows]
 
     def numbers(self, name: str) -> list[float]:
-        """The cells of a column as finite numbers. UserError: a cell is empty, a formula, or no number."""
+        """The cells of a column as finite numbers. UserError: a cell is empty, a formula, or not a number."""
         return [self._number(place, name, cell) for place, cell in zip(self.places, self.column(name))]
 
     def texts(self, name: str, may_be_empty: bool = False) -> list[str | None]:
@@ -77,14 +80,15 @@ class Table:
 
 
 def read_table(path) -> Table:
-    """A table whose first row is its header; the suffix says which format it has.
+    """Read a table whose first row is its header; the suffix of the file decides the format.
 
-    UserError: unreadable, another format, no rows, a column without a name or with another's, a row of another length.
+    UserError: unreadable, another format, no rows, a column without a name, two columns of one name, a row with more
+    cells than the header.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"{path}: its suffix '{path.suffix}' is of no table{choose_from(suffix, FORMATS)}")
+        raise UserError(f"{path}: the suffix '{path.suffix}' is no format of tables{choose_from(suffix, FORMATS)}")
     found = list(_sheet_rows(path) if suffix == EXCEL else _text_rows(path, DELIMITERS[suffix]))
     if not found:
         raise UserError(f"{path}: {'its first sheet' if suffix == EXCEL else 'the file'} is empty; give a table with a "
@@ -122,7 +126,7 @@ def write_sheet(path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
 # ---- text ---------------------------------------------------------------------------
 
 def read_text(path: Path, what: str = "a table") -> str:
-    """A file of UTF-8, with or without a byte order mark, or of UTF-16 with one. UserError: unreadable, another."""
+    """The text of a file: UTF-8, with or without a byte order mark, or UTF-16 with one. UserError: anything else."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -133,7 +137,7 @@ def read_text(path: Path, what: str = "a table") -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[:error.start].decode(encoding, "ignore").count("\n") + 1
-        raise UserError(f"{path}: line {line} is no {'UTF-16' if sixteen else 'UTF-8'} (byte {error.start} is "
+        raise UserError(f"{path}: line {line} is not {'UTF-16' if sixteen else 'UTF-8'} (byte {error.start} is "
                         f"0x{content[error.start]:02x}); save the file as UTF-8") from error
     if "\0" in text:
         line = text[:text.index("\0")].count("\n") + 1
@@ -143,24 +147,24 @@ def read_text(path: Path, what: str = "a table") -> str:
 
 
 def delimiter_of(text: str, usual: str, fits: Callable[[list[str]], bool]) -> str:
-    """The first of `usual`, comma, semicolon and tab by which the cells of the first line fit, else `usual`.
+    """The first of `usual`, comma, semicolon and tab for which fits(cells of the first line) is true, else `usual`.
 
-    A spreadsheet may write the suffix .csv and not the comma.
+    A spreadsheet may write a .csv file with another delimiter than the comma.
     """
     first = text.lstrip().split("\n", 1)[0]
     return next((each for each in (usual, *",;\t") if fits(first.split(each))), usual)
 
 
 def split_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """(place, cells) of each row that is not blank. UserError: a row that is none."""
+    """Yield (place, cells) of each row that is not blank. UserError: a row with wrong quotes."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for cells in rows:
             if any(cell.strip() for cell in cells):
                 yield f"line {rows.line_num}", cells
     except csv.Error as error:
-        raise UserError(f"{path}: line {rows.line_num} is no row of a table ({error}); write a double quote inside "
-                        "quotes twice, and close those that open") from error
+        raise UserError(f"{path}: line {rows.line_num} is not a row of a table ({error}); write a double quote inside "
+                        "quotes twice, and close every quote") from error
 
 
 def _text_rows(path: Path, usual: str) -> Iterator[tuple[str, list[str | None]]]:
@@ -181,11 +185,11 @@ def _openpyxl(path):
 
 
 def _sheet_rows(path: Path) -> Iterator[tuple[str, list]]:
-    """(place, cells) of the first sheet's rows down to the last that is not blank."""
+    """Yield (place, cells) of the rows of the first sheet, down to the last row that is not blank."""
     openpyxl, waiting = _openpyxl(path), []
     try:
         with path.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")     # openpyxl tells what styles and extensions it passes over
+            warnings.simplefilter("ignore")     # openpyxl warns about styles and extensions that it ignores
             sheets = openpyxl.load_workbook(stream, read_only=True).worksheets
             if not sheets:
                 return

@@ -21,10 +21,9 @@ NUMBERS = ("mean", "std", "min", "max")
 
 
 def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """Yield the page in pieces: metrics, agreement with votes, histograms, and the pictures, ranked by the first metric.
+    """Yield the page in pieces: metrics, agreement with votes, histograms, and the pictures.
 
-    Where pictures are ranked by prompt, they are grouped by their prompts.
-
+    The pictures are ranked by the first metric; those that are ranked by prompt are grouped by prompt.
     maps: paths relative to the page, by (metric, picture).
     """
     metrics = found.metrics

@@ -97,15 +97,15 @@ def test_names_are_written_with_slashes(tmp_path):
 @pytest.mark.parametrize("name, content, words", [
     ("p.xls", b"PK", "choose from .csv"),
     ("p.xlsx", b"PK", "no Excel file, or damaged"),
-    ("p.csv", "a.png,x\n风景.png,山\n".encode("gbk"), "line 2 is no UTF-8 (byte 8 is 0xb7)"),
-    ("p.csv", b"\xff\xfea\0b", "no UTF-16"),
+    ("p.csv", "a.png,x\n风景.png,山\n".encode("gbk"), "line 2 is not UTF-8 (byte 8 is 0xb7)"),
+    ("p.csv", b"\xff\xfea\0b", "not UTF-16"),
     ("p.csv", "a.png,x\n".encode("utf-16-le"), "without a byte order mark"),
     ("p.csv", "", "holds no prompts"),
     ("p.csv", "picture,prompt\n", "holds no prompts"),
     ("p.csv", "a.png\n", "line 1 has 1 columns, not 2"),
     ("p.csv", "a.png,x\nb.png,a cat, sitting\n", "line 2 has 3 columns, not 2; put a prompt with a ','"),
-    ("p.csv", 'a.png,"x\nb.png,y\n', "is no row of a table"),
-    ("p.csv", 'a.png,"x" y\n', "line 1 is no row of a table"),
+    ("p.csv", 'a.png,"x\nb.png,y\n', "is not a row of a table"),
+    ("p.csv", 'a.png,"x" y\n', "line 1 is not a row of a table"),
     ("p.csv", "id,prompt\n1,x\n", "no column of the pictures (id, prompt); call it one of picture, image"),
     ("p.csv", "prompt\nx\n", "no column of the pictures"),
     ("p.csv", "picture,label\n1,x\n", "no column of the prompts"),
@@ -113,7 +113,7 @@ def test_names_are_written_with_slashes(tmp_path):
     ("p.csv", "a.png,x\n,y\n", "line 2 names no picture"),
     ("p.csv", "a.png,x\nb.png,y\n.\\a.png,z\n", "'a.png' has two prompts, \"x\" (line 1) and \"z\" (line 3)"),
     ("p.json", '{"a.png": "x", "a.png": "y"}', "'a.png' has two prompts"),
-    ("p.json", '{"a.png": "x",\n "b.png" "y"}', "line 2, column 10 is no JSON"),
+    ("p.json", '{"a.png": "x",\n "b.png" "y"}', "line 2, column 10 is not JSON"),
     ("p.json", "[" * 100_000, "cannot be read as JSON"),
     ("p.json", '{"a.png": null}', "entry 1: its prompt is null, not text"),
     ("p.json", '{"picture": {"0": "a.png"}}', "not text"),
@@ -121,7 +121,7 @@ def test_names_are_written_with_slashes(tmp_path):
     ("p.json", '"a"', 'holds "a"'),
     ("p.json", '[{"image": "a.png", "seed": 3}]', "entry 1 has the keys image, seed; give a record"),
     ("p.json", '["a.png"]', 'entry 1 is "a.png"'),
-    ("p.jsonl", '{"image": "a.png", "prompt": "x"}\n{"image"', "line 2, column 9 is no JSON"),
+    ("p.jsonl", '{"image": "a.png", "prompt": "x"}\n{"image"', "line 2, column 9 is not JSON"),
 ])
 def test_mistakes_are_one_line(tmp_path, name, content, words):
     assert words in refused(write(tmp_path / name, content))
@@ -170,7 +170,7 @@ def test_the_file_name_comes_before_the_stem(tmp_path):
 def test_the_exact_path_comes_before_the_name(tmp_path, capsys):
     images = pictures(tmp_path / "in", "imgs/a.png")
     assert prompts_of(tmp_path, ["a.png", "imgs/a.png"]).of(images) == ["of imgs/a.png"]
-    assert "1 of its 2 prompts are of no picture" in capsys.readouterr().err
+    assert "1 of its 2 prompts match no picture" in capsys.readouterr().err
 
 
 def test_an_accent_may_be_written_either_way(tmp_path):
@@ -198,5 +198,5 @@ def test_prompts_of_no_picture_are_told(tmp_path, capsys):
     images = pictures(tmp_path / "in", "1.png")
     assert prompts_of(tmp_path, [f"{n}.png" for n in range(9)]).of(images) == ["of 1.png"]
     assert capsys.readouterr().err.strip() == (
-        f"{tmp_path / 'p.json'}: 8 of its 9 prompts are of no picture in {images}: "
+        f"{tmp_path / 'p.json'}: 8 of its 9 prompts match no picture in {images}: "
         "0.png, 2.png, 3.png, 4.png, 5.png, ...")

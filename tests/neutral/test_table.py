@@ -94,11 +94,11 @@ def test_text_may_look_like_a_formula_and_a_number_is_no_text(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, words", [
-    ("t.xls", b"", "its suffix '.xls' is of no table .did you mean '.xlsx'"),
+    ("t.xls", b"", "the suffix '.xls' is no format of tables .did you mean '.xlsx'"),
     ("t.xlsx", b"PK\3\4", "no Excel file, or damaged"),
     ("t.xlsx", b"", "no Excel file, or damaged"), ("t.csv", b"", "the file is empty"),
     ("t.csv", b"a,b\n1,2,3\n", "line 2 has more"),
-    ("t.csv", b'a,b\n"1,2\n', "is no row of a table"), ("t.csv", b"a,\xff\n", "line 1 is no UTF-8")])
+    ("t.csv", b'a,b\n"1,2\n', "is not a row of a table"), ("t.csv", b"a,\xff\n", "line 1 is not UTF-8")])
 def test_files_that_are_no_table(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: .*{words}"):

@@ -6,11 +6,13 @@ through it.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jittwin.errors import UserError
 from jittwin.weights import open_weights, read_metadata
 from jittwin.weights.hub import CONFIG, WEIGHTS, HubFolder, Renames, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
@@ -82,6 +84,30 @@ class Conversion:
         named = renamed(LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__), self.back)
         found = dict(self.restore(named))
         return found, tuple(key for key in found if key not in named)
+
+
+def unfit(source: Source | None, what: str) -> UserError:
+    """The error of `infer` for a file of another model."""
+    return UserError(f"{source.where}: {what}" if source else what)
+
+
+def stored_config(source: Source | None, model: str, make: Callable, what: str):
+    """The config in the metadata of a file that `jittwin convert` wrote; None where there is none.
+
+    make: the config's class. what: what it describes, in words. UserError: the metadata are damaged.
+    """
+    stored = source.metadata.get("config") if source else None
+    if not isinstance(stored, dict) or source.metadata.get("model") != model:
+        return None
+    try:
+        return make(**stored)
+    except (TypeError, ValueError) as error:
+        raise unfit(source, f"its metadata describe no {what} ({error}); convert it again") from error
+
+
+def counted(shapes: Shapes, key: str, first: int = 0) -> int:
+    """How many of key.format(first), key.format(first + 1), … there are before one is missing."""
+    return next(number for number in count() if key.format(first + number) not in shapes)
 
 
 def no_config(shapes: Shapes, source: Source | None) -> None:

@@ -1,6 +1,5 @@
 """Files of Inception-v3: torchvision's, of ImageNet's 1000 classes, and the one that FID is defined with, of 1008."""
-from jittwin.errors import UserError
-from jittwin.models.conversion import Shapes, Source
+from jittwin.models.conversion import Shapes, Source, unfit
 
 CLASSES, WIDTH = 1008, 2048     # of the classifier in FID's file
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -13,6 +12,5 @@ def check_fid(shapes: Shapes, source: Source | None) -> None:
     """UserError: not the network of FID, which its classifier tells."""
     shape = shapes.get(CLASSIFIER[0])
     if shape != (CLASSES, WIDTH):
-        where = f"{source.where}: " if source else ""
-        raise UserError(f"{where}fc.weight is {shape or 'missing'}, not ({CLASSES}, {WIDTH}): FID takes {FID_FILES}; "
-                        "torchvision's inception_v3 is another network")
+        raise unfit(source, f"fc.weight is {shape or 'missing'}, not ({CLASSES}, {WIDTH}): FID takes {FID_FILES}; "
+                    "torchvision's inception_v3 is another network")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.errors import UserError
-from jittwin.models.conversion import Conversion, Source
+from jittwin.models.conversion import Conversion, Source, stored_config, unfit
 from jittwin.preprocessing import Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.hub import CONFIG, PREPROCESSOR, PROCESSOR, HubFolder
@@ -153,18 +153,13 @@ def read_tower(where, head: bool = False) -> Tower:
 def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None) -> SiglipVisionConfig:
     """As config.json tells, or the metadata of a file that `jittwin convert` wrote. UserError: neither is there, or the
     arrays have other sizes."""
-    stored = source.metadata.get("config") if source else None
-    if isinstance(stored, dict) and source.metadata.get("model") == "siglip":
-        try:
-            config, path = SiglipVisionConfig(**stored), "its metadata"
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{source.where}: its metadata describe no tower ({error}); convert it again") from error
+    if config := stored_config(source, "siglip", SiglipVisionConfig, "tower"):
+        path = "its metadata"
     elif source and source.folder:
         config, path = read_config(source.folder), source.folder.path / CONFIG
     else:
-        where = f"{source.where}: " if source else ""
-        raise UserError(f"{where}arrays alone do not tell a tower's heads, nor how pictures are prepared; give the hub "
-                        f"folder, with {CONFIG} and {PREPROCESSOR}")
+        raise unfit(source, "arrays alone do not tell a tower's heads, nor how pictures are prepared; give the hub "
+                    f"folder, with {CONFIG} and {PREPROCESSOR}")
     check_sizes(config, shapes, path, source.arrays.source)
     return replace(config, head=any(key.startswith(HEAD) for key in shapes))
 

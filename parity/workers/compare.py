@@ -102,8 +102,8 @@ def named_error(name: str, values, truth) -> float:
 
 
 def perturb(arrays: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
-    """Perturbation `number`: a copy in which every floating-point element but 0 moves up or down by one unit in the
-    last place. Number 0 changes nothing."""
+    """Perturbation `number`: a copy in which every floating-point element moves up or down by one unit in the last
+    place, but for 0 and the largest numbers, which stand for infinity in masks. Number 0 changes nothing."""
     if not number:
         return dict(arrays)
     generator = np.random.Generator(np.random.Philox(number))
@@ -115,7 +115,7 @@ def _moved(a, generator) -> np.ndarray:
     a = np.ascontiguousarray(a)
     bits = a.view(np.int32 if a.dtype == np.float32 else np.int64)
     step = generator.integers(0, 2, a.shape, np.uint8).astype(bits.dtype) * 2 - 1
-    return (bits + step * ((a != 0) & np.isfinite(a))).view(a.dtype)
+    return (bits + step * ((a != 0) & (np.abs(a) < np.finfo(a.dtype).max))).view(a.dtype)
 
 
 def floor(name: str, truth) -> float:

@@ -81,6 +81,11 @@ def test_perturbation_is_one_ulp_both_ways_and_leaves_zeros_integers_and_draw_0_
     assert (perturb(arrays, 2)["x"] != moved["x"]).any()
 
 
+def test_perturbation_leaves_the_largest_numbers_and_what_is_no_number_alone():
+    x = np.array([np.finfo(np.float32).min, np.finfo(np.float32).max, np.inf, -np.inf, np.nan], np.float32)
+    assert all(np.array_equal(perturb({"x": x}, draw)["x"], x, equal_nan=True) for draw in (1, 2, 3))
+
+
 def test_equality_is_of_bytes_type_and_shape():
     zero, nan = np.float32([0.0, 1.0]), np.float32([np.nan])
     assert equal(zero, zero.copy()).passed and equal(nan, nan.copy()).passed

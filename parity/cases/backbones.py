@@ -5,6 +5,26 @@ from jittwin.draws import Draws
 from parity.case import Case
 
 
+def shifted_weights(shapes, seed: int) -> dict[str, np.ndarray]:
+    """Random weights with which rounding errors rarely flip the sign of a ReLU.
+
+    A flip changes the gradient of a whole field of view and would hide smaller differences. Every channel is shifted by
+    two to three standard deviations, at random up (mostly active) or down (mostly 0).
+    """
+    draws, arrays = Draws(5, seed), {}
+    for name, shape in shapes.items():
+        values = draws.normal(name, shape)
+        if len(shape) > 1:
+            arrays[name] = values * np.float32(np.sqrt(0.4 / np.prod(shape[1:])))
+        elif name.endswith((".weight", ".running_var")):
+            arrays[name] = 0.75 + 0.5 * draws.uniform(name, shape)
+        elif name.endswith(".running_mean"):
+            arrays[name] = values * np.float32(0.1)
+        else:
+            arrays[name] = 2.5 * np.sign(values) + np.float32(0.1) * values
+    return arrays
+
+
 class Features(Case):
     """A network of one size. "full" is the size of the published pictures; both sizes use every layer."""
     sizes = ("tiny", "full")
@@ -24,23 +44,7 @@ class Features(Case):
         return {f"feature {index}": feature for index, feature in enumerate(module(inputs["image"]))}
 
     def weights(self, shapes, seed):
-        """Random weights with which rounding errors rarely flip the sign of a ReLU.
-
-        A flip changes the gradient of a whole field of view and would hide smaller differences. Every channel is
-        shifted by two to three standard deviations, at random up (mostly active) or down (mostly 0).
-        """
-        draws, arrays = Draws(5, seed), {}
-        for name, shape in shapes.items():
-            values = draws.normal(name, shape)
-            if len(shape) == 4:
-                arrays[name] = values * np.float32(np.sqrt(0.4 / np.prod(shape[1:])))
-            elif name.endswith((".bn.weight", ".running_var")):
-                arrays[name] = 0.75 + 0.5 * draws.uniform(name, shape)
-            elif name.endswith(".running_mean"):
-                arrays[name] = values * np.float32(0.1)
-            else:
-                arrays[name] = 2.5 * np.sign(values) + np.float32(0.1) * values
-        return arrays
+        return shifted_weights(shapes, seed)
 
 
 class VGG19(Features):

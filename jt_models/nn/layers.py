@@ -242,8 +242,12 @@ class Dropout(Module):
         self.p = p
         self.site = 0
 
+    def rate(self) -> float:
+        """The probability in force."""
+        return self.p if self.is_training() else 0.0
+
     def execute(self, x):
-        return ops.dropout(x, self.p, self.site) if self.is_training() else x
+        return ops.dropout(x, self.rate(), self.site)
 
 
 class DropPath(Module):
@@ -282,6 +286,11 @@ class AvgPool2d(Module):
 
     def execute(self, x):
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+
+
+def parameter(*shape):
+    """Zeros of a shape, for an attribute that is trained and no layer of its own."""
+    return jt.zeros(shape)
 
 
 def name_dropouts(module):

@@ -197,8 +197,12 @@ class Dropout(nn.Module):
         self.p = p
         self.site = 0
 
+    def rate(self) -> float:
+        """The probability in force."""
+        return self.p if self.training else 0.0
+
     def forward(self, x):
-        return ops.dropout(x, self.p, self.site) if self.training else x
+        return ops.dropout(x, self.rate(), self.site)
 
 
 class DropPath(nn.Module):
@@ -237,6 +241,11 @@ class AvgPool2d(nn.Module):
 
     def forward(self, x):
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+
+
+def parameter(*shape):
+    """Zeros of a shape, for an attribute that is trained and no layer of its own."""
+    return nn.Parameter(torch.zeros(shape))
 
 
 def name_dropouts(module):

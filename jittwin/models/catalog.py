@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys, inception, segformer, siglip
+from jittwin.models import apf_gan_keys, inception, resnet, segformer, siglip
 from jittwin.models.conversion import Conversion, no_config
 
 
@@ -69,6 +69,10 @@ MODELS = (
            "image features of the aesthetic model", "hub google/siglip2-so400m-patch16-512 and its kin", "Apache-2.0",
            Oracle("transformers' SiglipModel, and NumPy in float64",
                   "tests/torch/test_siglip.py::test_folders_that_transformers_wrote"), siglip.CONVERSION),
+    Record("resnet", ("backbones.resnet", "ResNet"),
+           "image features of TIER", "torchvision resnet18 or resnet50", "BSD-3-Clause",
+           Oracle("transformers' ResNetModel", "tests/torch/test_resnet.py::test_it_equals_transformers_resnet"),
+           resnet.CONVERSION),
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
            Oracle("transformers' SiglipVisionModel with peft, put together as the original does",

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys, inception, inception_v4, resnet, segformer, siglip
+from jittwin.models import apf_gan_keys, inception, inception_v4, resnet, segformer, siglip, vgg
 from jittwin.models.conversion import Conversion, no_config
 
 
@@ -77,6 +77,10 @@ MODELS = (
            "image features of TIER", "Remi Cadene's inceptionv4-8e4777a0.pth", "BSD-3-Clause",
            Oracle("numbers that timm's network gave",
                   "tests/torch/test_inception_v4.py::test_values_that_timm_gave"), inception_v4.CONVERSION),
+    Record("vgg", ("backbones.vgg", "VGG"),
+           "image features of TIER's baselines", "torchvision vgg16 or vgg19", "BSD-3-Clause",
+           Oracle("torch.nn's layers in a row, as the paper lists them",
+                  "tests/torch/test_vgg.py::test_it_equals_a_plain_network"), vgg.CONVERSION),
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
            Oracle("transformers' SiglipVisionModel with peft, put together as the original does",

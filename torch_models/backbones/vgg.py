@@ -1,13 +1,41 @@
-"""VGG-19 up to relu5_1, the feature network of perceptual losses.
+"""VGG: the whole trunk, pooled to a vector, and VGG-19 up to relu5_1, the feature network of perceptual losses.
 
-Simonyan and Zisserman 2015, arXiv 1409.1556, configuration E. Keys are torchvision's:
-`features.<index>.weight` and `.bias`, so its weights load unchanged.
+Simonyan and Zisserman 2015, arXiv 1409.1556. Keys are torchvision's: `features.<index>.weight` and `.bias`, so its
+weights load as they are, without the classifier.
 """
+from torch_models.nn import ops
 from torch_models.nn.layers import Conv2d, MaxPool2d, Module, ReLU, Sequential, freeze
 
-# Channels of the 3x3 convolutions of each block; a 2x2 max-pool lies between two blocks.
+# Of VGG-19 as VGG19 has it, the channels of the 3x3 convolutions of each block.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
 TAPS = (1, 6, 11, 20, 29)     # the first ReLU of each block
+
+
+def convolutions(blocks) -> list:
+    """3x3 convolutions, each with its ReLU, with a 2x2 max-pool between two blocks."""
+    layers, channels = [], 3
+    for block in blocks:
+        if layers:
+            layers.append(MaxPool2d(2, 2))
+        for wide in block:
+            layers += [Conv2d(channels, wide, 3, padding=1), ReLU()]
+            channels = wide
+    return layers
+
+
+class VGG(Module):
+    """Pictures (B, 3, H, W), prepared as jittwin.models.vgg says, to features (B, config.features).
+
+    H and W at least 32. config: a jittwin.models.vgg.VGGConfig. The features are the mean over the last map. The
+    weights are to be loaded.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.features = Sequential(*convolutions(config.blocks), MaxPool2d(2, 2))
+
+    def forward(self, x):
+        return ops.mean_dims(self.features(x), (2, 3)).reshape(x.shape[0], -1)
 
 
 class VGG19(Module):
@@ -18,14 +46,7 @@ class VGG19(Module):
 
     def __init__(self, config=None):
         super().__init__()
-        layers, channels = [], 3
-        for block in BLOCKS:
-            if layers:
-                layers.append(MaxPool2d(2, 2))
-            for wide in block:
-                layers += [Conv2d(channels, wide, 3, padding=1), ReLU()]
-                channels = wide
-        self.features = Sequential(*layers)
+        self.features = Sequential(*convolutions(BLOCKS))
         freeze(self)
 
     def forward(self, x):

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys, inception, inception_v4, resnet, segformer, siglip, vgg
+from jittwin.models import apf_gan_keys, inception, inception_v4, resnet, segformer, siglip, vgg, vit
 from jittwin.models.conversion import Conversion, no_config
 
 
@@ -81,6 +81,11 @@ MODELS = (
            "image features of TIER's baselines", "torchvision vgg16 or vgg19", "BSD-3-Clause",
            Oracle("torch.nn's layers in a row, as the paper lists them",
                   "tests/torch/test_vgg.py::test_it_equals_a_plain_network"), vgg.CONVERSION),
+    Record("vit", ("backbones.vit", "VisionTransformer"),
+           "image features of TIER", "hub timm/vit_large_patch16_224.augreg_in21k_ft_in1k", "Apache-2.0",
+           Oracle("transformers' ViTModel",
+                  "tests/torch/test_vit.py::test_it_equals_transformers_before_the_last_normalisation"),
+           vit.CONVERSION),
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
            Oracle("transformers' SiglipVisionModel with peft, put together as the original does",

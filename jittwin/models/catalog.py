@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys, inception, inception_v4, resnet, segformer, siglip, vgg, vit
+from jittwin.models import apf_gan_keys, bert, inception, inception_v4, resnet, segformer, siglip, vgg, vit
 from jittwin.models.conversion import Conversion, no_config
 
 
@@ -86,6 +86,10 @@ MODELS = (
            Oracle("transformers' ViTModel",
                   "tests/torch/test_vit.py::test_it_equals_transformers_before_the_last_normalisation"),
            vit.CONVERSION),
+    Record("bert", ("backbones.bert", "Bert"),
+           "text features of TIER", "hub google-bert/bert-base-uncased", "Apache-2.0",
+           Oracle("transformers' BertModel", "tests/torch/test_bert.py::test_it_equals_transformers"),
+           bert.CONVERSION),
     Record("aesthetic", ("assess.aesthetic", "AestheticModel"),
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
            Oracle("transformers' SiglipVisionModel with peft, put together as the original does",

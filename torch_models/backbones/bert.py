@@ -1,0 +1,123 @@
+"""BERT as a text encoder (Devlin et al. 2019, arXiv 1810.04805).
+
+Keys are those of the Hugging Face hub.
+"""
+from torch_models.nn import ops
+from torch_models.nn.layers import Dropout, Embedding, LayerNorm, Linear, Module, ModuleList, freeze, name_dropouts
+
+
+class Embeddings(Module):
+    """Token ids (B, N) to (B, N, C): word, kind and place. Every token is of the first kind."""
+
+    def __init__(self, config):
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, width)
+        self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, ids):
+        x = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
+        return self.dropout(self.LayerNorm(x + self.position_embeddings.weight[:ids.shape[1]]))
+
+
+class SelfAttention(Module):
+    def __init__(self, config):
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.dropout = Dropout(config.attention_probs_dropout_prob)     # of the weights
+
+    def forward(self, x, mask):
+        return ops.attention(self.query(x), self.key(x), self.value(x), self.heads, mask,
+                             self.dropout.rate(), self.dropout.site)
+
+
+class Output(Module):
+    """The end of either half of a layer: x (B, N, in), projected, is added to what went in and normalised."""
+
+    def __init__(self, config, in_features: int):
+        super().__init__()
+        self.dense = Linear(in_features, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x, kept):
+        return self.LayerNorm(self.dropout(self.dense(x)) + kept)
+
+
+class Attention(Module):
+    def __init__(self, config):
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = Output(config, config.hidden_size)
+
+    def forward(self, x, mask):
+        return self.output(self.self(x, mask), x)
+
+
+class Intermediate(Module):
+    def __init__(self, config):
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x):
+        return ops.gelu(self.dense(x))
+
+
+class Layer(Module):
+    """Tokens (B, N, C) to the same shape."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config, config.intermediate_size)
+
+    def forward(self, x, mask):
+        x = self.attention(x, mask)
+        return self.output(self.intermediate(x), x)
+
+
+class Encoder(Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layer = ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(self, x, mask):
+        for layer in self.layer:
+            x = layer(x, mask)
+        return x
+
+
+class Pooler(Module):
+    """What a file holds for the classification of whole texts."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+
+
+class Bert(Module):
+    """Token ids (B, N), and which of them are text (B, N), 1 or 0, to (B, N, C).
+
+    config: a jittwin.models.bert.BertConfig. The pooler is part of the state alone, and frozen. The weights are to be
+    loaded.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        if config.pooler:
+            self.pooler = Pooler(config)
+            freeze(self.pooler)
+        name_dropouts(self)
+
+    def forward(self, ids, keep):
+        return self.encoder(self.embeddings(ids), ops.padding_mask(keep))

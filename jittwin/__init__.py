@@ -1,2 +1,2 @@
-"""Landscapes from semantic maps and the judging of generated images, in Jittor and in PyTorch."""
+"""Landscapes from semantic maps, and assessment of generated images, in Jittor and in PyTorch."""
 __version__ = "0.1.0"

@@ -1,2 +1,2 @@
-"""Aesthetic scores of pictures, under the name that programs import."""
+"""The public name of AestheticPredictor, which gives aesthetic scores of pictures."""
 from jittwin.predictors.aesthetic import AestheticPredictor as AestheticPredictor

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writing: files and folders that appear complete or not at all."""
 import contextlib
 import os
 import re
@@ -13,10 +13,10 @@ from jittwin.errors import UserError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, error: type[UserError] = UserError) -> Iterator[BinaryIO]:
-    """A binary stream that becomes `path` when the block ends, and vanishes when it fails.
+    """A binary stream whose content becomes the file `path` when the block ends without an error.
 
-    The data goes to a temporary file beside `path`, reaches the disk (fsync), and is
-    renamed. Raises `error` (disk full, no permission …); the previous file stays.
+    The data goes to a temporary file beside `path`, which is flushed to disk (fsync) and renamed. After an error
+    the temporary file is deleted and a previous file stays. Raises `error`: disk full, no permission …
     """
     final = os.path.realpath(path)
     folder, name = os.path.split(final)
@@ -46,9 +46,9 @@ def write_file(path: str | os.PathLike, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A new folder that becomes `path` when the block ends, in place of one that is there, and vanishes when it fails.
+    """A new folder that becomes `path` when the block ends without an error; a folder that is there is replaced.
 
-    UserError: disk full, no permission …
+    After an error the new folder is deleted. UserError: disk full, no permission …
     """
     final = Path(os.path.realpath(path))
     try:
@@ -66,7 +66,7 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A new folder beside `path` that vanishes when the block ends, and after a kill by remove_leftovers."""
+    """A new folder beside `path` that is deleted when the block ends; after a kill remove_leftovers deletes it."""
     final = Path(os.path.realpath(path))
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
     temporary.mkdir(parents=True)
@@ -77,7 +77,7 @@ def temporary_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove what a killed writer left in `folder` under a temporary name; no writer may be at work there."""
+    """Delete what killed writers left in `folder` under temporary names; no writer may be at work there."""
     for path in Path(folder).glob(".*.tmp"):
         if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name):
             if path.is_dir():
@@ -87,7 +87,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 
 def sync_folder(folder: str | os.PathLike) -> None:
-    """Makes renames inside a folder durable, where the file system knows how."""
+    """Make renames inside a folder durable, if the file system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

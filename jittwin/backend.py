@@ -1,7 +1,8 @@
-"""The one door between the neutral code and a deep-learning framework.
+"""The only interface between the neutral code and a deep-learning framework.
 
-`Backend` is what jittwin may ask of a framework; jt_models/backend.py and torch_models/backend.py
-each implement it in a class of that name. Modules, tensors and optimizers are opaque to jittwin.
+The protocol `Backend` lists everything that jittwin asks of a framework; jt_models/backend.py and
+torch_models/backend.py each implement it in a class of that name. Modules, tensors and optimizers are
+opaque to jittwin.
 """
 import importlib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from jittwin.errors import UserError, choose_from
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 DEVICES = ("cpu", "cuda")
-PRECISIONS = ("float32", "bfloat16", "float16")     # of matrix products inside a model's autocast; all else is float32
+PRECISIONS = ("float32", "bfloat16", "float16")     # of matrix products in a model's autocast; all else is float32
 
 Arrays = dict[str, np.ndarray]
 Tensor = Any
@@ -30,20 +31,20 @@ class Backend(Protocol):
     world_size: int                  # number of processes
 
     def usable(self, device: str) -> str:
-        """"" where `setup` can take `device` ("cpu", "cuda"), else the reason in one line. It sets nothing up."""
+        """"" if `setup` can use `device` ("cpu", "cuda"), else the reason in one line. Sets nothing up."""
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
               threads: int | None = None) -> None:
-        """Choose device, arithmetic and CPU threads; called once, before any build.
+        """Choose device, precision and CPU threads; called once, before any build.
 
         UserError: a device that is not usable, an unknown precision.
         """
 
     def set_precision(self, precision: str) -> None:
-        """One of PRECISIONS, from now on and for every model of this process. UserError: another one."""
+        """Set the precision, one of PRECISIONS, of every model of this process. UserError: another value."""
 
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
-        """A tensor on the device; dtype "float32", "int32" …, None keeps the array's."""
+        """A tensor on the device. dtype: "float32", "int32" …, or None for the array's own."""
 
     def numpy(self, tensor: Tensor) -> np.ndarray:
         """The tensor's values, any shape; waits for the device."""
@@ -54,17 +55,17 @@ class Backend(Protocol):
     def build(self, name: str, config: Any, *parts: Module, **options) -> Module:
         """A model by its catalogue name, e.g. build("apf_gan.generator", config, seg_noise=True).
 
-        parts: for "apf_gan.objective" the networks that it trains; a model has none.
+        parts: the networks that "apf_gan.objective" trains; other models have none.
         """
 
     def state_shapes(self, name: str, config: Any, **options) -> dict[str, tuple[int, ...]]:
-        """Keys and shapes of the state that `build` would give a model, in the order of definition.
+        """Keys and shapes of the state of a model that `build` would return, in the order of definition.
 
         No weights are allocated or computed.
         """
 
     def no_grad(self) -> AbstractContextManager:
-        """Inside, no graph for gradients is recorded."""
+        """A context in which no graph for gradients is recorded."""
 
     def train_mode(self, module: Module, flag: bool) -> None:
         """Training (True) or inference (False) behaviour of norms and dropout."""
@@ -73,7 +74,7 @@ class Backend(Protocol):
         """Parameters by state-dict key, in definition order."""
 
     def optimizer(self, kind: str, groups: list[dict], **hyper) -> Optimizer:
-        """kind "sgd", "adam" or "adamw"; group: params (dict of tensors by name), lr, weight_decay …"""
+        """kind: "sgd", "adam" or "adamw". groups: dicts of params (tensors by name), lr, weight_decay …"""
 
     def step(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None,
              accumulate: bool = False) -> None:
@@ -83,32 +84,33 @@ class Backend(Protocol):
         """
 
     def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:
-        """One rate for all groups, or one per group."""
+        """Set one learning rate for all groups, or one per group."""
 
     def state_numpy(self, module: Module, exclude: tuple[str, ...] = ()) -> Arrays:
-        """Parameters and buffers by state-dict key, without those that a shell pattern of `exclude` matches."""
+        """Parameters and buffers by state-dict key, except keys that match a shell pattern of `exclude`."""
 
     def load_numpy(self, module: Module, arrays: Mapping[str, np.ndarray], allow_missing: tuple[str, ...] = (),
                    allow_unexpected: tuple[str, ...] = ()) -> None:
-        """Strict load, one array after the other, of arrays that may be lazy.
+        """Load arrays strictly and one after the other; they may be lazy.
 
-        UserError lists the first five missing, unexpected and wrongly shaped keys.
+        allow_missing, allow_unexpected: shell patterns of keys that need not agree. UserError lists the first five
+        missing, unexpected and wrongly shaped keys.
         """
 
     def optimizer_state(self, optimizer: Optimizer) -> Arrays:
-        """All it needs to go on: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
+        """The state to continue from: "<parameter>/exp_avg", "<parameter>/exp_avg_sq", "<parameter>/step" …"""
 
     def load_optimizer_state(self, optimizer: Optimizer, arrays: Arrays) -> None:
         """Inverse of optimizer_state; UserError when the parameters differ."""
 
     def seed(self, value: int) -> None:
-        """Reseed the device's generator and dropout (31 bits). Called before every batch, so it is never saved."""
+        """Seed the device's generator and dropout (31 bits). Called before every batch, so no state is saved."""
 
     def randn(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal float32 draws of the device's generator."""
+        """Standard normal float32 values from the device's generator."""
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until the device has finished all work."""
 
     def memory(self) -> int:
         """Peak resident bytes of this process (device bytes on a GPU)."""
@@ -135,8 +137,8 @@ def load_backend(name: str) -> Backend:
         raise UserError(f"backend {name!r} cannot be imported ({error}): run pip install {name}, "
                         f"or choose another --backend") from error
     except RuntimeError as error:
-        # jt_models.boot says in one line which package the machine lacks; its class cannot be named
-        # here without importing the twin.
+        # jt_models.boot raises it with one line about the package that the machine lacks. The class is
+        # compared by name, because jittwin does not import a twin.
         if type(error).__name__ != "JittorSetupError":
             raise
         raise UserError(str(error)) from error
@@ -144,8 +146,8 @@ def load_backend(name: str) -> Backend:
 
 
 def any_backend() -> Backend:
-    """A twin whose framework is installed, not set up, for questions that both answer alike. UserError: none is."""
-    for name in ("torch", "jittor"):        # the quicker import first
+    """A backend whose framework is installed, not set up, for questions that both answer alike. UserError: none is."""
+    for name in ("torch", "jittor"):        # PyTorch is imported faster
         try:
             return load_backend(name)
         except UserError as error:
@@ -155,9 +157,10 @@ def any_backend() -> Backend:
 
 def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
                   threads: int | None = None) -> tuple[Backend, str]:
-    """A backend, set up, and its dtype; "auto": the GPU where it can be used, in bfloat16, else the CPU in float32.
+    """(backend that is set up, its precision).
 
-    UserError: unknown name, device or dtype, a device that cannot be used, no threads.
+    "auto" is the GPU in bfloat16 if it can be used, else the CPU in float32. UserError: unknown name, device or dtype,
+    a device that cannot be used, fewer than one thread.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads {threads}: must be at least 1")
@@ -172,9 +175,9 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
 
 
 def usable_device(backend: Backend, device: str) -> str:
-    """`device`, or for "auto" the GPU where the backend can use one, else the CPU.
+    """`device`, or for "auto" the GPU if the backend can use one, else the CPU. The backend is not set up.
 
-    UserError: unknown, or not usable. The backend is asked and not set up.
+    UserError: unknown, or not usable.
     """
     if device not in ("auto", *DEVICES):
         raise UserError(f"device {device!r}{choose_from(device, ('auto', *DEVICES))}")

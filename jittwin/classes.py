@@ -17,7 +17,7 @@ PALETTE = np.array([
 
 
 def colour_label(label: np.ndarray) -> np.ndarray:
-    """uint8 (H, W) class numbers to uint8 (H, W, 3) by PALETTE; numbers without a class are black."""
+    """Class numbers uint8 (H, W) to colours of PALETTE, uint8 (H, W, 3); numbers that are no class become black."""
     table = np.zeros((256, 3), np.uint8)
     table[:len(PALETTE)] = PALETTE
     return table[label]

@@ -1,4 +1,4 @@
-"""The command lines of jittwin and parity: find the command, import only that, and turn mistakes into one line."""
+"""The command lines of jittwin and parity. Only the module of the command is imported; mistakes become one line."""
 import argparse
 import importlib
 import os
@@ -13,7 +13,7 @@ MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 class Once(argparse.Action):
-    """Keeps a value, and refuses a second one: of two, the first would be ignored without a word."""
+    """Stores a value and refuses a second one, because argparse would silently ignore the first."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         if option_string and self.dest in parser.given:
@@ -23,14 +23,14 @@ class Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """One-line errors that name the nearest option; options cannot be abbreviated.
+    """A parser whose errors are one line with the nearest option; options cannot be abbreviated.
 
-    once: nor can they be given twice. The originals' commands take the last value, and so do ours of their names.
+    once: an option cannot be given twice. Without it the last value counts, as in the original projects' commands.
     """
 
     def __init__(self, once: bool = False, **keywords):
         super().__init__(allow_abbrev=False, **keywords)
-        self.given = {}         # values of this command line so far, by their option
+        self.given = {}         # values of this command line so far, by option
         if once:
             self.register("action", None, Once)
             self.register("action", "store", Once)
@@ -60,11 +60,11 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Program:
-    """Commands under one name.
+    """A program with several commands.
 
-    call: how it is started. about: what it is, in one line. commands: by name, where the command is, as
-    "module:function", and a summary. The function takes the parsed arguments and returns the exit status, or
-    None for 0; the module also has `add_arguments(parser)` and imports no framework before the function is called.
+    call: how it is started. about: a description in one line. commands: by name, ("module:function", summary). The
+    function takes the parsed arguments and returns the exit status, or None for 0. Its module also has
+    `add_arguments(parser)`, and imports no framework before the function is called.
     """
     name: str
     call: str
@@ -72,7 +72,7 @@ class Program:
     commands: Mapping[str, tuple[str, str]]
 
     def overview(self) -> str:
-        """What `--help` prints without a command."""
+        """The text that `--help` prints without a command."""
         lines = [f"  {name:10}{summary}" for name, (_, summary) in self.commands.items()]
         return "\n".join([f"usage: {self.call} COMMAND ...", "", self.about, "", "commands:", *lines, "",
                           f"{self.call} COMMAND --help shows its options, {self.call} --version the version."])
@@ -86,7 +86,7 @@ class Program:
         return parser
 
     def dispatch(self, argv: Sequence[str]) -> int:
-        """Run one command; returns its exit status and raises what it raises."""
+        """Run one command; returns its exit status. Errors of the command are not caught."""
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(self.overview())
             return 0
@@ -100,7 +100,7 @@ class Program:
         return getattr(importlib.import_module(module), function)(args) or 0
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run one command; returns the exit status. 2: a mistake, 130: interrupted."""
+        """Run one command; returns the exit status, 2 after a mistake and 130 after an interrupt."""
         argv = list(sys.argv[1:] if argv is None else argv)
         return guarded(lambda: self.dispatch(argv), debug="--debug" in argv, program=self.name)
 
@@ -108,12 +108,12 @@ class Program:
 def guarded(work, debug: bool, program: str = "jittwin") -> int:
     """Call `work`; mistakes, a full disk, Ctrl-C and a closed pipe become one line and an exit status."""
     try:
-        sys.stdout.reconfigure(errors="backslashreplace")   # file names and Chinese, where the terminal is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")   # a terminal that is not UTF-8 cannot show every character
         status = work()
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # The reader has left; without this the interpreter complains when it flushes at exit.
+        # The reader has closed the pipe; without this the interpreter prints an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
 
 
 def one_line(error: Exception) -> str:
-    """The message; for an error of the operating system (disk full, no permission) also the file."""
+    """The message on one line; for an error of the operating system (disk full, no permission) also the file."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror} (errno {error.errno}); --debug shows where"

@@ -1,7 +1,7 @@
 """Settings: dataclass defaults < preset < YAML file < --set key=value, every value checked.
 
-A config is a frozen dataclass whose fields all have defaults. A nested dataclass is reached by
-dotted keys (`semantics.adam=torch`); where its class has PRESETS, `semantics=repaired` sets all of it.
+A config is a frozen dataclass whose fields all have defaults. Fields of a nested dataclass have dotted
+keys (`semantics.adam=torch`); if its class has PRESETS, `semantics=repaired` sets all its fields.
 """
 import dataclasses
 import os
@@ -25,8 +25,8 @@ def resolve(config_class: type[Config], preset: str | None = None,
             yaml_path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:
     """The settings of a run.
 
-    `preset` names one of config_class.PRESETS (name -> dict of values) and stands in when neither
-    `--set preset=…` nor the file names one. overrides: "key=value" texts, the last one wins.
+    preset: a name of config_class.PRESETS (name -> dict of values), used if neither `--set preset=…` nor
+    the file names one. overrides: "key=value" texts; the last of a key counts.
     UserError: unknown key or preset, wrong type, illegal value, unreadable file.
     """
     in_file = _read_yaml(yaml_path) if yaml_path else {}
@@ -44,7 +44,7 @@ def resolve(config_class: type[Config], preset: str | None = None,
 
 
 def to_dict(config: Any) -> dict:
-    """Nested plain values, tuples as lists, as YAML and JSON hold them."""
+    """A config as nested dicts of plain values for YAML and JSON; tuples become lists."""
     def plain(value):
         if dataclasses.is_dataclass(value):
             return to_dict(value)
@@ -53,7 +53,7 @@ def to_dict(config: Any) -> dict:
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Plain values by dotted key."""
+    """The plain values of a config by dotted key."""
     return _flatten(to_dict(config))
 
 
@@ -63,9 +63,10 @@ def dump(config: Any) -> str:
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:
-    """`value`, text of the command line or a YAML value, as type `kind`; errors begin with `where`.
+    """Convert `value`, a text of the command line or a YAML value, to the type `kind`.
 
-    kind: bool, int, float, str, Literal[...], tuple[...], or one of these | None.
+    kind: bool, int, float, str, Literal[...], tuple[...], or one of these | None. UserError, whose message begins with
+    `where`: another type, or an illegal value.
     """
     arguments = typing.get_args(kind)
     origin = typing.get_origin(kind)
@@ -100,7 +101,7 @@ def _scalar(value: Any, kind: type, where: str) -> Any:
     accepted = {bool: (bool, str), int: (int, str), float: (int, float, str), str: (str,)}[kind]
     if isinstance(value, accepted) and (kind is bool or not isinstance(value, bool)):
         try:
-            # YAML 1.1 reads 1e-4 as text, so text is parsed whatever it came from.
+            # YAML 1.1 reads 1e-4 as text, so text from YAML is parsed as well.
             return _BOOLEANS[str(value).lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
             pass
@@ -156,7 +157,7 @@ def _keys(config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _checked(config_class: type, layer: dict, source: str) -> dict[str, Any]:
-    """One layer as typed values by dotted key, in the order of the fields."""
+    """One source of settings as typed values by dotted key, in the order of the fields."""
     layer, kinds = _flatten(layer), dict(_keys(config_class))
     for key in layer:
         if key not in kinds:
@@ -175,7 +176,7 @@ def _checked(config_class: type, layer: dict, source: str) -> dict[str, Any]:
 
 
 def _replaced(config: Config, values: dict[str, Any]) -> Config:
-    """A copy of `config` with the values of these dotted keys; each object is built once, whole."""
+    """A copy of `config` with the values of these dotted keys; every nested object is built once, with all values."""
     own, nested = {}, {}
     for key, value in values.items():
         head, _, rest = key.partition(".")

@@ -1,7 +1,7 @@
-"""Counter-based randomness that both twins, and a resumed run, draw alike.
+"""Counter-based random numbers, equal in both twins and in a resumed run.
 
-Every draw is a pure function of (seed, epoch, step, site): no stream is carried
-along, so nothing has to be saved and the order of the calls does not matter.
+Every draw is a pure function of (seed, epoch, step, site). There is no generator state,
+so nothing has to be saved and the order of the calls does not matter.
 """
 import hashlib
 
@@ -14,7 +14,7 @@ def key(*parts: int | str) -> int:
 
 
 class Draws:
-    """The random numbers of one training step, addressed by the name of the place that draws."""
+    """The random numbers of one training step. site: name of the place in the code that draws."""
 
     def __init__(self, seed: int, epoch: int = 0, step: int = 0):
         self.address = (seed, epoch, step)

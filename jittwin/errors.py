@@ -4,21 +4,21 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints the message alone and exits with 2."""
+    """A mistake that the user can correct. The command line prints only the message and exits with 2."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option most like `name`, or None when nothing comes close."""
+    """The option most similar to `name`, or None if none is similar."""
     return next(iter(difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)), None)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" for the nearest option, "" when nothing comes close."""
+    """" (did you mean 'x'?)" for the nearest option, or "" if none is similar."""
     match = nearest(name, options)
     return f" (did you mean '{match}'?)" if match else ""
 
 
 def choose_from(value, options: Iterable[str]) -> str:
-    """How a message about an illegal value ends: the nearest option and all legal ones."""
+    """The end of a message about an illegal value: the nearest option and all legal options."""
     options = list(options)
     return f"{did_you_mean(str(value), options)}: choose from {', '.join(options) or 'none'}"

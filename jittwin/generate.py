@@ -1,7 +1,7 @@
 """Images from a folder of label maps, on either backend.
 
-Noise is keyed by (seed, name of the label map), so neither batch size nor order nor backend
-changes a picture; what depends on the labels alone is computed once for all seeds.
+Noise is keyed by (seed, name of the label map), so a picture does not depend on batch size, order or
+backend. Everything that depends only on the labels is computed once for all seeds.
 """
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ from jittwin.models.catalog import find
 from jittwin.weights import read_metadata, read_weights
 from jittwin.weights.state import differences
 
-NETWORKS = ("E", "G")          # that generation needs
+NETWORKS = ("E", "G")          # the networks that generation needs
 SHEET_ROWS = 16
-UNUSED = (HEADS, COUNTERS)     # keys that weights may have and generation does not need
+UNUSED = (HEADS, COUNTERS)     # keys that files of weights may have and that generation does not need
 EXTENSIONS = {"jpg": ".jpg", "png": ".png"}
 
 
 class Renderer:
-    """Pictures of a folder of label maps, as files. `format`: a key of EXTENSIONS; `quality`: of JPEG."""
+    """Writes the pictures of label maps. batch: label maps at a time. format: of EXTENSIONS. quality: of JPEG."""
 
     def __init__(self, sampler: "Sampler", labels: LandscapeDataset, batch: int = 1, format: str = "jpg",
                  quality: int = 75):
@@ -43,8 +43,8 @@ class Renderer:
                quiet: bool = False) -> None:
         """Write every label map's picture for each seed into its folder.
 
-        pure: replaces pictures of single-class maps, for the first seed, since the dictionary gives each photograph
-        out once. sheet: gets rows label | picture of the first SHEET_ROWS.
+        pure: replaces the pictures of single-class label maps, for the first seed only, because each photograph is used
+        once. sheet: a list to which (label map, picture) is added for the first SHEET_ROWS pictures.
         """
         first = next(iter(folders))
         with tqdm(total=len(self.labels) * len(folders), unit="image", disable=quiet or None) as bar:
@@ -61,14 +61,14 @@ class Renderer:
 
 
 def apply_pure(pure: PureDictionary, name: str, label: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The image, or for a label map of one class a photograph; a line on stderr where there is none."""
+    """The image, or for a label map of one class a photograph; a line on stderr if there is no photograph."""
     return pure.apply(label, image, warn=lambda text: print(f"{name}: {text}", file=sys.stderr))
 
 
 def read_generator(where: str, ema: bool = False) -> tuple[dict[str, dict[str, np.ndarray]], ModelConfig]:
-    """Weights of E and G, or their averages over training, and the sizes they were saved with.
+    """(weights of E and G, sizes of the networks). ema: the averages over training instead of the weights.
 
-    UserError: not found, of another network, or E and G differ in width.
+    UserError: not found, another network, or E and G differ in width.
     """
     weights, sizes = {}, {}
     for name, model in (("E", "apf_gan.encoder"), ("G", "apf_gan.generator")):
@@ -85,7 +85,7 @@ def read_generator(where: str, ema: bool = False) -> tuple[dict[str, dict[str, n
 
 
 def trained_config(path: Path, config: ModelConfig) -> ModelConfig:
-    """`config` with what shapes cannot tell, where the file's metadata has it."""
+    """`config` with the settings that shapes do not determine, as far as the file's metadata has them."""
     stored = read_metadata(path).get("config")
     if not isinstance(stored, dict):
         return config
@@ -98,7 +98,10 @@ def trained_config(path: Path, config: ModelConfig) -> ModelConfig:
 
 
 def injected_noise(source: str | None):
-    """None: keyed by seed and name. Otherwise a function of (index, (B, 1, h, w)) for every image alike."""
+    """Noise to inject, a function of (index, (B, 1, h, w)) that is equal for all images; None if there is no source.
+
+    source: "off" for zeros, or a file of arrays seg_noise.0 … UserError: an array is missing or has another size.
+    """
     if source is None:
         return None
     if source == "off":
@@ -115,7 +118,7 @@ def injected_noise(source: str | None):
 
 
 def batches(labels: LandscapeDataset, size: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Names and label maps (B, H, W) of at most `size` neighbours of equal size."""
+    """Yield (names, label maps uint8 (B, H, W)) of at most `size` successive label maps of equal size."""
     for _, indices in groupby(range(len(labels)), key=lambda index: labels.shapes[index]):
         indices = list(indices)
         for start in range(0, len(indices), size):
@@ -124,7 +127,7 @@ def batches(labels: LandscapeDataset, size: int) -> Iterator[tuple[list[str], np
 
 
 class Sampler:
-    """E and G in test mode: label maps to uint8 images, several noise seeds at the cost of one condition."""
+    """E and G in inference mode. For several noise seeds, the part that depends only on the labels is computed once."""
 
     def __init__(self, backend, config: ModelConfig, weights: dict[str, dict[str, np.ndarray]], noise=None):
         self.backend, self.noise = backend, noise
@@ -137,7 +140,7 @@ class Sampler:
         self.objective = backend.build("apf_gan.objective", config, self.encoder, self.generator, None)
 
     def __call__(self, names: list[str], labels: np.ndarray, seeds) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """For every seed, the images (H, W, 3) of `labels` (B, H, W)."""
+        """Yield (seed, images uint8 (H, W, 3) of `labels` uint8 (B, H, W)) for every seed."""
         backend = self.backend
         with backend.no_grad():
             condition, z = self.objective.condition(backend.asarray(labels), keep=len(seeds) > 1)
@@ -150,7 +153,7 @@ class Sampler:
                 yield seed, [imaging.to_uint8(picture) for picture in pictures]
 
     def draw(self, names: list[str], seed: int):
-        """Noise by (index, shape), each image from its own key."""
+        """The noise, a function of (index, shape); the noise of each image is keyed by its name."""
         def keyed(index, shape):
             draws = [Draws(seed).within(name) for name in names]
             return np.stack([d.normal(f"seg_noise.{index}", shape[1:]) for d in draws])

@@ -1,10 +1,10 @@
-"""Pictures and label maps: decoding, resizing, saving, and ways to look at them.
+"""Pictures and label maps: decoding, resizing, saving, contact sheets.
 
 How files become arrays:
-- picture: turned upright by its EXIF tag, then RGB; grey is repeated, palettes are
-  resolved, alpha is dropped, 16-bit samples keep their high byte;
-- label map: grey values, palette *indices*, or RGB with three identical channels.
-  Labels are never rotated and alpha is ignored.
+- A picture is turned upright by its EXIF tag and becomes RGB. Grey is repeated, palettes are
+  resolved, alpha is dropped, 16-bit samples keep their high byte.
+- A label map has grey values, palette *indices*, or RGB with three identical channels.
+  Labels are never rotated, and alpha is ignored.
 """
 import io
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 @contextmanager
 def _opened(file, name=None):
-    """The lazily opened Pillow image of a path or stream; whatever a broken one raises becomes one line."""
+    """The lazily opened Pillow image of a path or stream; any error of Pillow becomes a UserError of one line."""
     try:
         with Image.open(file) as image:
             yield image
@@ -42,7 +42,7 @@ def image_size(path) -> tuple[int, int]:
 
 
 def check_sides(what, shape: tuple[int, int], multiple: int, made_by: str) -> None:
-    """UserError: a side of (H, W) is no multiple. what: has that size. made_by: the settings that it follows from."""
+    """UserError if a side of `shape` (H, W) is not a multiple. what: the object of that size. made_by: its settings."""
     if any(side < multiple or side % multiple for side in shape):
         raise UserError(f"{what}: {shape[1]}x{shape[0]} pixels (width x height, from {made_by}); both must "
                         f"be multiples of {multiple}, such as 512x384; change the width or the proportions")
@@ -107,7 +107,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def format_of(path) -> str:
-    """Pillow's name of the format that a file of this name is saved in; UserError for any other suffix."""
+    """Pillow's name of the format that the suffix of `path` stands for. UserError: neither JPEG nor PNG."""
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise UserError(f"{path}: cannot save pictures as '{suffix}'; use .jpg, .jpeg or .png")

@@ -1,6 +1,6 @@
-"""How a picture becomes a network's input: one record that says all of it, and does it.
+"""The preparation of a picture for a network, as one record that also carries it out.
 
-Two metrics with equal records share the prepared array.
+Metrics with equal records share the prepared array.
 """
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Preprocess:
     """Resizing by Pillow with antialiasing, an optional crop, then (x / 255 - mean) / std in float32.
 
-    size: (height, width) that the picture is squashed to; or one number, the length of its shorter side, the
-    proportions kept. crop: (height, width) of the part cut from the centre, None for all of it; where it lies between
-    two pixels, at the even one, as in torchvision. resample: one of RESAMPLES. mean, std: of red, green and blue.
-    ValueError: another resample.
+    size: (height, width), without keeping the proportions; or one number, the length of the shorter side, with the
+    proportions kept. crop: (height, width) of the part cut from the centre, None for no crop; a crop that would begin
+    between two pixels begins at the even one, as in torchvision. resample: one of RESAMPLES. mean, std: of red, green
+    and blue. ValueError: another resample.
     """
 
     size: tuple[int, int] | int
@@ -36,12 +36,12 @@ class Preprocess:
         return self.finish(self.resize(image))
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) to uint8 of its size before the crop."""
+        """uint8 (H, W, 3) to uint8 (h, w, 3) after resizing, before the crop."""
         height, width = self.resized(*image.shape[:2])
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[self.resample.upper()]))
 
     def finish(self, resized: np.ndarray, corner: tuple[int, int] | None = None, mirrored: bool = False) -> np.ndarray:
-        """What `resize` gave to float32 (3, h, w). corner: (top, left) of the crop, None for the centre."""
+        """The result of `resize` to float32 (3, h, w). corner: (top, left) of the crop, None for the centre."""
         if self.crop:
             top, left = corner or (round((side - part) / 2) for side, part in zip(resized.shape, self.crop))
             resized = resized[top:top + self.crop[0], left:left + self.crop[1]]

@@ -1,7 +1,7 @@
 """Prompts as token ids: the tokenizers of BERT, CLIP and BART, from the files beside a model's weights.
 
-Both twins are given these ids, so neither depends on how a library of models builds a tokenizer. The vocabulary is
-read from tokenizer.json, else from the files of the kind; the rules of splitting are those of the kind.
+Both twins are given the same ids, so neither depends on how a model library builds its tokenizer. The vocabulary is
+read from tokenizer.json or, without it, from the files of the tokenizer's kind, which also decides how text is split.
 """
 import json
 from collections.abc import Callable, Sequence
@@ -20,10 +20,11 @@ POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class TokenizerKind:
-    """What tokenizers of a kind have in common. length: the most tokens of a text, start and end among them.
+    """The properties that tokenizers of one kind share.
 
-    files: the vocabulary where there is no tokenizer.json, then the merges. also: further special tokens that a text
-    may spell out. added: tokens with the ids after the vocabulary. clean: what is done to a text first.
+    files: names of the files of vocabulary and merges, read if there is no tokenizer.json. start, end, pad, unknown:
+    special tokens. length: most tokens of a text, including start and end. also: further special tokens that a text may
+    contain. added: tokens whose ids follow the vocabulary. clean: a function that is applied to a text first.
     """
     name: str
     files: tuple[str, ...]
@@ -38,14 +39,14 @@ class TokenizerKind:
 
     @property
     def merges(self) -> bool:
-        """Byte pairs that are merged in order; otherwise WordPiece, the longest known piece first."""
+        """True for byte-pair encoding, which merges pairs in order; False for WordPiece, the longest piece first."""
         return len(self.files) > 1
 
 
 BERT = TokenizerKind("bert", ("vocab.txt",), "[CLS]", "[SEP]", "[PAD]", "[UNK]", 512, ("[MASK]",))
-# BLIP and ImageReward: a text begins with [CLS] all the same; the added tokens only enlarge the table of embeddings.
+# BLIP and ImageReward. A text still begins with [CLS]; the added tokens only enlarge the table of embeddings.
 BLIP = replace(BERT, name="blip", length=35, added=("[DEC]", "[ENC]"))
-# As transformers splits for CLIP; OpenAI's own package, which CLIPScore is computed with, cleans the text first.
+# CLIP splits text as transformers does. OpenAI's own package, with which CLIPScore is computed, cleans the text first.
 CLIP = TokenizerKind("clip", ("vocab.json", "merges.txt"), "<|startoftext|>", "<|endoftext|>", "<|endoftext|>",
                      "<|endoftext|>", 77)
 OPENAI_CLIP = replace(CLIP, name="openai_clip", clean=openai_clean)
@@ -55,19 +56,22 @@ KINDS = {kind.name: kind for kind in (BERT, BLIP, CLIP, OPENAI_CLIP, BART)}
 
 @dataclass(frozen=True)
 class Tokens:
-    """ids and mask: int32 (N, L), where the mask is 1 at tokens and 0 at padding. truncated: which texts lost some."""
+    """Token ids of N texts.
+
+    ids: int32 (N, L). mask: int32 (N, L), 1 at tokens and 0 at padding. truncated: indices of texts that were cut.
+    """
     ids: np.ndarray
     mask: np.ndarray
     truncated: tuple[int, ...]
 
 
 class Tokenizer:
-    """Texts to ids.
+    """Converts texts to token ids.
 
-    vocabulary: id of each token. merges: pairs, the first to merge first. added: tokens by id that are matched in a
-    text before it is split. rules: lowercase, strip_accents and handle_chinese_chars of BERT, add_prefix_space of
-    BART. pad: the padding token, where it is not the kind's. UserError, naming `where`: a vocabulary without the
-    special tokens or of another kind.
+    vocabulary: id of each token. merges: pairs of tokens in the order of merging. added: tokens by id that are matched
+    before a text is split. rules: lowercase, strip_accents and handle_chinese_chars of BERT, add_prefix_space of BART.
+    pad: the padding token, None for that of the kind. where: the file that messages name. UserError: a vocabulary of
+    another kind, or without the special tokens.
     """
 
     def __init__(self, kind: TokenizerKind, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]] = (),
@@ -82,7 +86,7 @@ class Tokenizer:
                             f"of {kind.name}; give the files of a {kind.name} tokenizer")
         try:
             self.splitter = _splitter(kind, vocabulary, list(merges), rules or {})
-        except Exception as error:      # what the Rust library raises has no type of its own
+        except Exception as error:      # the Rust library raises plain Exceptions
             raise UserError(f"{where}: no {kind.name} vocabulary ({error}); give files of the same model") from error
         for token in [added[each] for each in sorted(added)]:
             self.splitter.add_tokens([token])
@@ -97,7 +101,7 @@ class Tokenizer:
         self.start, self.end, self.pad, _ = (self.id(token) for token in special)
 
     def __len__(self) -> int:
-        """How many ids there are: the rows that a table of embeddings needs."""
+        """Number of ids, which is the number of rows of a table of embeddings."""
         return self.splitter.get_vocab_size()
 
     def id(self, token: str) -> int | None:
@@ -105,10 +109,10 @@ class Tokenizer:
         return self.splitter.token_to_id(token)
 
     def __call__(self, texts: Sequence[str], length: int | None = None, at_most: int | None = None) -> Tokens:
-        """Each text between start and end, padded on the right to `length`, or to the longest text.
+        """Token ids of each text between start and end, padded on the right to `length` or to the longest text.
 
-        A text of more tokens than `length`, `at_most` or the kind allows loses the last ones before the end token.
-        UserError: a length that the kind does not have, a text with half a character.
+        A text with more tokens than `length`, `at_most` or the kind allows loses its last tokens before the end token.
+        UserError: a length that the kind does not allow, a text with half a surrogate pair.
         """
         limits = [limit for limit in (length, at_most) if limit is not None]
         for limit in limits:
@@ -126,7 +130,7 @@ class Tokenizer:
         return Tokens(ids, mask, tuple(row for row, numbers in enumerate(split) if len(numbers) > limit - 2))
 
     def _ids(self, text: str) -> list[int]:
-        """One text at a time: in batches the library starts threads, and warns about every later fork."""
+        """Ids of one text. Texts are not encoded in batches, for which the library would start threads."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(f"the text {json.dumps(text[:60])} holds half a character (\\ud800 to \\udfff); write it "
                             "whole")
@@ -134,9 +138,9 @@ class Tokenizer:
 
 
 def load_tokenizer(folder, kind: str | TokenizerKind) -> Tokenizer:
-    """The tokenizer in a folder as model hubs lay it out.
+    """The tokenizer of a hub folder.
 
-    UserError: no such folder or kind, no vocabulary in it, a pointer in place of a file, damage, another kind.
+    UserError: no such folder or kind, no vocabulary, a Git LFS pointer instead of a file, damage, another kind.
     """
     folder = Path(folder)
     if isinstance(kind, str):
@@ -162,7 +166,7 @@ def load_tokenizer(folder, kind: str | TokenizerKind) -> Tokenizer:
     return Tokenizer(kind, vocabulary, merges, rules=rules, pad=pad, where=first)
 
 
-# The names of tokenizer_config.json, and what tokenizer.json calls the same.
+# Names of rules in tokenizer_config.json, and the names of the same rules in tokenizer.json.
 _RULES = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
           "tokenize_chinese_chars": "handle_chinese_chars", "add_prefix_space": "add_prefix_space"}
 
@@ -196,7 +200,7 @@ def _of_one_file(path: Path, kind: TokenizerKind) -> tuple[dict, list, dict[int,
     model = content.get("model")
     if not isinstance(model, dict) or ("merges" in model) != kind.merges:
         name = model.get("type", "unnamed") if isinstance(model, dict) else "missing"
-        raise UserError(f"{path}: its model is {name}, where {kind.name} has {'BPE' if kind.merges else 'WordPiece'}; "
+        raise UserError(f"{path}: its model is {name}, but {kind.name} has {'BPE' if kind.merges else 'WordPiece'}; "
                         f"give the folder of a {kind.name} tokenizer")
     flags = {"single_word", "lstrip", "rstrip", "normalized", "special"}
     rules = {}
@@ -207,7 +211,7 @@ def _of_one_file(path: Path, kind: TokenizerKind) -> tuple[dict, list, dict[int,
             rules |= {rule: value for rule, value in (content.get(stage) or {}).items() if rule in _RULES.values()}
         merges = [_pair(path, pair) for pair in model.get("merges", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: no file of a tokenizer ({type(error).__name__}: {error}); get it again") from error
+        raise UserError(f"{path}: not a tokenizer file ({type(error).__name__}: {error}); get it again") from error
     return _vocabulary(path, model.get("vocab")), merges, added, rules
 
 
@@ -219,12 +223,12 @@ def _vocabulary(path: Path, vocabulary) -> dict[str, int]:
 
 
 def _lines(path: Path) -> dict[str, int]:
-    """One token per line, whose id is the number of the line."""
+    """A vocabulary with one token per line; the id of a token is the number of its line."""
     return {token: number for number, token in enumerate(_split(path))}
 
 
 def _split(path: Path) -> list[str]:
-    """Lines without their ends; a token may hold what Unicode counts as the end of a line."""
+    """Lines of a file without "\\n" or "\\r\\n"; other line separators of Unicode may be part of a token."""
     lines = [line.removesuffix("\r") for line in _read(path).split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -237,7 +241,7 @@ def _pair(path: Path, merge) -> tuple[str, str]:
 
 
 def _content(token) -> str | None:
-    """A token of a settings file, which writes it as text or as a record of text and flags."""
+    """The text of a token in a settings file, where it is a text or a record with "content" and flags."""
     return token.get("content") if isinstance(token, dict) else token
 
 

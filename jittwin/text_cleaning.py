@@ -1,6 +1,6 @@
-"""How OpenAI's CLIP package cleans a prompt: `ftfy.fix_text`, HTML entities twice, white space, lower case.
+"""Cleaning of a prompt as in OpenAI's CLIP package: `ftfy.fix_text`, HTML entities twice, white space, lower case.
 
-The repairs of ftfy are made but for one: text that was decoded with a wrong encoding ("â€™" for an apostrophe) stays.
+All repairs of ftfy are made except one: text that was decoded with a wrong encoding ("â€™" for an apostrophe) stays.
 """
 import html
 import re
@@ -16,14 +16,14 @@ def openai_clean(text: str) -> str:
     """The text as CLIP's own tokenizer splits it: on one line, in lower case."""
     lines, entities = [], True
     for line in text.split("\n"):
-        entities = entities and "<" not in line     # after a tag the text is HTML, whose entities ftfy leaves
+        entities = entities and "<" not in line     # after a tag ftfy takes the text for HTML and keeps its entities
         lines.append(_fixed(line, entities))
     text = html.unescape(html.unescape("\n".join(lines)))
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
 def _fixed(line: str, entities: bool) -> str:
-    """ftfy's repairs of a line, again as long as one makes another possible."""
+    """ftfy's repairs of a line, repeated until nothing changes."""
     seen = None
     while line != seen:
         seen = line
@@ -35,9 +35,9 @@ def _fixed(line: str, entities: bool) -> str:
 
 @cache
 def _table() -> dict[int, str | None]:
-    """What one character becomes: ligatures letters, wide and narrow forms ordinary, curled quotes straight.
+    """Replacements of single characters: ligatures, wide and narrow forms, curled quotes, control characters.
 
-    The control characters from 0x80 on are those of Windows-1252 at that place, where it has one.
+    A control character from 0x80 on becomes the character that Windows-1252 has at that place, if it has one.
     """
     table = {ord(each): "".join(chr(int(code, 16)) for code in unicodedata.decomposition(each).split()[1:])
              for each in LIGATURES}

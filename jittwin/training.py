@@ -1,4 +1,4 @@
-"""A training run: a task, a backend, settings and a run directory, handed to the training engine."""
+"""Start of a training run: task, backend, settings and run directory are handed to the training engine."""
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,9 @@ from jittwin.engine.trainer import OtherCheckpoint, Trainer, config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import load_task
 
-OTHER_SUFFIX = ".pth"    # of a checkpoint of another program
+OTHER_SUFFIX = ".pth"    # suffix of a checkpoint of another program
 
-# What tells a process how many there are and which one it is: torchrun, Open MPI's mpirun, MPICH's.
+# Environment variables with the number of processes and the rank: of torchrun, of Open MPI's mpirun, of MPICH's.
 LAUNCHERS = {"WORLD_SIZE": "RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK", "PMI_SIZE": "PMI_RANK"}
 
 
@@ -21,8 +21,8 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
           continue_from: str | None = None, device: str = "cpu", threads: int | None = None) -> int:
     """Resolve the settings before any framework is imported, then train.
 
-    Returns 0, 130 after SIGINT, or 2 in the other processes when several were started, where the first one's
-    UserError says why.
+    Returns the exit status: 0, or 130 after SIGINT. If several processes were started, the first one raises a UserError
+    and the others return 2. UserError: illegal settings, or a run directory that does not fit.
     """
     if not is_only_process(os.environ):
         return 2
@@ -57,7 +57,7 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
 
 
 def is_only_process(environment: Mapping[str, str]) -> bool:
-    """True for a process alone. Of several that a launcher started, False, but a UserError in the first one."""
+    """True if this process is the only one. If a launcher started several: UserError in the first, False in others."""
     for size, rank in LAUNCHERS.items():
         count = environment.get(size, "")
         if count.isdigit() and int(count) > 1:
@@ -69,7 +69,7 @@ def is_only_process(environment: Mapping[str, str]) -> bool:
 
 
 def read_other(module, path: str, checkpoints: Checkpoints) -> tuple[str | None, OtherCheckpoint | None]:
-    """(epoch to continue from, None) for a file that the run itself wrote beside that checkpoint, else (None, file)."""
+    """(None, checkpoint of another program); or (epoch, None) if the file is the run's own copy of a checkpoint."""
     if not hasattr(module, "read_other"):
         raise UserError(f"--continue {path}: this task reads no checkpoints of other programs: name an epoch")
     found = module.read_other(path)
@@ -79,12 +79,12 @@ def read_other(module, path: str, checkpoints: Checkpoints) -> tuple[str | None,
 
 
 def starting_point(checkpoints: Checkpoints, resume: bool, continue_from: str | None) -> str | None:
-    """The checkpoint to go on from; None for a new run. UserError: nothing to resume, a run in the way."""
+    """The checkpoint to continue from; None for a new run. UserError: no run to resume, or a run is there already."""
     run, latest = checkpoints.run, checkpoints.latest()
     if continue_from is not None:
         return continue_from
     if resume and latest is None and not (run / "config.yaml").exists():
-        raise UserError(f"{run}: there is no run to resume: check --out, or leave out --resume to start one")
+        raise UserError(f"{run}: there is no run to resume: check --out, or omit --resume to start one")
     if latest is not None and not resume:
         raise UserError(f"{run} already holds a run (checkpoint {latest}): "
                         "pass --resume, --continue EPOCH or another --out")
@@ -92,7 +92,7 @@ def starting_point(checkpoints: Checkpoints, resume: bool, continue_from: str | 
 
 
 def check_unchanged(config, remembered: dict, own_settings: Path) -> None:
-    """A resumed run must be the same run: refuse settings that would change what is learnt."""
+    """UserError if a run is resumed with settings that would change what it learns."""
     if remembered["config_hash"] == config_hash(config):
         return
     before, now = settings.flat(settings.resolve(type(config), yaml_path=own_settings)), settings.flat(config)

@@ -31,7 +31,7 @@ WEIGHTS = {"MOS_q": (0.65, 0.35, 0.0), "MOS_a": (0.5, 0.2, 0.3), "MOS_c": (0.2, 
 LIGHTS = {"a dark view of": -1.2, "a view of": 0.0, "a bright view of": 1.2}       # binary logarithm of the gain
 MOST_LIGHT = 1.5
 _RIGHT_SUBJECT, _RIGHT_LIGHT = 0.65, 0.6        # how often a picture shows what was asked for
-_DAMAGES = ("blur", "noise", "jpeg")
+_DAMAGES = "blur", "noise"           # those kinds of Damage that show at every strength
 _SCENES = ("a lakeside", "a coast", "a valley with a river", "a town", "a gorge with a waterfall", "a desert", "a farm")
 _REST = ("", " in spring", " in autumn", " after rain", ", wide angle", ", film photography", ", oil painting",
          ", highly detailed", ", by a traveller", " seen from a hill")      # words that decide nothing

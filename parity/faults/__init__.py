@@ -1,4 +1,4 @@
-"""Seeded faults: what the checks of the parity layer must be able to find."""
+"""Seeded faults, which the checks of parity must be able to find."""
 from jittwin.errors import UserError, did_you_mean
 from parity.faults import aesthetic, layers, networks, operators, training
 from parity.faults.fault import Fault, broken_copy, source
@@ -11,7 +11,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def find(name: str) -> Fault:
-    """The fault of that name; UserError names the nearest one."""
+    """The fault of that name. UserError, with the nearest name, for an unknown one."""
     if name not in FAULTS:
         raise UserError(f"no fault {name!r}{did_you_mean(name, FAULTS)}: python -m parity mutate --list shows all "
                         f"{len(FAULTS)}")

@@ -1,4 +1,4 @@
-"""What a seeded fault is: one textual edit of one file of the Jittor twin."""
+"""A seeded fault: one textual edit of one file of the Jittor twin."""
 import os
 import shutil
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ PACKAGE = ROOT / PACKAGES["jittor"]
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake that a port could make, or one of Jittor's own ways left unrepaired.
+    """A mistake that a port could make, or a difference of Jittor that is left unrepaired.
 
-    name: says what is wrong. id: its entry in the catalogue of differences, or "". file: of jt_models.
-    old, new: the edit; `old` stands once in the file. why: what a person would write in a bug report.
-    cases: the parity cases whose model computes with the edited line; those of the models whose class stands in the
-    edited file (jittwin.models.catalog) where none are named.
+    name: says what is wrong. id: its entry in the catalogue of differences, or "". file: the edited file, relative to
+    jt_models. old, new: the edit; `old` occurs once in the file. why: what a person would write in a bug report.
+    cases: the parity cases whose model computes with the edited line; by default those of the models whose class is
+    in the edited file (jittwin.models.catalog).
     equivalent: a proof that the edit changes no result; such a fault cannot be found and does not count.
-    survives: why no check of these cases finds it although it changes results; it counts.
+    survives: why no check of these cases finds the fault although it changes results; such a fault counts.
     """
     name: str
     id: str
@@ -38,7 +38,7 @@ class Fault:
 
 
 def source(fault: Fault) -> str:
-    """The edited file's text. ValueError where the edit no longer fits the file."""
+    """The text of the file with the edit. ValueError if the edit no longer fits the file."""
     text = (PACKAGE / fault.file).read_text()
     if text.count(fault.old) != 1:
         raise ValueError(f"fault {fault.name}: its old text stands {text.count(fault.old)} times in {fault.file}")

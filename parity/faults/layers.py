@@ -1,4 +1,4 @@
-"""Faults of layers: norms, convolutions, what is a parameter and what a buffer."""
+"""Faults of layers: normalisations, convolutions, and the roles of parameters and buffers."""
 from parity.faults.fault import Fault
 from parity.faults.where import (
                                  AESTHETIC_TRAINING,
@@ -28,7 +28,7 @@ FAULTS = (
           "weights of layers as wide as their input are transposed", (GENERATOR,)),
     Fault("spectral_norm_on", "", LAYERS,
           'if self.spectral == "off":', 'if self.spectral == "on":',
-          "spectral norm takes effect, which the published code does not let it", (ENCODER,)),
+          "spectral norm takes effect, although it has none in the published code", (ENCODER,)),
     Fault("conv_bias_missing", "", LAYERS,
           "return ops.conv2d(x, self.weight(), self.bias, self.stride, self.padding)",
           "return ops.conv2d(x, self.weight(), None, self.stride, self.padding)",
@@ -47,10 +47,10 @@ FAULTS = (
           "an attribute with an underscore is not part of the state", NETWORKS),
     Fault("biased_running_variance", "N4", LAYERS,
           'if self.running_variance == "unbiased":', 'if self.running_variance == "biased":',
-          "the running variance takes n/(n-1) exactly where it must not", (GENERATOR,)),
+          "the running variance is multiplied by n/(n-1) only if it must not be", (GENERATOR,)),
     Fault("batchnorm_momentum", "", LAYERS,
           "eps: float = 1e-5, momentum: float = 0.1,", "eps: float = 1e-5, momentum: float = 0.9,",
-          "momentum is the share of the old statistics, as in Keras", (GENERATOR,)),
+          "momentum is the weight of the old statistics, as in Keras", (GENERATOR,)),
     Fault("batchnorm_epsilon", "", LAYERS,
           "eps: float = 1e-5, momentum", "eps: float = 1e-3, momentum",
           "batch normalisation with the epsilon of Keras", (GENERATOR,)),

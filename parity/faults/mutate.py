@@ -1,7 +1,7 @@
-"""Do the checks find faults? Each seeded fault is put into a copy of the Jittor twin, which is then checked.
+"""Measure whether the checks find faults: put each seeded fault into a copy of the Jittor twin and check that.
 
-A fault is killed at a level where a row fails that passes with the unbroken twin. PyTorch computes everything
-once.
+A level kills a fault if one of its rows fails that passes with the unbroken twin. PyTorch's results are computed once
+and used for all faults.
 """
 import tempfile
 import time
@@ -16,14 +16,14 @@ from parity.result import LEVELS, Row
 from parity.workers.oracle import Twins
 from parity.workers.worker import Worker
 
-ENOUGH = 0.95                  # kill rate
-REASON = 300                   # characters kept of why a row failed
+ENOUGH = 0.95                  # the least kill rate that passes
+REASON = 300                   # characters kept of a row's reason for failing
 
 Check = tuple[str, str]        # (model, level)
 
 
 class Remembering(Twins):
-    """Workers of which PyTorch's is asked the same question once."""
+    """Workers that keep PyTorch's results, so that each call runs in PyTorch only once."""
 
     @property
     def torch(self) -> "Remembered":
@@ -31,7 +31,8 @@ class Remembering(Twins):
 
 
 class Remembered:
-    """A Worker whose answers are kept by what was asked. Questions about temporary files are always new."""
+    """Stands for a Worker and keeps its results by function and arguments. A call that names a temporary file is
+    always new."""
 
     def __init__(self, worker: Worker, twins: Remembering):
         self.worker, self.twins = worker, twins
@@ -55,7 +56,10 @@ class Remembered:
 
 @dataclass
 class Mutant:
-    """What became of one fault. killed: by level, the model and the reason of the first row that failed."""
+    """The result for one fault. checks: the checks that it was shown to; killers: those that failed.
+
+    killed: by level, the model, mode and reason of the first row that failed. seconds: the time that it took.
+    """
     fault: Fault
     checks: list[Check] = field(default_factory=list)
     killed: dict[str, str] = field(default_factory=dict)
@@ -64,7 +68,7 @@ class Mutant:
 
     @property
     def first(self) -> str | None:
-        """The lowest level that noticed."""
+        """The lowest level that killed the fault, or None."""
         return min(self.killed, key=list(LEVELS).index, default=None)
 
     @property
@@ -86,7 +90,10 @@ class Mutant:
 
 
 def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list[Fault]:
-    """The faults that concern these models; of them those named in `only`."""
+    """The faults that concern these models; if `only` is given, those of them that it names.
+
+    UserError: an unknown name, a case outside this project, or no fault is left.
+    """
     if own := [name for name in names if ":" in name]:
         raise UserError(f"{own[0]}: faults are put into this project's Jittor twin alone: name one of its models")
     cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
@@ -99,13 +106,13 @@ def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list
 
 
 def steps(names: Iterable[str], levels: Iterable[str] | None) -> list[check.Step]:
-    """The checks of these cases; "environment" stands for L0, which is run for no other name."""
+    """The steps of these cases. L0 is part of them only if "environment" is among the names."""
     wanted = list(LEVELS if levels is None else levels)
     cases, found = [name for name in names if name != check.ENVIRONMENT], []
     if check.ENVIRONMENT in names and "L0" in wanted:
         found += check.plan(levels=["L0"])
     if cases:
-        # The name of a case may also be that of a family, of which this is one.
+        # The name of a case may also be the name of a family that contains it.
         found += [step for step in check.plan(cases, levels=[level for level in wanted if level != "L0"])
                   if step.model in cases]
     return found
@@ -157,8 +164,8 @@ def key(row: Row) -> tuple[str, str, str]:
 
 
 def judged(fault: Fault, cases: Sequence[str], levels, twins: Twins, sound: set) -> Mutant:
-    """Check the broken twin. A row that fails with the unbroken twin as well shows nothing; a check that has
-    noticed the fault in one mode is spared the others."""
+    """Check the broken twin. Rows that fail with the unbroken twin as well are ignored. A check that has noticed the
+    fault in one mode does not run in the others."""
     begun, mutant = time.monotonic(), Mutant(fault)
     for step in steps(cases, levels):
         one = step.model, step.level
@@ -175,7 +182,7 @@ def judged(fault: Fault, cases: Sequence[str], levels, twins: Twins, sound: set)
 
 
 def shortened(row: Row) -> str:
-    """Why a row failed, from its end: there a traceback says what happened."""
+    """The end of a row's reason for failing, where a traceback says what happened."""
     reason = " ".join(row.detail.get("reason", "").split())
     return reason if len(reason) <= REASON else f"… {reason[-REASON:]}"
 
@@ -186,7 +193,7 @@ def kill_rate(mutants: Sequence[Mutant]) -> float:
 
 
 def by_level(mutants: Sequence[Mutant]) -> dict[str, dict]:
-    """Per level: the faults it was shown, those it killed, their share, and those that only it killed."""
+    """By level: how many faults it was shown, how many it killed, the kill rate, and how many only it killed."""
     found = {}
     for level in LEVELS:
         shown = [m for m in mutants if m.counts and any(level == seen for _, seen in m.checks)]
@@ -198,13 +205,13 @@ def by_level(mutants: Sequence[Mutant]) -> dict[str, dict]:
 
 
 def idle(mutants: Sequence[Mutant]) -> list[Check]:
-    """The checks that no fault of theirs made fail."""
+    """The checks that killed no fault of those that they were shown."""
     seen = {one for m in mutants if m.counts for one in m.checks}
     return sorted(seen - {one for m in mutants for one in m.killers})
 
 
 def objections(rows: Sequence[Row], mutants: Sequence[Mutant]) -> list[str]:
-    """Why the result is not good enough; of a whole run also the checks that are not worth their time, see `run`."""
+    """Why the result is not good enough. For a whole run, `run` adds the checks that kill nothing."""
     found = [f"{r.model} {r.level} {r.mode} fails with the unbroken twin, so it shows nothing: "
              f"{r.detail.get('reason', '')}" for r in rows if not r.passed]
     rate = kill_rate(mutants)
@@ -214,7 +221,7 @@ def objections(rows: Sequence[Row], mutants: Sequence[Mutant]) -> list[str]:
         if m.verdict == "survived" and not m.fault.survives:
             found.append(f"{m.fault.name} survives unexplained: {m.fault.why}")
         if m.verdict == "not shown":
-            found.append(f"{m.fault.name} is shown to no check that passes with the unbroken twin")
+            found.append(f"{m.fault.name}: no check that passes with the unbroken twin was run on it")
         if m.verdict == "killed" and m.fault.equivalent:
             found.append(f"{m.fault.name} is said to change nothing, yet {m.first} noticed")
     return found

@@ -1,4 +1,4 @@
-"""The cases that faults concern, by short names."""
+"""Short names of the parity cases that faults concern."""
 ENVIRONMENT = "environment"
 ENCODER, GENERATOR, DISCRIMINATOR = "apf_gan.encoder", "apf_gan.generator", "apf_gan.discriminator"
 OBJECTIVE, TRAINING, PICTURES = "apf_gan.objective", "apf_gan.training", "apf_gan.pictures"

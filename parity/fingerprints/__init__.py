@@ -1,7 +1,7 @@
-"""PyTorch as something else computes: one context per known difference of Jittor 1.3.11, or common slip of a port.
+"""Make PyTorch compute as something else does: one context per known difference of Jittor 1.3.11, or common mistake.
 
 `applied("N4")` makes every torch module in the process, whoever wrote it, store the biased running variance.
-Where that makes a failing comparison agree, the failure is explained.
+If a failing comparison then agrees, the failure is explained.
 """
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,10 @@ __all__ = ["FINGERPRINTS", "Fingerprint", "applied", "layers", "losses", "numeri
 
 @contextmanager
 def applied(ids: str) -> Iterator[None]:
-    """PyTorch computes as this fingerprint says, or as several do that "+" joins."""
+    """While this context lasts, PyTorch computes as this fingerprint says, or as several joined by "+".
+
+    UserError: an unknown fingerprint.
+    """
     for id in ids.split("+"):
         if id not in FINGERPRINTS:
             raise UserError(f"no fingerprint {id!r}{choose_from(id, FINGERPRINTS)}")

@@ -1,4 +1,4 @@
-"""What a fingerprint is, and the table of all of them."""
+"""Fingerprint, a known difference that a comparison can be tested for, and the table of all fingerprints."""
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ FINGERPRINTS: dict[str, Fingerprint] = {}
 
 
 def fingerprint(id: str, title: str, remedy: str):
-    """Enters the decorated function, which returns the patch's context, into the table."""
+    """Decorator that adds a function to the table. The function returns the patch's context."""
     def enter(patch):
         if id in FINGERPRINTS:
             raise ValueError(f"two fingerprints are called {id}")

@@ -9,7 +9,7 @@ def pair(value) -> tuple[int, int]:
 
 
 def fixed_windows(x, output_size) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Kernel and stride of the one window that Jittor slides to get `output_size`."""
+    """The kernel and stride of the window of fixed size that Jittor slides to get `output_size`."""
     sizes = list(zip(x.shape[-2:], pair(output_size)))
     outputs = [side if out is None else out for side, out in sizes]
     strides = tuple(side // out for (side, _), out in zip(sizes, outputs))
@@ -42,7 +42,7 @@ def _():
 
 
 def padded_for_ceil(x, kernel, stride, padding, value: float):
-    """x padded so that a floor-mode pool without padding makes all windows of Jittor's ceil_mode."""
+    """x padded so that a pool without padding or ceil_mode has exactly the windows of Jittor's ceil_mode."""
     from torch.nn import functional as F
     sides = []
     for side, k, s, p in zip(x.shape[-2:], pair(kernel), pair(stride), pair(padding)):
@@ -85,7 +85,7 @@ def _():
 
 
 def interpolate_with(change):
-    """interpolate with the arguments that change(arguments by name) returns."""
+    """A patch of interpolate. change(arguments by name) returns the arguments to replace."""
     def interpolate(original, input, size=None, scale_factor=None, mode="nearest", align_corners=None,
                     recompute_scale_factor=None, antialias=False):
         asked = {"size": size, "scale_factor": scale_factor, "mode": mode, "align_corners": align_corners,

@@ -2,7 +2,7 @@
 from parity.fingerprints.fingerprint import fingerprint
 from parity.fingerprints.patch import rerouted
 
-LOWEST = -3.4028234663852886e38      # where Jittor starts a maximum
+LOWEST = -3.4028234663852886e38      # the value with which Jittor starts a maximum
 
 
 def chained_mean(x, axes: list[int]):
@@ -41,7 +41,7 @@ def running_variance(x, buffers, momentum: float, factor) -> None:
 
 
 def batch_norm_storing(factor):
-    """batch_norm that multiplies the variance it stores by factor(n)."""
+    """A patch of batch_norm that multiplies the variance that it stores by factor(n), of n values per channel."""
     def batch_norm(original, input, running_mean, running_var, weight=None, bias=None, training=False,
                    momentum=0.1, eps=1e-5):
         if not training or running_var is None:
@@ -86,7 +86,7 @@ def _():
 
 
 def clamped_sigmoid(x):
-    """With the argument held at -30 or more, which the gradient does not see."""
+    """Sigmoid of max(x, -30), whose gradient passes through the maximum as through x itself."""
     return 1 / (1 + (-(x + (x.clamp(min=-30) - x).detach())).exp())
 
 

@@ -7,9 +7,9 @@ from functools import cache
 def rerouted(**replacements: Callable):
     """Calls of torch functions of these names go to `replacement(original, *arguments, **keywords)` instead.
 
-    A name stands for the function in torch, torch.nn.functional and torch.special, for the method of Tensor and
-    for its in-place form. PyTorch itself passes every call through the mode, so it does not matter from where
-    or under which name a module calls the function. Inside a replacement nothing is rerouted.
+    A name stands for the function in torch, torch.nn.functional and torch.special, for the method of Tensor and for
+    its in-place form. PyTorch passes every call through this TorchFunctionMode, so it does not matter from where or
+    by which name a module calls the function. Calls that a replacement makes are not rerouted.
     """
     return _mode()({function: new for name, new in replacements.items() for function in _functions(name)})
 
@@ -55,19 +55,22 @@ def _listener() -> type:
 
 
 def listening():
-    """A context whose `called` is the set of torch functions that were called inside: what `rerouted` sees."""
+    """A context whose `called` is the set of torch functions that were called in it, as `rerouted` sees them."""
     return _listener()()
 
 
 def concerns(context, called: set) -> bool:
-    """Whether a patch could change anything where just these functions are called; a swapped attribute always may."""
+    """Whether a patch may change a computation that calls only these functions. A swapped attribute always may."""
     table = getattr(context, "table", None)
     return table is None or not called.isdisjoint(table)
 
 
 @contextlib.contextmanager
 def swapped(*changes: tuple[object, str, Callable]) -> Iterator[None]:
-    """(owner, attribute, make): the attribute of a module or class is make(what it was) inside."""
+    """While this context lasts, attributes of modules or classes are replaced.
+
+    changes: (owner, attribute, make); make(the old value) returns the new value.
+    """
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in changes]
     try:
         for owner, name, make in changes:

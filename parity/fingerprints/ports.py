@@ -1,4 +1,4 @@
-"""Slips that ports into any framework share, and the repairs that this project's models must not have.
+"""Mistakes that are common in ports to any framework, and repairs that this project's models must not have.
 
 An id says what the port does, not what PyTorch does.
 """
@@ -140,8 +140,10 @@ def _():
 
 
 def attention(change: Callable):
-    """Scaled dot-product attention with other queries, keys or keywords; also inside nn.MultiheadAttention, whose
-    calls `rerouted` does not see, as it sees the function that makes them."""
+    """Scaled dot-product attention with other queries, keys or keywords: change(query, key) returns all three.
+
+    The attribute is swapped, because `rerouted` would not see the calls inside nn.MultiheadAttention.
+    """
     from torch.nn import functional
 
     def other(original):

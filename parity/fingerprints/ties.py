@@ -1,4 +1,4 @@
-"""Gradients where a function has none: at exact ties, which ReLU and zero padding make common [G1-G5]."""
+"""Gradients at points where a function has none: exact ties, which ReLU and zero padding make common [G1-G5]."""
 from functools import cache
 
 from parity.fingerprints.fingerprint import fingerprint
@@ -9,7 +9,7 @@ from parity.fingerprints.patch import rerouted
 
 @cache
 def ruled() -> type:
-    """A function with a given gradient: Ruled.apply(values, slopes, x) is `values`, with slope `slopes` to x."""
+    """A function with a given gradient: Ruled.apply(values, slopes, x) returns `values`; its slope in x is `slopes`."""
     import torch
 
     class Ruled(torch.autograd.Function):
@@ -62,7 +62,7 @@ def _():
 
 
 def shared_maximum(x, dims, keepdim: bool):
-    """The maximum over dims, whose gradient goes, whole, to every element that attains it."""
+    """The maximum over dims. Every element that attains it gets the whole gradient."""
     import torch
     top = x.detach().amax(dims, keepdim=True)
     attains = (x.detach() == top).to(x.dtype)

@@ -14,9 +14,9 @@ def adam_with(settings: Callable = lambda known: {}, count: Callable = lambda st
               ours: Callable = lambda optimizer, step: {}):
     """Adam and AdamW with other settings, or another count of steps in the bias correction.
 
-    settings(keywords of torch.optim.adam.adam with "step") and ours(an optimizer of torch_models, step) return
-    what to change; count(step, who) returns the step to correct for, who being torch.optim's parameter or the
-    optimizer of torch_models.
+    settings(keywords of torch.optim.adam.adam with "step") and ours(an optimizer of torch_models, step) return the
+    changed settings. count(step, who) returns the number of steps to correct for; who is the parameter in
+    torch.optim, and the optimizer in torch_models.
     """
     import torch
 

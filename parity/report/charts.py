@@ -1,6 +1,6 @@
-"""Pictures for the page, as inline SVG: how error grows through depth, and where in a tensor it sits.
+"""Charts for the HTML page, as inline SVG: how the error grows with depth, and where in a tensor it is.
 
-Colours are classes of the page's style sheet, so that they follow light and dark.
+Colours are classes of the page's style sheet, so they follow its light and dark modes.
 """
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from parity.report.report import short
 
 WIDTH, HEIGHT = 960, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 40      # margins around the plot
-LABEL = 74                                     # width a name under the axis needs
-POINTS = 250                                   # more than these are drawn without a tooltip each
+LABEL = 74                                     # the width that a name under the axis needs
+POINTS = 250                                   # a curve with more points has tooltips only for those over the limit
 TICKS = 8
 RADII = {"culprit": 5, "over": 3, "point": 2}
 SHADES = 10
@@ -21,17 +21,17 @@ SHADES = 10
 def growth(curve: Sequence[Sequence], first: str = "", culprits: Sequence[str] = ()) -> str:
     """Error, noise and limit per module on a logarithmic axis, in the order of execution.
 
-    curve: [[module path, error, noise, limit], …]; first: the module where the twins part, marked with
-    a line; culprits: modules at fault, marked with full dots; modules over their limit have rings.
-    Values that are 0 stand on the floor of the plot and infinite ones on its ceiling.
+    curve: [[module path, error, noise, limit], …]. first: the first module over its limit, marked with a line.
+    culprits: modules at fault, marked with full dots; other modules over their limit have rings.
+    Zeros are drawn at the bottom of the plot and infinite values at its top.
     """
     points = [(str(path), *(float(value) for value in values)) for path, *values in curve]
     low, high = _decades([value for _, *values in points for value in values])
     xs = _spread(len(points))
 
     def y(value: float) -> float:
-        share = 0.0 if value <= 0 else 1.0 if math.isinf(value) else (math.log10(value) - low) / (high - low)
-        return round(TOP + (1 - min(1.0, max(0.0, share))) * (HEIGHT - TOP - BOTTOM), 1)
+        part = 0.0 if value <= 0 else 1.0 if math.isinf(value) else (math.log10(value) - low) / (high - low)
+        return round(TOP + (1 - min(1.0, max(0.0, part))) * (HEIGHT - TOP - BOTTOM), 1)
 
     error, noise, limit = (list(zip(xs, [y(point[k]) for point in points])) for k in (1, 2, 3))
     floor = HEIGHT - BOTTOM
@@ -56,7 +56,7 @@ def growth(curve: Sequence[Sequence], first: str = "", culprits: Sequence[str] =
 
 
 def heat(error: Sequence[Sequence], width: int = 240) -> str:
-    """A 2-D map of errors in SHADES steps; the deepest colour is the largest of them."""
+    """A 2-D map of errors in SHADES steps; the largest error has the deepest colour. width: in pixels."""
     rows = [[float(value) for value in line] for line in error]
     largest = max((value for line in rows for value in line if math.isfinite(value)), default=0.0)
     paths: dict[int, list[str]] = {}
@@ -82,7 +82,7 @@ def _shade(value: float, largest: float) -> int:
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
-    """The whole powers of ten that hold all finite positive values."""
+    """The exponents of the powers of ten that enclose all finite positive values."""
     found = [math.log10(value) for value in values if value > 0 and math.isfinite(value)]
     low, high = (math.floor(min(found)), math.ceil(max(found))) if found else (-8, -6)
     return low, max(high, low + 1)
@@ -108,7 +108,7 @@ def _grid(low: int, high: int, y) -> str:
 
 
 def _names(paths: Sequence[str], xs: Sequence[float]) -> str:
-    """Under the axis the first part of a path where it changes, as far as there is room."""
+    """The labels under the axis: the first part of each path, where it changes and there is room."""
     found, room, before = [], -math.inf, None
     for path, x in zip(paths, xs):
         name = path.split(".")[0].split("#")[0]

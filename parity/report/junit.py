@@ -38,5 +38,5 @@ def _counts(rows: list[Row]) -> dict[str, str]:
 
 
 def legal(text: str) -> str:
-    """What a dying worker wrote may hold characters that XML does not."""
+    """The text without characters that XML does not allow, which the output of a crashed worker may contain."""
     return ILLEGAL.sub("?", text)

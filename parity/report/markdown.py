@@ -41,7 +41,7 @@ def comparisons(rows: list[Row]) -> list[str]:
 
 
 def mutation(report: Report) -> list[str]:
-    """How many seeded faults each level notices, and which nobody does."""
+    """How many seeded faults each level notices, and which no level notices."""
     extras = report.extras
     if "kill_rate" not in extras:
         return []
@@ -50,7 +50,7 @@ def mutation(report: Report) -> list[str]:
               for level, f in extras.get("by_level", {}).items()]
     lines = ["", "## Seeded faults", "", f"{len(mutants)} faults were put into the Jittor twin, one at a time; "
              f"{extras['kill_rate']:.1%} of those that change a result are noticed.", "",
-             *rows_of(["level", "faults it was shown", "noticed", "share", "noticed by it alone"], levels)]
+             *rows_of(["level", "faults it was shown", "noticed", "kill rate", "noticed by it alone"], levels)]
     missed = [[m[key] for key in ("name", "id", "why", "verdict", "explanation")] for m in mutants
               if m["verdict"] != "killed"]
     if missed:
@@ -76,5 +76,5 @@ def rows_of(head: list[str], table: list[list]) -> list[str]:
 
 
 def cell(value) -> str:
-    """Text that stays in its cell."""
+    """The value as text that cannot break its table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")

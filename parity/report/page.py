@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no other file, no network."""
+"""A report as one HTML page that needs no other file and no network."""
 import json
 from html import escape
 
@@ -7,10 +7,11 @@ from parity.report.report import READING, Report, explained, outcome, short, sum
 from parity.report.style import CSS, SCRIPT
 from parity.result import LEVELS, Row
 
-KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin, grey what float32 PyTorch shows when
-everything moves by one unit in the last place, <b class="l">dashed</b> the limit. Modules stand in the order they run.
-<b class="c">Rings</b> are over their limit; <b class="c">full dots</b> still are when they get PyTorch's own inputs:
-the fault is theirs.</p>"""
+KEY = """<p class="soft key"><b class="e">Blue</b> is the error of the Jittor twin. Grey is the noise: the error of
+float32 PyTorch when weights and inputs move by one unit in the last place. The <b class="l">dashed</b> line is the
+limit. The modules are in the order in which they run. <b class="c">Rings</b> mark modules over their limit.
+<b class="c">Full dots</b> mark modules that are over it even with PyTorch's own inputs, so the fault is in
+them.</p>"""
 
 STEPS = """<p class="soft">One training step at a time: Jittor begins every step from PyTorch's state, and the updates
 are compared.</p>"""
@@ -51,7 +52,7 @@ def _header(report: Report) -> str:
 
 
 def _matrix(report: Report, ids: dict) -> str:
-    """Worst ratio by model and level; the bar is the share of the limit that is used."""
+    """The worst ratio by model and level; the bar is the error as a fraction of its limit."""
     cells, levels = report.cells(), [level for level in report.levels if level != "L0"]
     lines = dict.fromkeys((model, size) for model, size, level in cells if level != "L0")
     if not lines:
@@ -68,10 +69,10 @@ def _cell(r: Row | None, ids: dict) -> str:
     if r is None:
         return '<td class="none"></td>'
     limit = float(r.detail.get("limit", 0) or 0)
-    share = min(1.0, r.error / limit) if limit else float(not r.passed)
+    used = min(1.0, r.error / limit) if limit else float(not r.passed)
     tip = escape(f"{r.mode}: error {short(r.error)}, noise {short(r.noise)}, limit {short(limit)}", quote=True)
     return (f'<td class="{r.verdict}" title="{tip}"><a href="#{ids[id(r)]}">{outcome(r) if r.passed else "fail"}'
-            f'<span class="bar"><i style="width:{share:.0%}"></i></span></a></td>')
+            f'<span class="bar"><i style="width:{used:.0%}"></i></span></a></td>')
 
 
 def _failed(report: Report, ids: dict) -> str:
@@ -83,7 +84,7 @@ def _failed(report: Report, ids: dict) -> str:
 
 
 def _growth(report: Report, ids: dict, level: str, key: str) -> str:
-    """Of every model the worst row of this level that has a curve."""
+    """The curve of each model's worst row of this level, with the key; "" if no row has a curve."""
     worst: dict[str, Row] = {}
     for r in report.rows:
         if r.level == level and len(r.detail.get("curve", ())) > 2 and (r.model not in worst or (r.passed, -r.ratio) <
@@ -146,7 +147,7 @@ def _map(found: dict | None) -> str:
 
 
 def _notes(r: Row) -> str:
-    """What else the level recorded."""
+    """A table of the other details of a row."""
     notes = [[escape(key.replace("_", " ")), escape(json.dumps(value, ensure_ascii=False)[:LONGEST_NOTE])]
              for key, value in r.detail.items() if key not in DRAWN and value not in ({}, [], "", None)]
     return _table(["also recorded", ""], notes) if notes else ""
@@ -175,7 +176,7 @@ def _table(head, lines, numbers=(), marked=()) -> str:
 
 
 def _faults(report: Report) -> str:
-    """How many of the faults put into the Jittor twin each level notices, and which nobody does."""
+    """How many of the faults put into the Jittor twin each level notices, and which no level notices."""
     extras = report.extras
     if "kill_rate" not in extras:
         return ""
@@ -183,7 +184,7 @@ def _faults(report: Report) -> str:
     lines = [[f"{level} {escape(LEVELS[level])}", found["mutants"], found["killed"], found["alone"],
               f'{found["kill_rate"]:.0%}<span class="bar"><i style="width:{found["kill_rate"]:.0%}"></i></span>']
              for level, found in levels.items()]
-    head = ["level", "faults it was shown", "noticed", "noticed by it alone", "share"]
+    head = ["level", "faults it was shown", "noticed", "noticed by it alone", "kill rate"]
     parts = [f'<p>{len(mutants)} faults were put into the Jittor twin, one at a time: <b>{extras["kill_rate"]:.1%}</b> '
              'of those that change a result are noticed.</p>', _table(head, lines, numbers=(1, 2, 3, 4))]
     parts += [f'<p class="bad">{escape(objection)}</p>' for objection in extras.get("objections", [])]
@@ -203,7 +204,7 @@ def _mutants(mutants: list[dict], last: str, tell) -> str:
 
 
 def _explanations(report: Report) -> str:
-    """Which known difference between the frameworks removes what failed."""
+    """The known difference between the frameworks that explains each failure."""
     parts = []
     for found in report.extras.get("explanations", ()):
         where = escape(" ".join(filter(None, (found["model"], found["level"], found["mode"]))))

@@ -1,4 +1,4 @@
-"""What a run found, as one object, and its JSON form."""
+"""Report: the results of a run as one object, and its JSON form."""
 import json
 import math
 import os
@@ -12,26 +12,28 @@ from parity.result import LEVELS, Row, finite
 from parity.workers.compare import FACTORS, PERTURBATIONS
 
 NUMBERS = ("error", "noise", "ratio")
-CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # a compiler's colours and the like
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # such as a compiler's colours
 EXTRAS = ("kill_rate", "by_level", "mutants", "objections", "explanations")     # of `mutate` and of `check --explain`
 
 (NOISES, OWNS), (GRADIENT_NOISES, GRADIENT_OWNS) = FACTORS[False], FACTORS[True]
 READING = (
-    "The truth is PyTorch in float64 on the same weights and inputs. Error is the largest deviation of the Jittor twin "
-    "from it, relative to the root mean square of the tensor; of gradients the ninth decile, because one flipped sign "
-    "of a ReLU moves single elements of a correct gradient far. Noise is the same of float32 PyTorch when weights and "
-    f"inputs move by one unit in the last place, at worst over {PERTURBATIONS} trials. Ratio is error over noise, or "
-    "over float32 PyTorch's own error where that is larger.",
-    f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates "
-    f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), never by a number somebody picked. Where equality is owed, bytes are "
-    "compared: \"equal\" means that not one bit differs.")
+    "The truth is PyTorch in float64 on the same weights and inputs. The error is the largest deviation of the Jittor "
+    "twin from it, relative to the root mean square of the tensor. For gradients it is the ninth decile instead of the "
+    "largest, because one flipped sign of a ReLU moves single elements of a correct gradient far. The noise is the "
+    "largest such error of float32 PyTorch when weights and inputs move by one unit in the last place, over "
+    f"{PERTURBATIONS} trials. The ratio is the error over the noise, or over float32 PyTorch's own error if that is "
+    "larger.",
+    f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates: "
+    f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), so no tolerance is chosen by hand. Results that must be equal are "
+    "compared byte by byte: \"equal\" means that not one bit differs.")
 
 
 @dataclass
 class Report:
-    """rows: what was compared. attestation: see parity.levels.environment, with "command" and "seconds" of the run.
+    """The results of one run.
 
-    extras: what EXTRAS names, each may be absent; see parity.faults.mutate.run and parity.explain.finding.
+    rows: the comparisons. attestation: see parity.levels.environment; also "command" and "seconds" of the run.
+    extras: values by the names in EXTRAS, some or none; see parity.faults.mutate.run and parity.explain.finding.
     """
     rows: list[Row]
     attestation: dict
@@ -73,7 +75,7 @@ class Report:
 
 
 def of_rows(rows: Sequence[Row], attestation: dict | None = None, **facts) -> Report:
-    """The report of a run. The attestation is that of the L0 row if there is one. facts: added to it."""
+    """The report of a run. An L0 row's attestation replaces `attestation`. facts: added to the attestation."""
     found = attestation
     for r in rows:
         if r.level == "L0":
@@ -86,7 +88,7 @@ def badness(r: Row) -> tuple[bool, float]:
 
 
 def read(path: str | os.PathLike) -> Report:
-    """A report from its JSON; UserError for a file that is none."""
+    """The report in a JSON file. UserError if the file does not exist or is no report."""
     try:
         found = json.loads(Path(path).read_text())
     except (ValueError, OSError) as error:
@@ -108,7 +110,7 @@ def read(path: str | os.PathLike) -> Report:
 # ---- numbers as people read them -------------------------------------------------------
 
 def short(value) -> str:
-    """Two digits: "0", "1.2e-7", "0.34", "inf"."""
+    """A number with two digits: "0", "1.2e-7", "0.34", "inf"."""
     value = float(value)
     if value == 0:
         return "0"
@@ -145,7 +147,7 @@ def _several(count: int, thing: str) -> str:
 
 
 def explained(r: Row) -> str:
-    """Why a row failed, where the twins part and which modules are at fault."""
+    """Why a row failed, where the twins first differ and which modules are at fault."""
     words, culprits = [r.detail.get("reason", "") or "no reason was given"], r.detail.get("culprits", [])
     if r.detail.get("first_divergence"):
         words.append(f"first divergence at {r.detail['first_divergence']}")
@@ -158,7 +160,7 @@ def explained(r: Row) -> str:
 
 
 def title(r: Row) -> str:
-    """"apf_gan.generator L3 train", with the size where it is not the tiny one."""
+    """The name of a row, such as "apf_gan.generator L3 train", with the size unless it is tiny."""
     size = r.detail.get("size", "tiny")
     return " ".join(filter(None, [r.model, r.level, r.mode, f"({size} size)" if size != "tiny" else ""]))
 
@@ -166,7 +168,7 @@ def title(r: Row) -> str:
 # ---- several reports -------------------------------------------------------------------
 
 def merged(reports: Sequence[Report]) -> Report:
-    """The first report with what only the others have: rows of other comparisons, and extras."""
+    """The first report, with the rows and extras that only the others have."""
     first, *others = reports
     for other in others:
         known = {_identity(r) for r in first.rows}

@@ -1,4 +1,4 @@
-"""How the page looks, in light and dark, and the few lines of script that open what a link points to."""
+"""The style sheet of the HTML page, for light and dark modes, and the script that opens the row of a link."""
 
 CSS = """\
 :root { color-scheme: light dark; --paper: #fbfbf9; --card: #fff; --ink: #1d2327; --soft: #667077; --line: #dfe3e2;
@@ -58,7 +58,7 @@ line.first { stroke: var(--bad); stroke-dasharray: 2 3; } text.first { fill: var
 @media print { details { break-inside: avoid; } }
 """
 
-# Following a link to a row opens it.
+# A row opens when a link to it is followed.
 SCRIPT = """\
 const open = () => { const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (row && row.tagName === "DETAILS") { row.open = true; row.scrollIntoView({ block: "center" }); } };

@@ -1,4 +1,4 @@
-"""A report on the terminal, and the progress of a run on stderr."""
+"""Show a report on the terminal, and the progress of a run on stderr."""
 import sys
 
 from rich import box
@@ -12,7 +12,7 @@ from parity.result import LEVELS, Row
 
 COLOURS = {"pass": "green", "fail": "bold red"}
 COLUMNS, WORST = ("model", "level", "mode", "error", "noise", "ratio", "verdict"), "worst tensor"
-WIDE = 200                     # columns of a table that goes to a file or a pipe
+WIDE = 200                     # characters per line of a table that goes to a file or a pipe
 
 
 def console(stderr: bool = False) -> Console:
@@ -29,7 +29,7 @@ def put(screen: Console, found: Table) -> None:
 
 
 def show(report: Report) -> None:
-    """The table of all rows, why the failing ones failed, and the verdict."""
+    """Print the table of all rows, why the failing ones failed, and the verdict."""
     screen = console()
     put(screen, table(report.rows, screen.width))
     for r in report.failed:
@@ -45,8 +45,7 @@ def show(report: Report) -> None:
 
 
 def put_faults(screen: Console, extras: dict) -> None:
-    """What each level is worth, the faults that nobody noticed, and what is wrong with the result
-    (parity.faults.mutate)."""
+    """Print how many faults each level killed, the faults that none did, and the objections (parity.faults.mutate)."""
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("level", "faults shown", "killed", "kill rate", "killed by no other level"):
         found.add_column(name, justify="left" if name == "level" else "right")
@@ -63,7 +62,7 @@ def put_faults(screen: Console, extras: dict) -> None:
 
 
 def table(rows: list[Row], width: int) -> Table:
-    """All rows, the worst tensor as far as it fits: every number is shown in full."""
+    """The table of all rows. The name of the worst tensor is cut to fit `width`, the numbers never are."""
     found, lines, before = Table(box=box.SIMPLE_HEAD, pad_edge=False), [], None
     for r in rows:
         size = " (full)" if r.detail.get("size") == "full" else ""
@@ -85,7 +84,7 @@ def table(rows: list[Row], width: int) -> Table:
 
 
 def show_attestation(found: dict) -> None:
-    """What both workers compute with, side by side, and what of it fails."""
+    """Print what both workers compute with, side by side, and what fails."""
     screen, facts = console(), found.get("facts", {})
     sides = Table("", *facts, box=box.SIMPLE_HEAD, pad_edge=False)
     for entry in found.get("owed", ()):
@@ -105,7 +104,7 @@ def told(r: Row) -> str:
 
 
 class Live:
-    """Tells of every finished step: a bar on a terminal, a line per row on anything else.
+    """Shows every finished step: on a terminal as a bar, elsewhere as one line per row.
 
     Call it as `progress` of parity.runner.run, inside a `with` block.
     """
@@ -124,7 +123,7 @@ class Live:
         self.bar.stop()
 
     def next(self) -> str:
-        """What is being checked now."""
+        """The step that is being checked."""
         ahead = self.steps[self.done:self.done + 1]
         return escape(" ".join(filter(None, [f"{step.model} {step.level} {step.mode}" for step in ahead])).strip())
 

@@ -1,4 +1,4 @@
-"""The forms a report is written in, and the files it is written to."""
+"""Write a report to files in several formats."""
 import json
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ FORMATS = tuple(RENDERERS)
 
 
 def writable(wanted: Mapping[str, str | os.PathLike]) -> dict[str, Path]:
-    """Files by format as paths; UserError, which names the option --<format>, where one cannot be written."""
+    """The files by format, as paths. UserError, which names the option --<format>, if one cannot be written."""
     paths, seen = {name: Path(value) for name, value in wanted.items()}, {}
     for name, path in paths.items():
         if path.is_dir():

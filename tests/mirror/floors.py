@@ -4,9 +4,9 @@ A room is a folder of a package or a module at its top. A floor is a set of room
 those below it.
 """
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
-from mirror import imports
+from mirror import imports, nodes
 
 Rooms = dict[str, set[str]]     # room -> rooms that it imports
 
@@ -17,9 +17,9 @@ def room_of(path: str) -> str:
     return "/".join(parts[:-1]) or parts[0]
 
 
-def module_path(module: str, paths: Iterable[str]) -> str | None:
+def module_path(module: str, paths: Container[str]) -> str | None:
     """The file that "package.module.name" or "package.module" names; None where it is none of `paths`."""
-    paths, parts = set(paths), module.split(".")
+    parts = module.split(".")
     while parts:
         for candidate in ("/".join(parts) + ".py", "/".join(parts) + "/__init__.py"):
             if candidate in paths:
@@ -67,6 +67,6 @@ def arrows_up(graph: Rooms, floors: Sequence[Sequence[str]]) -> list[str]:
 
 def parses_arguments(source: str) -> bool:
     """Whether a file builds or reads command lines: it imports argparse, or adds arguments to a parser."""
-    calls = (node.func.attr for node in ast.walk(ast.parse(source))
+    calls = (node.func.attr for node in nodes(source)
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
     return any(found.module.split(".")[0] == "argparse" for found in imports(source)) or "add_argument" in calls

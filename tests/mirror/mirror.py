@@ -7,6 +7,7 @@ attributes set in constructors). Every difference is a `Violation` whose `where`
 """
 import ast
 import copy
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,9 +46,29 @@ class Outline:
     imported: set[str] = field(default_factory=set)             # not public, but may stand for a layer
 
 
-def imports(source: str) -> list[Import]:
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a file, which many checks look at and none may change."""
+    return ast.parse(source)
+
+
+@functools.cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """Every node of the file's tree."""
+    return tuple(ast.walk(parsed(source)))
+
+
+def dotted(node: ast.expr) -> str:
+    """"a.b" for a name in a module; ".b" for an attribute of anything else; "" for what is neither."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@functools.cache
+def imports(source: str) -> tuple[Import, ...]:
     """Every import in the file, including inside functions and import_module("literal") calls."""
-    return list(_imports(ast.parse(source), True))
+    return tuple(_imports(parsed(source), True))
 
 
 def _imports(node: ast.AST, top_level: bool) -> Iterator[Import]:
@@ -58,7 +79,7 @@ def _imports(node: ast.AST, top_level: bool) -> Iterator[Import]:
             yield from (Import(f"{child.module}.{alias.name}", child.lineno, top_level)
                         for alias in child.names)
         elif isinstance(child, ast.Call) and child.args and isinstance(child.args[0], ast.Constant):
-            if ast.unparse(child.func).split(".")[-1] in ("import_module", "__import__"):
+            if dotted(child.func).split(".")[-1] in ("import_module", "__import__"):
                 yield Import(str(child.args[0].value), child.lineno, top_level)
         inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         yield from _imports(child, top_level and not inside)
@@ -140,7 +161,7 @@ def _class_outline(node: ast.ClassDef) -> Class:
 def outline(source: str) -> Outline:
     """The public surface of a file. Imported names are not part of it."""
     result = Outline()
-    for node in ast.parse(source).body:
+    for node in parsed(source).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             result.functions[node.name] = signature(node)
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

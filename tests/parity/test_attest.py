@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parity.levels import environment as attest
+from parity.runner import Step
 from parity.workers.oracle import Twins
 from parity.workers.worker import ROOT
 
@@ -53,8 +54,8 @@ def test_this_machine_is_in_order(twins):
     assert "/" not in " ".join(str(value) for side in facts.values() for value in side.values())    # no path of ours
 
 
-def test_the_row_holds_the_attestation(twins):
-    [row] = attest.check(twins)
+def test_the_row_holds_the_attestation(rows_of):
+    [row] = rows_of(Step("L0"))
     assert row.passed and row.model == "environment"
     assert row.detail["count"] == 2 * (1 + len(attest.OWED)) and row.detail["attestation"]["verdict"] == "pass"
 
@@ -70,12 +71,12 @@ def test_flushed_denormals_are_noticed():
     assert not broken(again)
 
 
-def test_a_careless_port_is_noticed(tmp_path):
+def test_a_careless_port_is_noticed(others, tmp_path):
     shutil.copytree(ROOT / "jt_models", tmp_path / "jt_models", ignore=shutil.ignore_patterns("__pycache__"))
     with open(tmp_path / "jt_models" / "backend.py", "a") as file:
         file.write(CARELESS)
-    with Twins(tmp_path) as twins:
-        [row] = attest.check(twins)
+    others.replace_jittor(tmp_path)
+    [row] = attest.check(others)
     found = row.detail["attestation"]
     assert broken(found) == {("jittor", promise) for promise in (
         attest.BYTES, "the other framework is not imported", "global generators are left alone",
@@ -120,9 +121,9 @@ def test_flags_that_change_results_are_kept_and_paths_are_not():
     assert attest.arithmetic(flags) == "-march=native -O2 -Ofast -ffast-math -D__FAST_MATH__ -fno-signed-zeros"
 
 
-def test_a_worker_that_cannot_start_fails_the_attestation(tmp_path):
+def test_a_worker_that_cannot_start_fails_the_attestation(others, tmp_path):
     (tmp_path / "jt_models").mkdir()
     (tmp_path / "jt_models" / "__init__.py").write_text("raise RuntimeError('no such machine')")
-    with Twins(tmp_path) as twins:
-        found = attest.attested(twins)
+    others.replace_jittor(tmp_path)
+    found = attest.attested(others)
     assert found["verdict"] == "fail" and "no such machine" in found["reason"]

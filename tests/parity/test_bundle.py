@@ -1,8 +1,10 @@
 """The folder a failing layer leaves reproduces the failure, and passes where the twins are sound."""
 import json
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from safetensors.numpy import load_file
@@ -11,27 +13,40 @@ from jittwin.errors import UserError
 from parity import Pair
 from parity.bundle import write
 from parity.cases import find
+from parity.faults.fault import Fault, broken_copy
+from parity.workers import oracle
 from parity.workers.worker import ROOT
-from tests.parity.test_forward import broken
 from tests.parity.test_pair import HARD
 from tests.parity.traced import Small
 
 pytestmark = pytest.mark.parity
 
 
-def reproduce(folder, *words):
-    return subprocess.run([sys.executable, os.fspath(folder / "repro.py"), *words], capture_output=True, text=True,
-                          cwd=folder, env={**os.environ, "PYTHONPATH": os.fspath(ROOT)})
+@pytest.fixture
+def reproduce(twins, monkeypatch, capsys):
+    """reproduce(folder): the exit status of the folder's script with the workers of the other tests, and what it
+    prints."""
+    def run(folder) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(oracle, "Twins", lambda twin, paths: nullcontext(twins))
+            patch.setattr(sys, "argv", [os.fspath(folder / "repro.py")])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        return int(ended.value.code), capsys.readouterr().out
+    return run
 
 
-def test_one_layer_is_reproduced_in_a_broken_copy_and_passes_in_ours(twins, tmp_path):
-    twin = broken(tmp_path, "nn/layers.py", "    def __init__(self, eps: float = 1e-5):",
-                  "    def __init__(self, eps: float = 1e-3):")
+def test_one_layer_is_reproduced_in_a_broken_copy_and_passes_in_ours(twins, tmp_path, reproduce):
+    """The broken copy by the command that a person gives, in a process of its own."""
+    edit = Fault("edit", "", "nn/layers.py", "    def __init__(self, eps: float = 1e-5):",
+                 "    def __init__(self, eps: float = 1e-3):", "", ())
     folder = write(tmp_path / "bundle", find("apf_gan.encoder"), "tiny", "train", "layer2.1", twins)
-    failed = reproduce(folder, "--twin", os.fspath(twin))
-    assert failed.returncode == 1 and "output 0: error" in failed.stdout and "over its limit" in failed.stdout
-    sound = reproduce(folder)
-    assert sound.returncode == 0 and sound.stdout.startswith("output 0: error") and "pass" in sound.stdout
+    failed = subprocess.run([sys.executable, folder / "repro.py", "--twin", broken_copy(edit, tmp_path)], cwd=folder,
+                            env={**os.environ, "PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True)
+    assert failed.returncode == 1, failed.stderr
+    assert "output 0: error" in failed.stdout and "over its limit" in failed.stdout
+    status, printed = reproduce(folder)
+    assert status == 0 and printed.startswith("output 0: error") and "pass" in printed
     assert len((folder / "repro.py").read_text().splitlines()) <= 30
 
 
@@ -44,16 +59,16 @@ def test_a_bundle_holds_one_layer(twins, tmp_path):
 
 
 @pytest.mark.parametrize("path, call", [("block", 1), ("(model)", 0)])
-def test_a_fault_outside_of_layers_is_reproduced(twins, tmp_path, path, call):
+def test_a_fault_outside_of_layers_is_reproduced(twins, tmp_path, reproduce, path, call):
     """The second call of a block, which takes an argument that is no tensor; and a whole model."""
     fault = Small("glue")
-    failed = reproduce(write(tmp_path, fault, "tiny", "train", path, twins, call))
-    assert failed.returncode == 1 and "over its limit" in failed.stdout, failed.stderr
+    status, printed = reproduce(write(tmp_path, fault, "tiny", "train", path, twins, call))
+    assert status == 1 and "over its limit" in printed
 
 
-def test_a_layer_of_a_pair(twins, tmp_path):
-    sound = reproduce(write(tmp_path, Pair(**HARD), "tiny", "train", "norm", twins))
-    assert sound.returncode == 0 and "output 0" in sound.stdout, sound.stderr
+def test_a_layer_of_a_pair(twins, tmp_path, reproduce):
+    status, printed = reproduce(write(tmp_path, Pair(**HARD), "tiny", "train", "norm", twins))
+    assert status == 0 and "output 0" in printed
 
 
 def test_an_unknown_layer_is_a_mistake(twins, tmp_path):

@@ -56,20 +56,14 @@ def test_the_twins_agree_and_every_form_is_written(tmp_path):
     assert "The twins agree" in files["html"].read_text() and f"| {MODEL} |" in files["markdown"].read_text()
 
 
-def test_a_broken_twin_fails_and_says_where(tmp_path):
-    twin = broken_copy(find("encoder_slope"), tmp_path / "twin")
-    done = run(MODEL, *LEVEL, "--twin", twin, "--json", tmp_path / "r.json")
-    assert done.returncode == 1
-    found = json.loads((tmp_path / "r.json").read_text())
-    assert found["verdict"] == "fail" and found["attestation"]["verdict"] == "pass"
-    assert f"{MODEL} L4 {MODES[0]}: " in done.stdout and "is over its limit" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith(f"fail: 0 of {len(MODES)}")
-
-
-def test_a_failing_layer_is_explained_and_leaves_what_reproduces_it(tmp_path):
+def test_a_broken_twin_fails_says_where_and_leaves_what_reproduces_it(tmp_path):
     twin, bundle = broken_copy(find("encoder_layer_dropped_norm"), tmp_path / "twin"), tmp_path / "bundle"
     done = run(MODEL, "--level", "L3", "--twin", twin, "--bundle", bundle, "--json", tmp_path / "r.json")
     assert done.returncode == 1, done.stdout + done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["verdict"] == "fail" and found["attestation"]["verdict"] == "pass"
+    assert f"{MODEL} L3 {MODES[0]}: " in done.stdout and "is over its limit" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"fail: 0 of {len(MODES)}")
     [folder, *_] = bundle.iterdir()
     assert f"reproduced in {folder}" in done.stdout and "first divergence at" in done.stdout
     again = subprocess.run([sys.executable, folder / "repro.py", "--twin", twin], capture_output=True, text=True,
@@ -77,10 +71,10 @@ def test_a_failing_layer_is_explained_and_leaves_what_reproduces_it(tmp_path):
     assert again.returncode == 1 and "limit" in again.stdout, again.stderr
 
 
-def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
+def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(others, tmp_path):
     dies = "import os, sys\nprint('out of luck', file=sys.stderr)\nos.abort()"
-    folder = copy_of_twin(tmp_path, apf_gan__encoder=dies)
-    rows = check.run([MODEL], levels=["L0", "L4"], twin=folder)
+    others.replace_jittor(copy_of_twin(tmp_path, apf_gan__encoder=dies))
+    rows = check.run([MODEL], levels=["L0", "L4"], twins=others)
     assert [(r.level, r.mode, r.verdict) for r in rows] == [
         ("L0", "", "pass"), *(("L4", mode, "fail") for mode in MODES)]
     for r in rows[1:]:
@@ -88,18 +82,16 @@ def test_a_worker_that_dies_is_a_row_and_the_run_goes_on(tmp_path):
         assert r.error == float("inf") and r.detail["size"] == "tiny"
 
 
-def test_a_mistake_told_by_a_worker_is_a_row(tmp_path, twins):
+def test_a_mistake_told_by_a_worker_is_a_row(tmp_path, others):
     told = ("def load(*_, **__):\n    raise UserError('5 keys are missing')\n\n\n"
             "Backend.load_numpy = load")
-    before = twins.torch.process.pid
-    twins.replace_jittor(copy_of_twin(tmp_path, backend=told))
-    try:
-        rows = check.run([MODEL], levels=["L4"], twins=twins)
-    finally:
-        twins.replace_jittor(None)
+    before = others.torch.process.pid
+    others.replace_jittor(copy_of_twin(tmp_path, backend=told))
+    rows = check.run([MODEL], levels=["L4"], twins=others)
     assert {r.detail["reason"] for r in rows} == {"5 keys are missing"}
-    assert twins.torch.process.pid == before                # its worker owed no answer and lives on
-    assert all(r.passed for r in check.run([MODEL], levels=["L4"], twins=twins))
+    assert others.torch.process.pid == before               # its worker owed no answer and lives on
+    others.replace_jittor(None)
+    assert all(r.passed for r in check.run([MODEL], levels=["L4"], twins=others))
 
 
 # ---- the plan --------------------------------------------------------------------------

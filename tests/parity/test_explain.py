@@ -81,13 +81,10 @@ def test_agreement_needs_no_explanation(twins):
 @pytest.mark.parametrize("fault, model, level, id", [
     ("leaky_slope_ignored", "apf_gan.encoder", "L3", "X-slope-0.01"),
     ("adam_epsilon", "apf_gan.encoder", "L5", "X-adam-eps")])
-def test_a_broken_copy_of_the_twin_is_explained(fault, model, level, id, twins, tmp_path):
+def test_a_broken_copy_of_the_twin_is_explained(fault, model, level, id, others, tmp_path):
     """What is known of PyTorch is kept, so only Jittor runs anew."""
-    twins.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
-    try:
-        found = explain.run([model], levels=[level], twins=twins)
-    finally:
-        twins.replace_jittor(None)
+    others.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
+    found = explain.run([model], levels=[level], twins=others)
     assert found.findings and found.named == [id] and all(f.explained for f in found.findings)
     assert f"{id} explains it" in found.text()
 
@@ -95,16 +92,13 @@ def test_a_broken_copy_of_the_twin_is_explained(fault, model, level, id, twins, 
 @pytest.mark.parametrize("fault, which, id", [
     ("abs_gradient_at_zero", "l1_mean", "G1"), ("pool_divisor", "avg_pool2d", "X-pool-excluded"),
     ("aligned_corners", "interpolate", "X-align-corners")])
-def test_a_broken_operator_is_explained(fault, which, id, twins, tmp_path):
+def test_a_broken_operator_is_explained(fault, which, id, others, tmp_path):
     x = X["x"].copy()
     x[:, :, ::2] = 0
-    twins.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
-    try:
-        recorder = Recorder(twins)
-        recorder.compare(f"{PROBES}:operators", {"x": x}, which=which)
-        best = search(recorder.take(), twins)[0]
-    finally:
-        twins.replace_jittor(None)
+    others.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
+    recorder = Recorder(others)
+    recorder.compare(f"{PROBES}:operators", {"x": x}, which=which)
+    best = search(recorder.take(), others)[0]
     assert best.explains and best.name == id
 
 
@@ -114,14 +108,11 @@ def parsed(*words):
     return parser.parse_args(words)
 
 
-def test_the_command_fails_where_something_fails(twins, tmp_path, monkeypatch, capsys):
+def test_the_command_fails_where_something_fails(others, tmp_path, monkeypatch, capsys):
     """The workers are those of the other tests; which copy of the twin they hold is decided here."""
-    monkeypatch.setattr(explain, "Twins", lambda twin: nullcontext(twins.replace_jittor(twin) or twins))
+    monkeypatch.setattr(explain, "Twins", lambda twin: nullcontext(others.replace_jittor(twin) or others))
     folder = faults.broken_copy(faults.find("adam_epsilon"), tmp_path)
-    try:
-        assert command_line.command(parsed("apf_gan.encoder", "--level", "L5", "--twin", str(folder))) == 1
-    finally:
-        twins.replace_jittor(None)
+    assert command_line.command(parsed("apf_gan.encoder", "--level", "L5", "--twin", str(folder))) == 1
     printed = capsys.readouterr().out
     remedy = FINGERPRINTS["X-adam-eps"].remedy
     assert "apf_gan.encoder L5 train: " in printed and "X-adam-eps explains it: " in printed and remedy in printed

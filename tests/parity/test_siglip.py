@@ -1,10 +1,10 @@
 """The SigLIP tower: its case passes, and slips of a port are found, and named where they are."""
 import pytest
 
-from parity import runner as check
 from parity.cases import find
 from parity.cases.siglip import FULL, tower_weights
 from parity.levels import forward
+from parity.runner import plan
 
 CASE = find("siglip")
 FILE, LAYERS = "backbones/siglip.py", [f"encoder.layers.{n}" for n in range(2)]
@@ -19,8 +19,8 @@ SLIPS = {
 }
 
 
-def test_the_case_passes(twins):
-    rows = check.run(["siglip"], levels=["L1", "L2", "L3", "L4"], twins=twins)
+def test_the_case_passes(rows_of):
+    rows = [row for step in plan(["siglip"], levels=["L1", "L2", "L3", "L4"]) for row in rows_of(step)]
     assert {(row.level, row.mode) for row in rows} == {
         ("L2", "eval"), *((level, mode) for level in ("L1", "L3", "L4") for mode in CASE.modes)}
     assert not [(row.level, row.mode, row.detail["reason"]) for row in rows if not row.passed]

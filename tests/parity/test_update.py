@@ -6,13 +6,14 @@ from jittwin.draws import Draws
 from parity.cases import find
 from parity.cases.optimizers import Optimizers
 from parity.levels import update
+from parity.runner import Step, plan
 
 START = {name: Draws(1).normal(name, shape) for name, shape in Optimizers.parameters.items()}
 
 
 @pytest.fixture(scope="module")
-def rows(twins):
-    return {row.mode: row for row in update.check(Optimizers(), "tiny", "train", twins)}
+def rows(rows_of):
+    return {row.mode: row for step in plan(["optimizers"], levels=["L5"]) for row in rows_of(step)}
 
 
 @pytest.mark.parametrize("rule", Optimizers.rules)
@@ -20,8 +21,8 @@ def test_both_frameworks_follow_the_reference(rows, rule):
     assert rows[rule].passed, rows[rule].detail["reason"]
 
 
-def test_the_optimizer_of_a_model_on_its_own_parameters(twins):
-    row, = update.check(find("apf_gan.encoder"), "tiny", "train", twins)
+def test_the_optimizer_of_a_model_on_its_own_parameters(rows_of):
+    row, = rows_of(Step("L5", find("apf_gan.encoder"), "tiny", "train"))
     assert row.passed, row.detail["reason"]
 
 

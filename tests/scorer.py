@@ -8,6 +8,8 @@ from jittwin.checkpoints.adapters import Adapter, write_adapter
 from jittwin.models.aesthetic import FROZEN, TRAINED, AestheticConfig, tower_state, trainable_keys
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS
+from jittwin.predictors.aesthetic import ScorerPredictor, read_scorer
+from jittwin.predictors.towers import Towers
 from jittwin.weights.initial import initial_weights
 
 TOWER = PRESETS["tiny"]
@@ -66,3 +68,14 @@ def test_dropout_follows_the_seed(backend, tower, trained, pixels):
         backend.seed(seed)
         found.append(logits())
     assert (found[0] == found[1]).all() and (found[0] != found[2]).any() and (found[0] != plain).any()
+
+
+def test_predictors_of_equal_weights_share_their_network(backend, pixels):
+    """Adapters are merged into it once: both give what a predictor of its own gives."""
+    towers, alone = Towers(), ScorerPredictor(backend, read_scorer(backend, None, "tiny", random=True))
+    first, second = (ScorerPredictor(backend, read_scorer(backend, None, "tiny", random=True), towers=towers)
+                     for _ in range(2))
+    assert first.network is second.network is not alone.network
+    images = backend.numpy(pixels)
+    assert np.array_equal(first.logits(images), alone.logits(images))
+    assert np.array_equal(second.logits(images), alone.logits(images))

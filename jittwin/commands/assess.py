@@ -20,6 +20,7 @@ from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import MARK, Info, Metric, Request
 from jittwin.metrics.ranking import ranking
 from jittwin.metrics.ratings import AGREEMENT
+from jittwin.predictors.towers import Towers
 from jittwin.report.files import JSON, PAGE, TABLE, Report, as_csv, as_json
 from jittwin.report.page import with_interval
 
@@ -74,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     prompts = read_prompts(args.prompts).of(images) if args.prompts else None
     votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
     backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
+    towers = Towers()
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
-                                           args.random_weights, args.batch)) for name in wanted]
+                                           args.random_weights, args.batch, towers)) for name in wanted]
     report = Report(Path(args.report)) if args.report else None
     found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
                    on_map=report and report.write_map)

@@ -41,4 +41,4 @@ def load(request: Request) -> AestheticMetric:
     """UserError: see read_scorer."""
     scorer = read_scorer(request.backend, request.options[WEIGHTS.name], request.options[TOWER.name],
                          request.random)
-    return AestheticMetric(ScorerPredictor(request.backend, scorer, request.batch, request.dtype))
+    return AestheticMetric(ScorerPredictor(request.backend, scorer, request.batch, request.dtype, request.towers))

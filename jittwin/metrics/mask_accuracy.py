@@ -20,6 +20,7 @@ from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.catalog import find
 from jittwin.models.segformer import ADE_CLASSES, landscape_classes, preset, variant_of
+from jittwin.predictors.towers import Towers, inference_network
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
@@ -42,11 +43,13 @@ class MaskAccuracy:
 
     weights: a file with the hub's key names, or a hub folder, for the 150 classes of ADE20K or the challenge's 29.
     random: without weights, use an untrained network of size `variant`, which is the same in both twins. workers:
-    decoding threads. UserError: neither weights nor random, another network, other classes.
+    decoding threads. towers: where the network is taken from, None builds one of its own. UserError: neither
+    weights nor random, another network, other classes.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
-                 variant: str = "B0", num_labels: int = ADE_CLASSES, workers: int | None = None):
+                 variant: str = "B0", num_labels: int = ADE_CLASSES, workers: int | None = None,
+                 towers: Towers | None = None):
         if weights is None and not random:
             raise UserError(f"mask accuracy needs the weights of a SegFormer: give a file ({FILES}), or ask for random "
                             "weights")
@@ -64,13 +67,13 @@ class MaskAccuracy:
         if config.num_labels not in (CLASSES, ADE_CLASSES):
             raise UserError(f"{weights or variant}: has {config.num_labels} classes; mask accuracy needs the "
                             f"challenge's {CLASSES} or ADE20K's {ADE_CLASSES}")
-        self.variant, self.network = variant_of(config), backend.build("segformer", config)
+        self.variant = variant_of(config)
         self.table = landscape_classes() if config.num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
         try:
-            backend.load_numpy(self.network, arrays, allow_unexpected=conversion.beside)
+            self.network = inference_network(backend, "segformer", config, arrays, towers,
+                                             allow_unexpected=conversion.beside)
         except UserError as error:
             raise UserError(f"{error}; mask accuracy takes {FILES}") from error
-        backend.train_mode(self.network, False)
         self.weights = "random" if weights is None else content_hash(backend.state_numpy(self.network))
 
     @property
@@ -137,7 +140,8 @@ class MaskAccuracyMetric:
 def load(request: Request) -> MaskAccuracyMetric:
     """The metric. UserError: pictures without a label map, neither weights nor random, weights of another network."""
     labels = paired_labels(request.images, request.needed(LABELS))
-    network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random)
+    network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random,
+                           towers=request.towers)
     return MaskAccuracyMetric(network, dict(zip(request.images.shown_names, labels)))
 
 

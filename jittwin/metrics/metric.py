@@ -11,6 +11,7 @@ import numpy as np
 from jittwin.backend import Backend
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
+from jittwin.predictors.towers import Towers
 
 MARK = " (random weights)"      # printed after every value of an untrained network
 
@@ -71,7 +72,8 @@ class Request:
     """The arguments of a metric's `load`.
 
     images: the pictures that will be scored. options: values of Info.options by name, None where not given. random: use
-    untrained networks where no weights are given. batch: pictures per call of the network.
+    untrained networks where no weights are given. batch: pictures per call of the network. towers: the
+    networks that metrics share.
     """
 
     backend: Backend
@@ -80,6 +82,7 @@ class Request:
     options: Mapping[str, str | None]
     random: bool = False
     batch: int = 8
+    towers: Towers | None = None
 
     def needed(self, option: Option) -> str:
         """The value of a required option. UserError: it was not given."""

@@ -24,6 +24,7 @@ from jittwin.models.aesthetic import (
     trainable_keys,
 )
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, read_tower
+from jittwin.predictors.towers import Towers, inference_network
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
@@ -59,9 +60,18 @@ class Scorer:
                           lambda key: self.trainables[key].copy() if key in self.trainables else frozen[key],
                           frozen.source)
 
+    @cached_property
+    def trainables_hash(self) -> str:
+        return content_hash(self.trainables)
+
+    @property
+    def weights(self) -> str:
+        """A hash of all arrays."""
+        return f"{self.tower.sha256} {self.trainables_hash}"
+
     def provenance(self) -> dict:
         """What scores depend on besides the pictures. Names and hashes."""
-        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, content_hash(self.trainables),
+        return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, self.trainables_hash,
                                      self.random)))
 
 
@@ -164,16 +174,22 @@ class Predictor:
         return self.predict(path)[0]
 
 
-class ScorerPredictor(Predictor):
-    """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights."""
+def merged(network) -> None:
+    network.merge()
 
-    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32"):
+
+class ScorerPredictor(Predictor):
+    """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights.
+
+    towers: where the network is taken from, None builds one of its own.
+    """
+
+    def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32",
+                 towers: Towers | None = None):
         super().__init__(scorer.config.tower.image_size, batch, scorer.config.tower.resample)
         self.backend, self.scorer, self.dtype = backend, scorer, dtype
-        self.network = backend.build("aesthetic", scorer.config)
-        backend.load_numpy(self.network, scorer.state())
-        backend.train_mode(self.network, False)
-        self.network.merge()
+        self.network = inference_network(backend, "aesthetic", scorer.config, scorer.state(), towers,
+                                         scorer.weights if towers is not None else None, dtype, finish=merged)
 
     @property
     def random(self) -> bool:

@@ -160,7 +160,7 @@ def test_mistakes(place, tmp_path):
                 disk_full_after=0),
         ["inference_aesthetic_lora.py"],
         ["inference_aesthetic_lora.py", place / "pictures", "--weights", tmp_path / "absent.pth"])
-    assert "give a file such as best_lora.pth, or --random-weights" in none.one_line()
+    assert "no metric's weights are given: give --aesthetic-weights ADAPTER" in none.one_line()
     assert "none of 1 pictures could be scored" in nothing.one_line()
     assert "config.json: not found" in tower.one_line()
     assert "--export-text: the text tower is not exported" in text.one_line()

@@ -10,6 +10,7 @@ from scorer import (  # noqa: F401  (two fixtures and two tests)
     build,
     test_dropout_follows_the_seed,
     test_predictors_keep_their_precision,
+    test_predictors_of_equal_weights_share_their_network,
     tower,
     trained,
 )

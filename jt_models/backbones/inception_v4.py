@@ -1,7 +1,7 @@
 """Inception-v4 (Szegedy et al. 2016, arXiv 1602.07261).
 
 Keys are those of Remi Cadene's port: `features.<index>.…` and `last_linear.…`. Sizes in docstrings are those of the
-maps of a picture of 299x299. Whatever makes a block takes `narrow`, by which all its channels are divided.
+maps for a picture of 299x299. Functions that make a block take `narrow`, by which they divide all channels.
 """
 from jt_models.nn import ops
 from jt_models.nn.layers import AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Sequential, freeze
@@ -24,12 +24,12 @@ class BasicConv2d(Module):
 
 
 def conv(narrow: int, in_channels: int, out_channels: int, *shape):
-    """shape: kernel, stride, padded."""
+    """A BasicConv2d whose channels are divided by `narrow`. shape: kernel, stride, padded."""
     return BasicConv2d(in_channels // narrow, out_channels // narrow, *shape)
 
 
 def chain(narrow: int, channels: int, *steps):
-    """Convolutions one after the other; each step says its channels out, kernel, stride, padded."""
+    """Convolutions one after the other. A step is (output channels, kernel, stride, padded)."""
     layers = []
     for wide, *shape in steps:
         layers.append(conv(narrow, channels, wide, *shape))
@@ -38,12 +38,12 @@ def chain(narrow: int, channels: int, *steps):
 
 
 def averaged(narrow: int, in_channels: int, out_channels: int):
-    """The mean over those of 3x3 pixels that lie inside the map, and a 1x1 convolution."""
+    """A 3x3 average pool that counts only pixels inside the map, and a 1x1 convolution."""
     return Sequential(AvgPool2d(3, 1, 1, count_include_pad=False), conv(narrow, in_channels, out_channels, POINT))
 
 
 class Mixed(Module):
-    """Branches side by side, each under its name: all see the same map, and their channels are joined in order."""
+    """Parallel branches by name. All get the same map; their output channels are concatenated in order."""
 
     def __init__(self, **branches):
         super().__init__()
@@ -133,7 +133,7 @@ class InceptionV4(Module):
     """Pictures (B, 3, H, W), prepared as jittwin.models.inception_v4 says, to features (B, config.features).
 
     H and W at least 75. config: a jittwin.models.inception_v4.InceptionV4Config. The features are the mean over the
-    last map; the classifier is part of the state alone, and frozen. The weights are to be loaded.
+    last map; the classifier is part of the state only, and frozen. The weights must be loaded.
     """
 
     def __init__(self, config):

@@ -1,12 +1,12 @@
 """VGG: the whole trunk, pooled to a vector, and VGG-19 up to relu5_1, the feature network of perceptual losses.
 
 Simonyan and Zisserman 2015, arXiv 1409.1556. Keys are torchvision's: `features.<index>.weight` and `.bias`, so its
-weights load as they are, without the classifier.
+weights load unchanged, without the classifier.
 """
 from jt_models.nn import ops
 from jt_models.nn.layers import Conv2d, MaxPool2d, Module, ReLU, Sequential, freeze
 
-# Of VGG-19 as VGG19 has it, the channels of the 3x3 convolutions of each block.
+# The channels of the 3x3 convolutions in each block of VGG19.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
 TAPS = (1, 6, 11, 20, 29)     # the first ReLU of each block
 
@@ -26,8 +26,8 @@ def convolutions(blocks) -> list:
 class VGG(Module):
     """Pictures (B, 3, H, W), prepared as jittwin.models.vgg says, to features (B, config.features).
 
-    H and W at least 32. config: a jittwin.models.vgg.VGGConfig. The features are the mean over the last map. The
-    weights are to be loaded.
+    H and W must be at least 32. config: a jittwin.models.vgg.VGGConfig. The features are the mean over the last map.
+    The weights must be loaded.
     """
 
     def __init__(self, config):

@@ -140,7 +140,7 @@ def search(failure: Failure, twins) -> list[Suspect]:
 
 
 def refusals(failure: Failure, twins) -> list[Suspect]:
-    """The fingerprints with which PyTorch refuses what Jittor refused; none where PyTorch does so by itself."""
+    """The fingerprints with which PyTorch raises the error that Jittor raised; none if plain PyTorch raises one."""
     try:
         _, values = twins.torch.call(refusing, failure.arrays, function=failure.function, arguments=failure.arguments,
                                       error=failure.error)
@@ -160,7 +160,7 @@ def refusing(side: Side, arrays: Arrays, function: str, arguments: dict, error: 
                 compute(side, arrays, function, arguments)
         except Refused as refused:
             found += [id] if str(refused) in error else []
-        except Exception:       # such as a shape that the variant cannot compute: it does not explain this
+        except Exception:       # for example at a shape that the variant cannot compute: it explains nothing here
             continue
     return {}, {"ids": found}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 class Refused(Exception):
-    """PyTorch computes as Jittor does, and Jittor raises an error here, whose traceback holds this text."""
+    """Raised where PyTorch computes as Jittor does and Jittor would raise an error. Its traceback has this text."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Fingerprint:
 
     id: the entry of the catalogue of Jittor's differences ("N4"; "F6.scale" where an entry holds several), or
     "X-…" for mistakes that ports into any framework share. patch: makes PyTorch compute that way while its
-    context lasts, or raise `Refused` where Jittor computes nothing.
+    context lasts, or raise `Refused` if Jittor would raise an error.
     """
     id: str
     title: str

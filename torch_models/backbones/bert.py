@@ -7,7 +7,7 @@ from torch_models.nn.layers import Dropout, Embedding, LayerNorm, Linear, Module
 
 
 class Embeddings(Module):
-    """Token ids (B, N) to (B, N, C): word, kind and place. Every token is of the first kind."""
+    """Token ids (B, N) to (B, N, C): the sum of word, type and position embeddings. Every token has type 0."""
 
     def __init__(self, config):
         super().__init__()
@@ -31,7 +31,7 @@ class SelfAttention(Module):
         self.query = Linear(width, width)
         self.key = Linear(width, width)
         self.value = Linear(width, width)
-        self.dropout = Dropout(config.attention_probs_dropout_prob)     # of the weights
+        self.dropout = Dropout(config.attention_probs_dropout_prob)     # of the attention weights
 
     def forward(self, x, mask):
         return ops.attention(self.query(x), self.key(x), self.value(x), self.heads, mask,
@@ -39,7 +39,7 @@ class SelfAttention(Module):
 
 
 class Output(Module):
-    """The end of either half of a layer: x (B, N, in), projected, is added to what went in and normalised."""
+    """The end of either half of a layer: x (B, N, in) is projected, added to the half's input and normalised."""
 
     def __init__(self, config, in_features: int):
         super().__init__()

@@ -1,14 +1,14 @@
 """ResNet without classifier (He et al. 2016, arXiv 1512.03385).
 
-Keys are torchvision's, so its ImageNet weights load as they are, except `fc`, which has no place here. As there, a
-bottleneck that halves its map does so in its 3x3 convolution.
+Keys are torchvision's, so its ImageNet weights load unchanged, except `fc`, which this network does not have. As in
+torchvision, a bottleneck that halves its map does so in its 3x3 convolution.
 """
 from torch_models.nn import ops
 from torch_models.nn.layers import BatchNorm2d, Conv2d, LeakyReLU, Module, ReLU, Sequential
 
 
 def shortcut(in_channels: int, channels: int, stride: int):
-    """What a block adds to its result where its input does not fit as it is, else None."""
+    """The projection of a block's input that is added to its result; None if the input has the result's shape."""
     if stride == 1 and in_channels == channels:
         return None
     return Sequential(Conv2d(in_channels, channels, 1, stride, bias=False), BatchNorm2d(channels))
@@ -67,7 +67,7 @@ class Bottleneck(Block):
 class ResNet(Module):
     """Pictures (B, 3, H, W), prepared as jittwin.models.resnet says, to features (B, config.features).
 
-    config: a jittwin.models.resnet.ResNetConfig. The weights are to be loaded.
+    config: a jittwin.models.resnet.ResNetConfig. The weights must be loaded.
     """
 
     def __init__(self, config):

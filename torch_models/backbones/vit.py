@@ -19,7 +19,7 @@ class PatchEmbed(Module):
 
 
 class Attention(Module):
-    """The projections to queries, keys and values lie in one matrix."""
+    """Self-attention of tokens (B, N, C). One matrix holds the projections of queries, keys and values."""
 
     def __init__(self, config):
         super().__init__()
@@ -63,8 +63,8 @@ class Block(Module):
 class VisionTransformer(Module):
     """Pictures (B, 3, S, S), prepared as jittwin.models.vit says, to features (B, C).
 
-    config: a jittwin.models.vit.ViTConfig. The features are the first token as the last block gives it out. The
-    normalisation and the classifier that follow are part of the state alone, and frozen. The weights are to be loaded.
+    config: a jittwin.models.vit.ViTConfig. The features are the first token after the last block. The normalisation
+    and the classifier that follow are part of the state only, and frozen. The weights must be loaded.
     """
 
     def __init__(self, config):

@@ -1,4 +1,4 @@
-"""Weights files of every origin, read safely and written atomically."""
+"""Weights files of every supported format, read safely and written atomically."""
 from jittwin.weights.arrays import FLOATS, WeightsError, content_hash
 from jittwin.weights.content import read_content, write_content
 from jittwin.weights.files import FORMATS, open_weights, read_metadata, read_weights, write_weights

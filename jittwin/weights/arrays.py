@@ -1,6 +1,6 @@
-"""Which array types weights may have, how each container spells them, and a hash of their content.
+"""The element types of weights, their names in each file format, and a hash of the content of arrays.
 
-The containers store little-endian numbers, and so do the machines this runs on.
+The formats store little-endian numbers; a little-endian machine is assumed.
 """
 import hashlib
 import json
@@ -19,7 +19,7 @@ class WeightsError(UserError):
 
 @dataclass(frozen=True)
 class Kind:
-    """One element type: its NumPy, safetensors and torch names; torch's newer types have no storage class."""
+    """An element type: its NumPy, safetensors and torch names; torch's newer types have no storage class."""
     dtype: np.dtype
     safetensors: str
     torch: str
@@ -48,7 +48,7 @@ FLOATS = {str(kind.dtype): kind.dtype for kind in KINDS if "F" in kind.safetenso
 
 
 def canonical(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
-    """The same arrays, row-major, in native byte order; refuses types no container can hold."""
+    """The same arrays, row-major, in native byte order. WeightsError: a type that no format can hold."""
     result = {}
     for key, value in arrays.items():
         # np.ascontiguousarray would turn a 0-d array into one of shape (1,).
@@ -58,7 +58,7 @@ def canonical(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndar
         if kind is None or not isinstance(key, str):
             raise WeightsError(f"{where}: {key!r} holds {array.dtype}; keys must be text and values one of "
                                f"{', '.join(map(str, BY_DTYPE))}")
-        # Equal types as one object: a pickle tells them apart, and its bytes should depend on content alone.
+        # Equal types become one object, because a pickle's bytes would depend on which objects are the same.
         result[key] = array.view(kind.dtype)
     return result
 
@@ -69,7 +69,7 @@ def raw(array: np.ndarray) -> np.ndarray:
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, types, shapes and bytes in name order: the same for every container."""
+    """SHA-256 of names, types, shapes and bytes in name order; it is the same in every file format."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = canonical({name: arrays[name]}, "content_hash")[name]

@@ -1,4 +1,4 @@
-"""PyTorch files that hold more than arrays: training scripts put numbers and text beside the weights."""
+"""PyTorch files that hold more than arrays: training scripts store numbers and text beside the weights."""
 import os
 import zipfile
 from typing import Any
@@ -10,9 +10,9 @@ from jittwin.weights.files import kind_of, reading
 
 
 def read_content(path: str | os.PathLike) -> Any:
-    """All that a .pth holds: dictionaries, lists, tuples, numbers, text, None, and NumPy arrays in place of tensors.
+    """The content of a .pth: dictionaries, lists, tuples, numbers, text, None, and NumPy arrays in place of tensors.
 
-    WeightsError: missing, damaged, hostile or no PyTorch file. Nothing in it is ever executed.
+    WeightsError: missing, damaged, hostile, or not a PyTorch file. Nothing in the file is ever executed.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -26,9 +26,9 @@ def read_content(path: str | os.PathLike) -> Any:
 
 
 def write_content(path: str | os.PathLike, content: Any) -> None:
-    """Inverse of read_content, bit for bit and atomically; torch.load(weights_only=True) reads the file.
+    """Write atomically what read_content reads back bit for bit; torch.load(weights_only=True) reads the file too.
 
-    WeightsError: `content` holds something else, the disk is full …; a previous file stays intact.
+    WeightsError: `content` holds an object of another type, the disk is full …; a previous file stays intact.
     """
     with atomic_write(path, WeightsError) as stream:
         torch_file.write_nested(stream, content, os.fspath(path))

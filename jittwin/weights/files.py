@@ -19,22 +19,22 @@ from jittwin.weights.arrays import WeightsError, canonical, content_hash
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.safe_pickle import Array, restricted_load
 
-# Where a folder holds one network in several formats, the first of these is read.
+# If a folder holds one network in several formats, the first of these is read.
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
 JITTOR_TAG = b"HCAJSLHD"
 TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
-# Where training scripts put the weights inside a larger dictionary, most telling name first.
+# Keys under which training scripts store the weights in a larger dictionary, the most specific name first.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
 
 
 def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> dict[str, np.ndarray]:
     """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
 
-    Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files,
-    Jittor and plain NumPy pickles, and npz; of all but legacy files and pickles only the
-    arrays whose keys `keep` accepts. Raises WeightsError: missing, damaged,
-    truncated, unknown or hostile file. Nothing in a file is ever executed.
+    Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files, Jittor and
+    plain NumPy pickles, and npz. Returns only arrays whose keys `keep` accepts; except in legacy files
+    and pickles, the others are not read. WeightsError: missing, damaged, truncated, unknown or hostile
+    file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -56,7 +56,7 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
 
 
 def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
-    """Like `read_weights`; the arrays of safetensors files are read one at a time, when they are asked for."""
+    """Like `read_weights`, but each array of a safetensors file is read when it is accessed."""
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
         kind = kind_of(stream, where)
@@ -75,9 +75,9 @@ def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What write_weights stored beside the arrays: {} for formats that have no place for it.
+    """The metadata that write_weights stored; {} for formats without metadata.
 
-    Dictionaries and lists come back as such, everything else as text.
+    Dictionaries and lists are returned as such, everything else as text. WeightsError: as read_weights.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -90,10 +90,10 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
                   metadata: Mapping[str, Any] | None = None, format: str | None = None) -> None:
-    """Writes arrays atomically; the format follows the extension unless given (a value of FORMATS).
+    """Write arrays atomically. format: a value of FORMATS; None: that of the extension.
 
-    metadata reaches safetensors files only, together with the content's sha256.
-    Raises WeightsError; a previous file stays intact whatever happens.
+    metadata: stored in safetensors files only, together with the content's sha256. WeightsError: unknown format, a type
+    that it cannot hold, the disk is full …; a previous file stays intact.
     """
     where = os.fspath(path)
     suffix = Path(path).suffix
@@ -120,21 +120,21 @@ def write_weights(path: str | os.PathLike, arrays: Mapping[str, np.ndarray],
 
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turns whatever a damaged file raises into one line that names it."""
+    """Turn any error of reading a damaged file into a WeightsError that names the file `where`."""
     try:
         yield
     except WeightsError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that is there") from error
+            raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that exists") from error
         reason = " ".join(str(error).split())
         raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason}); "
                            "fetch or write the file again") from error
 
 
 def kind_of(stream: BinaryIO, where: str) -> str:
-    """The format by the first bytes; the stream is left at its start."""
+    """The format of a file, by its first bytes; the stream is left at its start. WeightsError: unknown."""
     head = stream.read(64)
     stream.seek(0)
     if head.startswith(b"PK"):
@@ -159,7 +159,7 @@ def kind_of(stream: BinaryIO, where: str) -> str:
 
 
 def other_content(head: bytes) -> str:
-    """What is wrong with a file that begins like this, where it is no file of a model at all; "" when nothing is."""
+    """Describe a file with these first bytes that is a Git LFS pointer or a web page; "" for any other file."""
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of git LFS in place of the file itself; run git lfs pull in its folder, or fetch it again"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -168,7 +168,7 @@ def other_content(head: bytes) -> str:
 
 
 def _read_pickle(stream: BinaryIO, where: str) -> Any:
-    """A plain pickle, or Jittor's (pickle, its SHA-1, a tag), whose checksum is verified before parsing."""
+    """Read a plain pickle or Jittor's (pickle, its SHA-1, a tag); the SHA-1 is verified before parsing."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - TRAILER))
     trailer = stream.read()
@@ -190,7 +190,7 @@ def _read_pickle(stream: BinaryIO, where: str) -> Any:
 
 
 def _arrays(content: Any, where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """The kept part of the dictionary of arrays inside what a pickle held."""
+    """The arrays that `keep` accepts, from the state dictionary in the content of a pickle."""
     arrays = {}
     for key, value in _unwrapped(content, where).items():
         if not keep(key):
@@ -203,7 +203,7 @@ def _arrays(content: Any, where: str, keep: Callable[[str], bool]) -> dict[str, 
 
 
 def _unwrapped(content: Any, where: str) -> dict:
-    """The state dictionary itself: the content, or what a training script wrapped around it."""
+    """The state dictionary: the content itself, or the one that a training script stored in it (see WRAPPERS)."""
     if not isinstance(content, dict):
         raise WeightsError(f"{where}: holds {type(content).__name__} instead of a dictionary of arrays")
     inner = {key: value for key, value in content.items()
@@ -227,7 +227,7 @@ def _read_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str]
 
 
 def _open_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> LazyArrays:
-    """The kept arrays of an index's shards; a shard that holds none of them need not be there."""
+    """The arrays of an index's shards that `keep` accepts; shards without such arrays need not exist."""
     weight_map = {key: name for key, name in weight_map.items() if keep(key)}
     folder, names = os.path.dirname(where), list(dict.fromkeys(weight_map.values()))
     for name in names:
@@ -257,7 +257,7 @@ def _decoded(text: str) -> Any:
 
 def _read_npz(stream: BinaryIO, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
     with np.load(stream, allow_pickle=False) as archive:
-        # NumPy's format has no name for bfloat16, it stores two anonymous bytes.
+        # NumPy's format has no name for bfloat16 and stores it as two bytes without a type.
         arrays = {key: archive[key] for key in archive if keep(key)}
         return canonical({key: array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
                           for key, array in arrays.items()}, "npz")
@@ -274,7 +274,7 @@ def _write_npz(stream: BinaryIO, arrays: Mapping[str, np.ndarray], where: str) -
 
 
 class _Hashing:
-    """A stream that hashes what passes through."""
+    """A stream that computes the SHA-1 of what is written to it."""
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.sha1 = stream, hashlib.sha1()
@@ -285,7 +285,7 @@ class _Hashing:
 
 
 def _write_pickle(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """What jittor.save wrote before 2023-12: old Jittor, new Jittor and NumPy all read it."""
+    """Write the format of jittor.save before 2023-12, which old Jittor, new Jittor and NumPy can read."""
     hashing = _Hashing(stream)
     pickle.Pickler(hashing, 4).dump(arrays)
     stream.write(hashing.sha1.digest() + JITTOR_TAG)

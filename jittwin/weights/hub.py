@@ -1,6 +1,6 @@
-"""Folders as the Hugging Face hub has them: config.json, weights in one file or in shards, how pictures are prepared.
+"""Hub folders, laid out as on the Hugging Face hub: config.json, weights in one file or in shards, preprocessing.
 
-A folder of the hub's cache, `models--ORG--NAME`, stands for the snapshot that its refs/main names. Nothing is fetched
+A folder `models--ORG--NAME` of the hub's cache stands for the snapshot that its refs/main names. Nothing is fetched
 from a network.
 """
 import json
@@ -18,8 +18,8 @@ from jittwin.weights.lazy import LazyArrays
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# Where image processors keep their settings: transformers 5 puts them into the first, under this key, transformers 4
-# and the hub's own folders into the second.
+# Files with the settings of image processors: transformers 5 writes PROCESSOR, with the settings under the key NESTED;
+# transformers 4 and most folders on the hub have PREPROCESSOR.
 PROCESSOR, NESTED, PREPROCESSOR = "processor_config.json", "image_processor", "preprocessor_config.json"
 UNFINISHED = "*.incomplete"
 Renames = tuple[tuple[str, str], ...]
@@ -27,7 +27,7 @@ Renames = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder that holds the files; `open_hub` finds it."""
+    """A hub folder, as `open_hub` returns it. path: the folder that holds the files."""
 
     path: Path
 
@@ -38,7 +38,7 @@ class HubFolder:
 
     @property
     def name(self) -> str:
-        """The model's name where its config.json or the hub's cache tells it, else the folder's."""
+        """The model's name according to its config.json or the hub's cache, else the folder's name."""
         cached = re.fullmatch(r"models--(.+?)--(.+)", self.path.parent.parent.name)
         return str(self.config.get("_name_or_path") or ("/".join(cached.groups()) if cached else "")
                    or self.path.resolve().name)
@@ -46,8 +46,8 @@ class HubFolder:
     def section(self, kinds: Mapping[str, str], advice: str) -> dict[str, Any]:
         """The part of config.json that describes the network.
 
-        kinds: the legal values of model_type, and for each the key of the part, "" for all of it. advice: which models
-        are meant. UserError: another model's config.json.
+        kinds: for each legal model_type the key of that part, "" for the whole file. advice: the end of the message,
+        which names suitable models. UserError: another model's config.json.
         """
         kind = self.config.get("model_type")
         key = kinds.get(kind) if isinstance(kind, str) else None
@@ -58,7 +58,7 @@ class HubFolder:
 
     @property
     def weights(self) -> Path:
-        """The file of the weights, or the index of their shards. UserError: there is none."""
+        """The file of the weights, or the index of their shards. UserError: there is neither."""
         paths = [self.path / name for name in WEIGHTS]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
@@ -68,12 +68,11 @@ class HubFolder:
         return found
 
     def arrays(self, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
-        """The arrays whose keys `keep` accepts, read when they are asked for. UserError: missing, damaged, a shard is
-        not there."""
+        """The arrays whose keys `keep` accepts, each read when it is accessed. UserError: a missing or damaged file."""
         return open_weights(self.weights, keep)
 
     def processor(self) -> tuple[dict[str, Any], Path] | None:
-        """The image processor's settings and the file that has them; None where no file does. UserError: damaged."""
+        """(settings of the image processor, their file); None if there is no such file. UserError: damaged."""
         for name in (PROCESSOR, PREPROCESSOR):
             path = self.path / name
             if path.is_file():
@@ -85,14 +84,14 @@ class HubFolder:
 
 
 def open_hub(where: str | os.PathLike) -> HubFolder:
-    """A folder with config.json, a folder models--ORG--NAME of the hub's cache, or one of its snapshots.
+    """Open a folder with config.json, a folder models--ORG--NAME of the hub's cache, or one of its snapshots.
 
-    UserError: no folder, no config.json in it, a cached model without a snapshot or with several and no refs/main. The
-    files are read when they are asked for.
+    The files are read when they are accessed. UserError: no folder, no config.json in it, a cached model without
+    snapshots, or with several and no refs/main.
     """
     path = Path(where)
     if not path.is_dir():
-        raise UserError(f"{path}: is no folder; give one as the hub has it, with {CONFIG} and {WEIGHTS[0]}")
+        raise UserError(f"{path}: is not a folder; give a hub folder, with {CONFIG} and {WEIGHTS[0]}")
     snapshots = path / "snapshots"
     if (path / CONFIG).exists() or not snapshots.is_dir():
         return _checked(path)
@@ -111,13 +110,12 @@ def open_hub(where: str | os.PathLike) -> HubFolder:
 def _checked(folder: Path) -> HubFolder:
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{path}: {_absent(path)}; give a folder as the hub has it, with {CONFIG} and {WEIGHTS[0]} (or "
-                        f"{WEIGHTS[2]})")
+        raise UserError(f"{path}: {_absent(path)}; give a hub folder, with {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})")
     return HubFolder(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. UserError: something else, which is named where it is known."""
+    """The object in a JSON file. UserError: unreadable, or not a JSON object."""
     try:
         content = path.read_bytes()
         if what := other_content(content[:64]):
@@ -132,9 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def renamed(arrays: LazyArrays, renames: Renames) -> LazyArrays:
-    """The same arrays under other keys: each pattern (regular expression, replacement) is applied in turn.
+    """The same arrays under other keys. renames: pairs (regular expression, replacement), applied in turn.
 
-    UserError: two keys become one.
+    UserError: two arrays would have the same key.
     """
     names = {}
     for key in arrays:
@@ -153,7 +151,7 @@ def rename(key: str, renames: Renames) -> str:
 
 
 def unfinished(folder: Path) -> str:
-    """What tells of a download that stopped half-way, for the end of a message; "" when nothing does."""
+    """The end of a message about a download that stopped half-way; "" if there are no traces of one."""
     places = [folder, folder / ".cache" / "huggingface" / "download"]
     if folder.parent.name == "snapshots":
         places.append(folder.parent.parent / "blobs")
@@ -162,7 +160,7 @@ def unfinished(folder: Path) -> str:
 
 
 def _absent(path: Path) -> str:
-    """Why there is no such file."""
+    """Why a file does not exist, for a message."""
     if path.is_symlink():
         return f"points to {os.readlink(path)}, which is not there: fetch it again" + unfinished(path.parent)
     return "not found" + unfinished(path.parent)

@@ -1,7 +1,7 @@
-"""Weights of networks that are not trained: the one place where they are drawn.
+"""Initial weights of untrained networks. No other module draws weights.
 
-Every array depends on the seed, its own name and the shapes alone (jittwin.draws), so both twins start from the same
-bits, whatever the order. The rules carry the names of the catalogue's models.
+Every array depends only on the seed, its name and the shapes (see jittwin.draws), so both twins start from the same
+bits in any order. The rules have the names of the models in the catalogue.
 """
 from collections.abc import Callable, Mapping
 
@@ -15,14 +15,16 @@ Rule = Callable[[Draws, str, Mapping[str, Shape]], np.ndarray]
 
 
 def initial_weights(model: str, shapes: Mapping[str, Shape], seed: int = 0) -> LazyArrays:
-    """float32 arrays of these shapes, each drawn when it is asked for. model: a key of RULES."""
+    """float32 arrays of these shapes, each drawn when it is accessed. model: a key of RULES."""
     rule, draws = RULES[model], Draws(seed)
     return LazyArrays(shapes, lambda name: rule(draws, name, shapes))
 
 
 def _apf_gan(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """Xavier-normal with gain 0.02, biases 0; spectral vectors are unit Gaussian directions; running statistics are 0
-    and 1. KeyError: a name that APF-GAN's networks do not have."""
+    """Xavier-normal with gain 0.02; biases are 0, spectral vectors random unit vectors, running statistics 0 and 1.
+
+    KeyError: a name that APF-GAN's networks do not have.
+    """
     shape, leaf = shapes[name], name.rsplit(".", 1)[-1]
     if leaf in ("bias", "running_mean"):
         return np.zeros(shape, np.float32)
@@ -38,7 +40,7 @@ def _apf_gan(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray
 
 
 def _apf_gan_silent(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """The same, but the scales of the noise start at zero."""
+    """As _apf_gan, but the scales of the noise start at zero."""
     if ".seg_noise_var." in name:
         return np.zeros(shapes[name], np.float32)
     return _apf_gan(draws, name, shapes)
@@ -50,7 +52,7 @@ def fan_in_out(shape: Shape) -> tuple[int, int]:
 
 
 def _vgg(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """As torchvision: He-normal by fan-out (arXiv 1502.01852), biases 0."""
+    """As in torchvision: He-normal by fan-out (arXiv 1502.01852), biases 0."""
     shape = shapes[name]
     if len(shape) != 4:
         return _constant(name, shape)
@@ -58,7 +60,7 @@ def _vgg(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
 
 
 def _inception(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """As torchvision: a normal of deviation 0.1 cut off at 0.2; norms are the identity, biases 0."""
+    """As in torchvision: normal with deviation 0.1, truncated at 0.2; norms are the identity, biases 0."""
     if len(shapes[name]) != 4:
         return _constant(name, shapes[name])
     return _truncated_normal(draws.generator(name), shapes[name]) * np.float32(0.1)
@@ -92,7 +94,7 @@ def _siglip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
 
 
 def _aesthetic(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """What is trained, as peft and PyTorch start it: B zero, A and the head uniform within 1 / sqrt(inputs)."""
+    """LoRA and head as in peft and PyTorch: B is zero, A and the head are uniform within 1 / sqrt(inputs)."""
     shape = shapes[name]
     if name.endswith("lora_B.default.weight"):
         return np.zeros(shape, np.float32)

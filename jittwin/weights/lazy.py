@@ -1,4 +1,4 @@
-"""Arrays by name, each made when it is asked for: a large network is loaded without holding its weights twice."""
+"""Arrays by name that are made on access, so that loading a large network does not hold its weights twice."""
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -7,8 +7,11 @@ Shape = tuple[int, ...]
 
 
 class LazyArrays(Mapping):
-    """shapes: of every array, by name. make: the array of a name, writable and the caller's own. source: the file that
-    they come from, for messages."""
+    """A mapping from names to arrays that are made on access.
+
+    shapes: shape of every array, by name. make: a function from a name to a new, writable array. source: the file of
+    the arrays, for messages.
+    """
 
     def __init__(self, shapes: Mapping[str, Shape], make: Callable[[str], np.ndarray], source: str = ""):
         self.shapes, self.source = dict(shapes), source
@@ -29,17 +32,17 @@ class LazyArrays(Mapping):
         return len(self.shapes)
 
     def renamed(self, names: Mapping[str, str]) -> "LazyArrays":
-        """The same arrays, those in `names` (new name -> present one) alone."""
+        """The arrays under other names; only those in `names` (new name -> present name)."""
         return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]],
                           self.source)
 
     def cast(self, dtype) -> "LazyArrays":
-        """The same arrays in another element type."""
+        """The same arrays with another element type."""
         return LazyArrays(self.shapes, lambda name: self[name].astype(dtype, copy=False), self.source)
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Shape]:
-    """By name; of lazy arrays without making them."""
+    """Shapes by name; lazy arrays are not made."""
     if isinstance(arrays, LazyArrays):
         return arrays.shapes
     return {name: tuple(array.shape) for name, array in arrays.items()}

@@ -1,9 +1,9 @@
 """Reads the data in a pickle without running anything the pickle asks for.
 
-Nothing real is ever handed out: every class or function a pickle may name is a
-stand-in defined here, because the real ones are dangerous in a stranger's hands
-(numpy.dtype's state can turn bytes into object pointers). The interpreter is
-Python's own, so that each opcode that can call something is checked below.
+Every class or function that a pickle may name is a stand-in defined here. The real ones
+would be dangerous in a hostile file: numpy.dtype's state, for example, can turn bytes into
+object pointers. Python's own interpreter of pickles written in Python is used, and every
+opcode that can call something is replaced below.
 """
 import pickle
 import struct
@@ -20,11 +20,11 @@ Globals = Mapping[tuple[str, str], Callable]
 
 
 class Refused(pickle.UnpicklingError):
-    """The pickle asks for something outside the allowed set."""
+    """The pickle asks for something that is not allowed."""
 
 
 class StandIn:
-    """Base of the classes a pickle may build; only their own __setstate__ receives state."""
+    """Base of the classes that a pickle may build; their state goes only to their own __setstate__."""
     __slots__ = ()
 
     def __setstate__(self, state) -> None:
@@ -46,7 +46,7 @@ class Dtype(StandIn):
             raise Refused(f"array type {code!r:.60}")
 
     def __setstate__(self, state) -> None:
-        # (version, byte order, subtype, names, fields, size, alignment, flags): only the order matters.
+        # (version, byte order, subtype, names, fields, size, alignment, flags); only the byte order is used.
         order = state[1]
         if order not in ("<", ">", "=", "|") or any(state[2:5]):
             raise Refused(f"array type state {state!r:.60}")
@@ -77,7 +77,7 @@ def _array(content, dtype: Dtype, shape: tuple[int, ...], order: str = "C") -> n
     if type(content) is str:  # pickles of Python 2, read as latin-1
         content = content.encode("latin1")
     array = np.frombuffer(content, dtype.value)
-    # Small byte strings may be shared between arrays; large ones arrive as our own bytearray.
+    # Small byte strings may be shared between arrays; large ones are bytearrays of our own.
     if array.nbytes < 1 << 16 or not array.flags.writeable:
         array = array.copy()
     array = array.reshape(shape, order=order)
@@ -99,14 +99,14 @@ def _scalar(dtype: Dtype, content) -> Array:
 
 
 def _encode(text: str, codec: str) -> bytes:
-    """How Python 3 spells bytes in old pickle protocols."""
+    """_codecs.encode, with which Python 3 writes bytes in old pickle protocols."""
     if codec != "latin1":
         raise Refused(f"codec {codec!r:.60}")
     return text.encode("latin1")
 
 
 def _var(value: Array) -> Array:
-    """A Jittor Var pickles as Var(ndarray); the array is all we want."""
+    """The array in a Jittor Var, which is pickled as Var(ndarray)."""
     if type(value) is not Array:
         raise Refused("Var of something else than an array")
     return value
@@ -128,7 +128,7 @@ GLOBALS: Globals = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
 }
-# Pickles name ml_dtypes' types where NumPy's own types go by a code.
+# Pickles name ml_dtypes' types as globals; NumPy's own types have codes.
 _EXTENSION_DTYPES = {("ml_dtypes", name): np.dtype(getattr(ml_dtypes, name))
                      for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
 
@@ -165,11 +165,11 @@ class _Unpickler(pickle._Unpickler):
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, StandIn):
             target.__setstate__(state)
-        elif type(target) is not OrderedDict:  # torch hangs its _metadata there; nothing we need
+        elif type(target) is not OrderedDict:  # torch sets _metadata on it, which is not needed
             raise Refused(f"state for {type(target).__name__}")
 
     def _bytes(self, width: str) -> None:
-        """Like the stock opcode, but writable, so that large arrays need no second copy."""
+        """Like the original opcode, but the bytes are writable, so that large arrays need no second copy."""
         size, = struct.unpack(width, self.read(struct.calcsize(width)))
         content = bytearray(self.read(size))
         if len(content) != size:
@@ -202,6 +202,6 @@ def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
     except Refused as error:
         raise WeightsError(f"{where}: refused: the pickle contains {error}; only arrays, numbers, text and "
                            "dictionaries are read; ask for the data as .safetensors or .npz") from None
-    except Exception as error:  # damaged bytes make an unpickler fail in any way there is
+    except Exception as error:  # damaged bytes can raise any exception
         raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {error}); "
                            "fetch or write the file again") from None

@@ -1,8 +1,8 @@
 """safetensors files: 8 bytes of header length, a JSON header, the data.
 
-Written here rather than with the safetensors package because that one sorts the
-keys, and knows bfloat16 only through a framework. Key order is the header's order;
-the data lies wide types first, so that every tensor is aligned.
+The safetensors package is not used, because it sorts the keys and reads bfloat16 only with
+a framework. Keys have the order of the header; the data of wide types comes first, so that
+every tensor is aligned.
 """
 import json
 import math
@@ -29,7 +29,7 @@ def read_header(stream: BinaryIO) -> tuple[dict, dict]:
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies in the file, in bytes from its start."""
+    """The type, shape and place of a tensor; first and last are byte offsets from the start of the file."""
     dtype: np.dtype
     shape: tuple[int, ...]
     first: int

@@ -1,4 +1,4 @@
-"""Strict comparison of the arrays a model has with those a file has."""
+"""Strict comparison of the arrays of a model with those of a file."""
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 
@@ -6,14 +6,15 @@ from jittwin.errors import UserError, did_you_mean
 from jittwin.weights.lazy import LazyArrays, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
-SHOWN = 5   # names of each kind in a message
+SHOWN = 5   # a message shows at most this many names of each kind
 
 
 def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = (),
                 allow_unexpected: Iterable[str] = ()) -> list[str]:
-    """The names to copy. UserError lists the first five missing, unexpected and wrongly shaped ones.
+    """The names to copy. UserError lists the first five missing, unexpected and wrongly shaped names.
 
-    shapes: what the module has; arrays: what the file has; the allowances are shell patterns.
+    shapes: of the module. arrays: of the file. allow_missing, allow_unexpected: shell patterns of names that need not
+    agree.
     """
     problems = differences(shapes, shapes_of(arrays), allow_missing, allow_unexpected)
     if problems:
@@ -24,7 +25,7 @@ def check_state(shapes: Shapes, arrays: Mapping, allow_missing: Iterable[str] = 
 
 def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = (),
                 allow_unexpected: Iterable[str] = ()) -> str:
-    """What is missing, unexpected and of another shape, a few names of each; "" when nothing is."""
+    """A message with a few names that are missing, unexpected or of another shape; "" if there are none."""
     missing = [n for n in expected if n not in found and not matches(n, allow_missing)]
     unexpected = [n for n in found if n not in expected and not matches(n, allow_unexpected)]
     return "; ".join(filter(None, (
@@ -34,13 +35,13 @@ def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = 
 
 
 def changes(kind: str, expected: Mapping, found: Mapping) -> str:
-    """The names that both have with different values, a few of them; "" when there is none."""
+    """A message with a few names that both have with different values; "" if there are none."""
     wrong = [n for n in expected if n in found and found[n] != expected[n]]
     return _listed(kind, wrong, lambda n: f"{n} {found[n]} instead of {expected[n]}")
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the shell patterns is the name's."""
+    """Whether the name matches one of the shell patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 

@@ -21,12 +21,12 @@ from jittwin.weights.safe_pickle import Array, Refused, StandIn, restricted_load
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 FOLDER = "archive"
 ALIGNMENT = 64
-# A tensor may repeat its storage (stride 0); beyond this many elements that is an attack on memory.
+# A tensor may repeat its storage (stride 0). More elements than this are refused, as an attack on memory.
 MOST_EXPANDED = 1 << 26
 
 
 class StorageType(StandIn):
-    """torch.FloatStorage and its like, torch.float32 and its like: an element type."""
+    """An element type, as named by torch.FloatStorage or torch.float32."""
     __slots__ = ("dtype",)
 
     def __init__(self, dtype: np.dtype):
@@ -34,7 +34,7 @@ class StorageType(StandIn):
 
 
 class Storage(StandIn):
-    """A run of elements; its bytes arrive after the pickle that mentions it."""
+    """A sequence of elements; its bytes follow after the pickle that refers to it."""
     __slots__ = ("dtype", "key", "count", "data", "big")
 
     def __init__(self, dtype: np.dtype, key: str, count: int):
@@ -50,7 +50,7 @@ class Storage(StandIn):
 
 
 class Tensor(StandIn):
-    """A strided window on a storage."""
+    """A strided view of a storage."""
     __slots__ = ("storage", "offset", "size", "stride", "dtype")
 
     def __init__(self, storage: Storage, offset: int, size: tuple, stride: tuple,
@@ -62,7 +62,7 @@ class Tensor(StandIn):
         self.dtype = dtype or storage.dtype
 
     def array(self) -> np.ndarray:
-        """The elements: the storage itself when the window covers all of it, else a copy."""
+        """The elements: the storage itself if the view covers all of it, else a copy."""
         data, itemsize, count = self.storage.data, self.dtype.itemsize, math.prod(self.size)
         if self.storage.big:
             data = data.reshape(-1, itemsize)[:, ::-1].reshape(-1)
@@ -118,7 +118,7 @@ GLOBALS = {
 
 
 class _Storages(dict):
-    """Storages by key, as the pickle's persistent ids name them."""
+    """Storages by key; called with a persistent id of the pickle, it returns the storage."""
 
     def __call__(self, saved_id: Any) -> Storage:
         if type(saved_id) is not tuple or len(saved_id) < 5 or saved_id[0] != "storage":
@@ -133,15 +133,15 @@ class _Storages(dict):
 
 
 def folder(names: list[str]) -> str | None:
-    """The folder of a zip archive that holds data.pkl, with its slash; None when it is no torch file."""
+    """The folder of a zip archive that holds data.pkl, with its slash; None if it is not a torch file."""
     found = (re.fullmatch(r"((?:[^/]+/)?)data\.pkl", name) for name in names)
     return next((match[1] for match in found if match), None)
 
 
 def read_zip(archive: zipfile.ZipFile, where: str, wanted: Callable[[Any], Iterable] | None = None) -> Any:
-    """The object in a zip-form file, with `Tensor` stand-ins whose storages are loaded.
+    """The object in a zip-form file, with `Tensor` stand-ins in place of tensors.
 
-    wanted: given the object, those of its tensors that are; None for all.
+    wanted: a function from the object to the tensors whose storages are loaded; None for all.
     """
     names, storages = archive.namelist(), _Storages()
     root = folder(names)
@@ -171,9 +171,10 @@ def read_legacy(stream: BinaryIO, where: str) -> Any:
 
 
 def plain(content: Any, where: str) -> Any:
-    """What `read_zip` and `read_legacy` return, as dictionaries, lists, tuples, numbers, text, None and arrays.
+    """The result of `read_zip` or `read_legacy` as dictionaries, lists, tuples, numbers, text, None and arrays.
 
-    What the file mentions often is converted once: a few bytes could ask for more copies than there is memory.
+    An object that occurs several times is converted once; otherwise a small file could ask for more copies than fit in
+    memory.
     """
     known = {}
 

@@ -142,7 +142,7 @@ def test_downloads_that_stopped(cached, tmp_path):
     (local / "x.incomplete").write_text("")
     with pytest.raises(UserError, match="config.json: not found; the download is unfinished .x.incomplete is left over"):
         open_hub(tmp_path / "local").config
-    with pytest.raises(UserError, match="absent: is no folder"):
+    with pytest.raises(UserError, match="absent: is not a folder"):
         open_hub(tmp_path / "absent")
 
 

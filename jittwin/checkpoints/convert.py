@@ -1,4 +1,4 @@
-"""The same weights in another file, checked against the model they belong to."""
+"""Conversion of weights between file formats, with a check against the model that they belong to."""
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ MODELS = (*(record.name for record in CATALOG if record.conversion or record.fil
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion wrote: counts, element types, content hash, keys left out or added."""
+    """The result of a conversion: counts, element types, content hash, keys that were dropped or added."""
     path: str
     tensors: int
     scalars: int
@@ -34,7 +34,7 @@ class Report:
     dropped: tuple[str, ...] = field(default=())
     added: tuple[str, ...] = field(default=())
     verified: bool = False
-    extras: str = "keys"        # what the keys left out or added are
+    extras: str = "keys"        # description of the keys that were dropped or added
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
@@ -50,13 +50,13 @@ class Report:
 
 def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verify: bool = False,
             dtype: str | None = None, to: str = "jittor", reference_compat: bool = False) -> Report:
-    """Reads `src`, checks it against `model`, writes `dst`. Raises UserError and then leaves `dst` as it was.
+    """Read `src`, check it against `model`, and write `dst`. UserError: a mistake; `dst` is then unchanged.
 
     src: a weights file, or the hub folder of a model. model: one of MODELS; ANY copies without checking names. verify:
-    read the written file again and compare. dtype: one of jittwin.weights.FLOATS, to which floating-point tensors are
-    cast; types and bytes are kept otherwise. to: "jittor" gives the keys that both twins load, "torch" those of
-    upstream's PyTorch files, where they differ. reference_compat: an adapter gets the original's adapters of the
-    pooling head, which change nothing.
+    read the written file again and compare. dtype: one of jittwin.weights.FLOATS, to which floating-point arrays are
+    cast; None keeps types and bytes. to: "jittor" writes the keys that both twins load, "torch" those of upstream's
+    PyTorch files, where they differ. reference_compat: an adapter gets the original's adapters of the pooling head,
+    which change nothing.
     """
     _legal("model", model, MODELS)
     if dtype is not None:
@@ -64,7 +64,7 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
     record = BY_NAME.get(model)
     if record and record.files == "adapter":
         if to != "jittor":
-            raise UserError(f"--to {to} is for whole networks; what an adapter becomes follows from {dst}")
+            raise UserError(f"--to {to} is for whole networks; the format of an adapter follows from the name {dst}")
         return _convert_adapter(src, dst, verify, dtype, reference_compat)
     if reference_compat:
         raise UserError(f"--reference-compat is for --model {' or '.join(ADAPTERS)}, not {model}")
@@ -114,9 +114,9 @@ def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat
 
 
 def check(model: str, arrays: Mapping[str, np.ndarray], source: Source | str) -> Any:
-    """The config that `arrays` were saved with. source: where they are from, for messages.
+    """The config of the network in `arrays`. source: the opened file, or its name for messages.
 
-    Raises UserError unless names and shapes are exactly the model's, but for what upstream's files have beside it.
+    UserError unless names and shapes are exactly the model's, except for keys that match `beside` of its record.
     """
     conversion, shapes = BY_NAME[model].conversion, {key: array.shape for key, array in arrays.items()}
     opened, where = (source, source.where) if isinstance(source, Source) else (None, source)
@@ -137,7 +137,7 @@ def _legal(option: str, value: str, choices) -> None:
 
 
 def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
-    """Floating-point arrays in another type; a finite number that would become infinite is an error."""
+    """Cast a floating-point array; other arrays are returned as they are. UserError: a number becomes infinite."""
     if array.dtype not in FLOATS.values():
         return array
     with np.errstate(over="ignore"):

@@ -16,7 +16,7 @@ CLASSES = 10
 TOWER_PREFIX = "vision_model.base_model.model."     # peft's names inside the scorer
 HEAD_PREFIX = "aesthetic_head."
 HEAD_SIZES = (512, 128)     # hidden layers of the head
-# Every key that is not trained: what checkpoints leave out.
+# Patterns of the keys that are not trained; checkpoints exclude them.
 FROZEN = (f"{TOWER_PREFIX}*.base_layer.*", f"{TOWER_PREFIX}embeddings.*", f"{TOWER_PREFIX}*layer_norm?.*",
           f"{TOWER_PREFIX}post_layernorm.*", f"{TOWER_PREFIX}*_proj.weight", f"{TOWER_PREFIX}*_proj.bias",
           f"{TOWER_PREFIX}*.fc?.weight", f"{TOWER_PREFIX}*.fc?.bias", f"{TOWER_PREFIX}head.*")
@@ -25,12 +25,15 @@ TRAINED = (f"{TOWER_PREFIX}*.lora_?.default.weight", f"{HEAD_PREFIX}*")     # ev
 LEVELS = ((7.5, "优秀", "Excellent"), (6.5, "很好", "Very Good"), (5.5, "良好", "Good"), (4.5, "一般", "Average"),
           (3.5, "较差", "Below Average"), (-np.inf, "差", "Poor"))
 DISTANCES = (1, 2)          # legal exponents of the loss
-SOFTENING = 1e-12           # under the root of the loss, whose slope is infinite at 0
+SOFTENING = 1e-12           # added under the root of the loss, because the slope of the root is infinite at 0
 
 
 @dataclass(frozen=True)
 class AestheticConfig:
-    """tower: sizes of the vision tower. head_dropout: after both hidden layers of the head."""
+    """Sizes of the scorer.
+
+    tower: of the vision tower. head_dropout: after each hidden layer of the head. num_classes: number of ratings.
+    """
 
     tower: SiglipVisionConfig = field(default_factory=SiglipVisionConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -49,9 +52,9 @@ def head_keys(hidden_size: int, num_classes: int = CLASSES) -> dict[str, tuple[i
 
 
 def trainable_keys(config: AestheticConfig, tower: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of what is trained: LoRA in the order of `tower`, then the head, as in the original's optimizer.
+    """Keys and shapes of the trained weights, as in the original's optimizer: LoRA in `tower`'s order, then the head.
 
-    tower: shapes of the tower's arrays, as a backend's state_shapes tells them in the order of definition.
+    tower: shapes of the tower's arrays in the order of definition, as a backend's state_shapes returns them.
     """
     adapters = adapter_keys(tower, config.lora)
     return ({TOWER_PREFIX + key: shape for key, shape in adapters.items()}
@@ -59,7 +62,7 @@ def trainable_keys(config: AestheticConfig, tower: Mapping[str, tuple[int, ...]]
 
 
 def tower_state(arrays: Mapping[str, np.ndarray], targets: str = ENCODER) -> Mapping[str, np.ndarray]:
-    """A tower's arrays under the keys they have inside the scorer, where adapted layers lie one level deeper."""
+    """A tower's arrays under their keys in the scorer; those of adapted layers have one level more."""
     lora, names = LoraConfig(targets=targets), {}
     for key in arrays:
         path, _, kind = key.rpartition(".")
@@ -83,11 +86,11 @@ def mean_score(probabilities) -> np.ndarray:
 
 
 def emd(probabilities, targets, r: int = 2) -> np.ndarray:
-    """(N,): distance of each distribution (N, 10) from its target, (mean |difference of cumulative sums|^r)^(1/r)."""
+    """Distance (N,) of each distribution (N, 10) from its target: (mean |difference of cumulative sums|^r)^(1/r)."""
     gap = np.cumsum(np.asarray(probabilities, np.float64) - np.asarray(targets, np.float64), -1)
     return (np.abs(gap) ** r).mean(-1) ** (1 / r)
 
 
 def level(score: float) -> tuple[str, str]:
-    """The (Chinese, English) name of a score."""
+    """The (Chinese, English) name of a score's level."""
     return next((chinese, english) for least, chinese, english in LEVELS if score >= least)

@@ -1,4 +1,4 @@
-"""What the two APF-GAN twins share: architecture settings, the progressive schedule.
+"""The settings of APF-GAN's networks and the schedule of progressive growing, which both twins share.
 
 APF-GAN, Computational Visual Media 10(1):187-192, 2024,
 doi 10.1007/s41095-023-0357-1. The defaults reproduce the authors' Jittor code.
@@ -10,7 +10,7 @@ from jittwin.classes import CLASSES
 from jittwin.errors import UserError
 from jittwin.imaging import check_sides
 
-MULTIPLE = 64  # the encoder halves six times and the generator doubles back
+MULTIPLE = 64  # sides must be multiples, because the encoder halves the picture six times
 
 # Differentiable augmentations, in the order of the published command.
 Augmentation = Literal["color", "crop", "translation"]
@@ -19,9 +19,9 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 @dataclass(frozen=True)
 class Semantics:
-    """Behaviours of the published Jittor code that another implementation would do otherwise.
+    """Behaviours of the published Jittor code in which another implementation would differ.
 
-    The first value of each is the published behaviour ("reference"), the second the repair.
+    The first value of each setting is the published behaviour ("reference"), the second is the repair.
     """
     PRESETS: ClassVar[dict[str, dict]] = {"reference": {}, "repaired": {
         "spectral": "on", "label_resize": "nearest", "pool_padding": "excluded", "scale_order": "aligned",
@@ -29,9 +29,9 @@ class Semantics:
         "seg_noise_init": "zero", "warm_start": "copy", "inception_bn": "running", "adam": "torch",
         "phase2_optimizer": "continue"}}
 
-    # Spectral norm computes a normalised weight and then convolves with the raw one.
+    # Spectral norm computes a normalised weight, but the convolution uses the raw weight.
     spectral: Literal["off", "on"] = "off"
-    # Jittor's interpolate defaults to bilinear, so labels reach D softened below full size.
+    # Jittor's interpolate defaults to bilinear, so below full size D sees soft labels.
     label_resize: Literal["bilinear", "nearest"] = "bilinear"
     image_resize: Literal["bilinear", "nearest"] = "bilinear"
     # Jittor's average pool ignores count_include_pad=False.
@@ -57,7 +57,7 @@ class Semantics:
 
     @property
     def initial_rule(self) -> str:
-        """What jittwin.weights.initial calls the rule of the initial weights."""
+        """Name of the rule of the initial weights in jittwin.weights.initial."""
         return "apf_gan" if self.seg_noise_init == "normal" else "apf_gan.silent"
 
 
@@ -89,7 +89,7 @@ class ModelConfig:
         return round(self.crop_size / self.aspect_ratio), self.crop_size
 
     def validate(self) -> None:
-        """UserError for sizes that no network can be built from."""
+        """UserError if no network of these sizes can be built."""
         if self.aspect_ratio <= 0:
             raise UserError(f"aspect_ratio={self.aspect_ratio:g}: width over height must be positive")
         if self.ngf < 2 or self.ngf % 2:
@@ -108,11 +108,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where an epoch stands in progressive growing.
+    """The position of an epoch in progressive growing.
 
-    level: index of the smallest-first resolution; alpha: weight of the next level
-    while fading in, 0 when not fading; full: growing is over; first_fade: the first
-    fading epoch of its level, in which a new discriminator inherits its parent.
+    level: index of the resolution, from the smallest. alpha: weight of the next level while it is
+    faded in, else 0. full: whether growing is over. first_fade: whether this is the first fading epoch
+    of its level, in which a new discriminator starts from the weights of its parent.
     """
     level: int
     alpha: float
@@ -132,7 +132,7 @@ def stage(epoch: int, pg_niter: int, num_D: int) -> Stage:
 
 
 def discriminator_order(at: Stage, num_D: int, semantics: Semantics) -> list[int]:
-    """Which discriminator sees the image, its half, its quarter, and so on."""
+    """Indices of the discriminators that see the image, the image at half size, at a quarter, and so on."""
     if at.full:
         return list(range(num_D)) if semantics.scale_order == "reversed" else list(reversed(range(num_D)))
     top = at.level + (1 if at.alpha > 0 else 0)

@@ -1,7 +1,6 @@
-"""Key names and shapes of the APF-GAN networks, in saved order, for any width.
+"""Keys and shapes of the APF-GAN networks, in saved order, for any width.
 
-The names are those of the authors' Jittor checkpoints; both twins and every
-upstream format share them.
+The keys are those of the authors' Jittor checkpoints; both twins and all upstream formats have them.
 """
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ BLOCKS = {"head_0": (16, 16), "G_middle_0": (16, 16), "G_middle_1": (16, 16), "u
           "up_2": (4, 2), "up_3": (2, 1), "up_4": (1, 1 / 2)}
 ENCODER = (1, 2, 4, 8, 8, 16)
 WIDEST_D = 512
-# BatchNorm's counter, which Jittor does not keep and the official PyTorch tree does.
+# BatchNorm's counter, which files of the official PyTorch code have and Jittor's do not.
 COUNTER = "num_batches_tracked"
 # Shell patterns of the keys that only some files have: phase 2's noise branch, phase 1's growing heads.
 SEG_NOISE, HEADS, COUNTERS = "*.seg_noise_var.*", "inter_conv_img.*", f"*.{COUNTER}"
@@ -101,7 +100,7 @@ def holds(pattern: str, keys: Iterable[str]) -> bool:
 
 
 def infer_config(model: str, shapes: Shapes) -> ModelConfig:
-    """The sizes a file was saved with, read off a few of its shapes; the default where one is absent."""
+    """The sizes of the network in a file, from a few of its shapes; the default if a shape is absent."""
     def size(key: str, axis: int, default: int) -> int:
         shape = shapes.get(key, ())
         return shape[axis] if axis < len(shape) else default
@@ -150,9 +149,9 @@ def expected_keys(model: str, config: ModelConfig, seg_noise: bool = False,
 
 
 def conversion(model: str) -> Conversion:
-    """Of one of MODELS: the authors' Jittor files and those of the official PyTorch tree, which has counters more.
+    """The conversion record of one of MODELS, for the authors' Jittor files and those of the official PyTorch code.
 
-    The groups of the generator that only some files have (noise branch, growing heads) are there or not, as a whole.
+    The latter also have counters. The generator's noise branch and growing heads are optional; each must be complete.
     """
     return Conversion(
         infer=lambda shapes, source: infer_config(model, shapes),
@@ -162,7 +161,7 @@ def conversion(model: str) -> Conversion:
 
 
 def with_counters(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With a zero counter after each running variance, where PyTorch keeps it."""
+    """The arrays, with a zero counter after each running variance as in PyTorch's files."""
     result = {}
     for key, array in arrays.items():
         result[key] = array

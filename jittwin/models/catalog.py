@@ -9,8 +9,11 @@ from jittwin.models.conversion import Conversion, no_config
 
 @dataclass(frozen=True)
 class Oracle:
-    """what: an implementation that is not ours, or a plain restatement of the paper. test: the test, FILE::NAME, that
-    holds the PyTorch twin against it. Two equal mistakes in the twins are invisible to parity."""
+    """An independent implementation of a model. Parity cannot see a mistake that both twins share; an oracle can.
+
+    what: an implementation by others, or a plain restatement of the paper. test: the test, FILE::NAME, that compares
+    the PyTorch twin with it.
+    """
 
     what: str
     test: str

@@ -1,7 +1,7 @@
-"""How files of a model, whoever wrote them, become the arrays that its twins load: the conversion records.
+"""Conversion records: how the files of a model, ours or upstream's, become the arrays that its twins load.
 
-A record is the only place that knows a model's files. `jittwin convert`, generation, the metrics and the losses read
-through it.
+A model's record is the only place that knows its files. `jittwin convert`, generation, the metrics and the losses read
+files through it.
 """
 import os
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """A file or a hub folder that was opened; arrays are read when they are asked for.
+    """An opened file or hub folder.
 
-    arrays: by the keys of the twins. left_out: keys of the file that are not among them. metadata: what our own files
-    store. folder: the hub folder, where there is one.
+    where: its path. arrays: by the keys of the twins; each is read when it is accessed. left_out: keys of the file that
+    were not taken over. metadata: that of our own files, {} for others. folder: the hub folder, or None.
     """
 
     where: str
@@ -39,14 +39,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What upstream's files of a model are like, beside those of the twins.
+    """The differences between upstream's files of a model and the arrays of its twins.
 
-    infer: (shapes by the twins' keys, Source or None) to the model's config; UserError: another model's. expected:
-    (config, shapes) to the keys and shapes of a whole file, where files hold more or less than the module that a twin
-    builds; None: those of the module. renames: upstream's keys to the twins'. back: the reverse. left_out: patterns of
-    upstream's keys that are not copied. beside: patterns of the keys that are copied and that the twins do not load.
-    restore: the arrays with those that upstream's PyTorch files have besides. describe: the config as metadata. extras:
-    what is left out and restored, in words.
+    infer: (shapes by the twins' keys, Source or None) to the model's config. UserError: a file of another model.
+    expected: (config, shapes) to the keys and shapes of a complete file, if these are not the keys of the module that a
+    twin builds; None if they are.
+    renames: pairs (regular expression, replacement) from upstream's keys to the twins'. back: pairs for the reverse.
+    left_out: shell patterns of upstream's keys that are not copied.
+    beside: shell patterns of keys that are copied although the twins do not load them.
+    restore: adds the arrays that only upstream's PyTorch files have.
+    describe: config to metadata.
+    extras: a description of the keys that are left out and restored, for messages.
     """
 
     infer: Callable[[Shapes, Source | None], Any]
@@ -60,7 +63,7 @@ class Conversion:
     extras: str = "keys"
 
     def open(self, where: str | os.PathLike) -> Source:
-        """A weights file, or a hub folder. UserError: missing, damaged, two keys that become one."""
+        """Open a weights file or a hub folder. UserError: missing, damaged, or two keys with one new name."""
         path, folder = Path(where), None
         if path.is_dir():
             folder = open_hub(path)
@@ -80,7 +83,7 @@ class Conversion:
         return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder)
 
     def upstream(self, arrays: Arrays) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """The arrays as upstream's PyTorch files have them, and the keys that were added."""
+        """(arrays under the keys of upstream's PyTorch files, keys that were added)."""
         named = renamed(LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__), self.back)
         found = dict(self.restore(named))
         return found, tuple(key for key in found if key not in named)
@@ -111,4 +114,4 @@ def counted(shapes: Shapes, key: str, first: int = 0) -> int:
 
 
 def no_config(shapes: Shapes, source: Source | None) -> None:
-    """`infer` of a model that has one size."""
+    """`infer` for a model that has only one size."""

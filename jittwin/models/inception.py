@@ -1,15 +1,15 @@
-"""Files of Inception-v3: torchvision's, of ImageNet's 1000 classes, and the one that FID is defined with, of 1008."""
+"""Files of Inception-v3: torchvision's with ImageNet's 1000 classes, and FID's with 1008 classes."""
 from jittwin.models.conversion import Shapes, Source, unfit
 
-CLASSES, WIDTH = 1008, 2048     # of the classifier in FID's file
+CLASSES, WIDTH = 1008, 2048     # sizes of the classifier in FID's file
 CLASSIFIER = ("fc.weight", "fc.bias")
-# What a file of the whole classifier has and the features do not need.
+# Keys in a file of the whole classifier that are not needed for the features.
 BEYOND = ("AuxLogits.*", "fc.*", "*.num_batches_tracked")
 FID_FILES = "pytorch-fid's pt_inception-2015-12-05-6726825d.pth or the published APF-GAN's net_params.pkl"
 
 
 def check_fid(shapes: Shapes, source: Source | None) -> None:
-    """UserError: not the network of FID, which its classifier tells."""
+    """UserError if the classifier is not that of FID's network."""
     shape = shapes.get(CLASSIFIER[0])
     if shape != (CLASSES, WIDTH):
         raise unfit(source, f"fc.weight is {shape or 'missing'}, not ({CLASSES}, {WIDTH}): FID takes {FID_FILES}; "

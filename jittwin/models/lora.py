@@ -1,4 +1,4 @@
-"""Which linear layers get a low-rank adapter, and how strong it is (Hu et al. 2022, arXiv 2106.09685).
+"""The settings of low-rank adapters of linear layers (LoRA; Hu et al. 2022, arXiv 2106.09685).
 
 y = W x + b + (alpha / r) B A dropout(x), with A (r, in) and B (out, r), each adapted layer with its own dropout mask.
 """
@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# All six linear layers of every block of the SigLIP encoder: paths from the tower's root, whole paths as peft matches.
+# All six linear layers of every block of the SigLIP encoder. As in peft, the pattern must match the whole path.
 ENCODER = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
-# What the original's list of names matches: also the pooling head, whose output the scorer does not use.
+# The layers that the original's list of names matches. The pooling head is among them, although its output is not used.
 REFERENCE = r".*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 LAYER_NAMES = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 SUFFIXES = ("lora_A.default.weight", "lora_B.default.weight")
@@ -16,7 +16,10 @@ SUFFIXES = ("lora_A.default.weight", "lora_B.default.weight")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """r: rank. alpha: strength. dropout: share of inputs dropped in training. targets: pattern of adapted modules."""
+    """r: rank. alpha: strength. dropout: fraction of inputs dropped in training. targets: pattern of adapted modules.
+
+    ValueError: an illegal value.
+    """
 
     r: int = 32
     alpha: float = 64
@@ -29,7 +32,7 @@ class LoraConfig:
         if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < float("inf"):
             raise ValueError(f"LoRA alpha {self.alpha!r}: legal are finite numbers above 0")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"LoRA dropout {self.dropout}: legal are shares from 0 to below 1")
+            raise ValueError(f"LoRA dropout {self.dropout}: legal are fractions from 0 to below 1")
 
     @property
     def scaling(self) -> float:
@@ -41,7 +44,7 @@ class LoraConfig:
 
 
 def adapter_keys(shapes: Mapping[str, tuple[int, ...]], config: LoraConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of A and B for a model with these keys, in its own order; "<path>.lora_A.default.weight" …"""
+    """Keys and shapes of A and B for a model with these shapes, in its order; "<path>.lora_A.default.weight" …"""
     found = {}
     for key, shape in shapes.items():
         path, _, kind = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""The feature networks of APF-GAN's perceptual losses and the weights they run with.
+"""The feature networks of APF-GAN's perceptual losses, and their weights.
 
 Phase 1 compares VGG-19 features (Johnson et al. 2016, arXiv 1603.08155), phase 2 Inception-v3
 features. Both take images in [-1, 1] as they are, without ImageNet normalisation.
@@ -17,7 +17,7 @@ from jittwin.weights.initial import initial_weights
 
 @dataclass(frozen=True)
 class Network:
-    """name: of the loss. model: what Backend.build calls it. layer_weights: one per feature."""
+    """A feature network. name: of the loss. model: name for Backend.build. layer_weights: one per feature."""
 
     name: str
     model: str
@@ -31,7 +31,10 @@ NETWORKS = {
 
 
 class Perceptual(NamedTuple):
-    """name: of the loss, ending in "(random)" if the network is not trained. provenance: for logs."""
+    """A loaded feature network.
+
+    name: of the loss; ends in "(random)" if the network is not trained. provenance: a description for logs.
+    """
 
     name: str
     network: Any
@@ -42,12 +45,12 @@ class Perceptual(NamedTuple):
 def load_perceptual(backend: Backend, kind: str, weights: str | os.PathLike | None = None,
                     random: bool = False, semantics: Semantics = Semantics(),
                     seed: int = 0) -> Perceptual | None:
-    """The network of a perceptual loss; None, so no loss, when there are no weights.
+    """The network of a perceptual loss; None, and therefore no loss, if there are no weights.
 
-    kind: "vgg" or "inception". weights: a torchvision-layout file of the whole classifier or of its
-    features, from PyTorch or Jittor. random: without a file, draw the weights, which depend on `seed`
-    and the key names alone and so are the same in both twins. UserError: unknown kind, a file that
-    cannot be read or belongs to another network.
+    kind: "vgg" or "inception". weights: a file with torchvision's keys, of the whole classifier or of
+    its features, from PyTorch or Jittor. random: without a file, draw the weights; they depend only on
+    `seed` and the keys, so they are the same in both twins. UserError: unknown kind, a file that cannot
+    be read or belongs to another network.
     """
     if kind not in NETWORKS:
         raise UserError(f"unknown perceptual network {kind!r}{choose_from(kind, NETWORKS)}")

@@ -1,4 +1,4 @@
-"""SegFormer's configuration, and how its 150 classes of ADE20K become the challenge's 29.
+"""SegFormer's configuration, its files, and the mapping from ADE20K's 150 classes to the challenge's 29.
 
 Xie et al. 2021, arXiv 2105.15203. Names and sizes are those of the config.json and the weights on the Hugging Face hub.
 """
@@ -16,7 +16,10 @@ ADE_CLASSES = 150
 
 @dataclass(frozen=True)
 class SegFormerConfig:
-    """Per stage: depths, hidden_sizes, num_attention_heads, sr_ratios (by which keys and values are made coarser)."""
+    """Sizes of a SegFormer; the tuples have one value per stage.
+
+    sr_ratios: factors by which the resolution of keys and values is reduced.
+    """
 
     depths: tuple[int, ...] = (2, 2, 2, 2)
     hidden_sizes: tuple[int, ...] = (32, 64, 160, 256)
@@ -39,26 +42,26 @@ PRESETS = {
     "B5": SegFormerConfig((3, 6, 40, 3), WIDE, decoder_hidden_size=768),
 }
 
-# Of the 29 classes all but "other", in their order: the ADE20K class of the same name, counted from 0.
+# The ADE20K class, counted from 0, with the name of each of the 29 classes except "other", in their order.
 _ADE = (16, 2, 21, 26, 34, 4, 13, 68, 60, 46, 94, 1, 9, 17, 12, 76, 113, 0, 140, 52, 128, 61, 29, 6, 38, 32, 103, 25)
 
 
 def landscape_classes() -> np.ndarray:
-    """uint8 (150,): the challenge's class of each ADE20K class; the 122 that it does not name are "other"."""
+    """uint8 (150,): the challenge's class of each ADE20K class; 122 of them become "other"."""
     table = np.full(ADE_CLASSES, CLASS_NUMBER["other"], np.uint8)
     table[list(_ADE)] = np.arange(CLASSES - 1)
     return table
 
 
 def preset(name: str, num_labels: int = ADE_CLASSES) -> SegFormerConfig:
-    """UserError: no variant of this name."""
+    """The configuration of a variant, B0 to B5. UserError: no variant of this name."""
     if name not in PRESETS:
         raise UserError(f"no SegFormer {name!r}{choose_from(name, PRESETS)}")
     return replace(PRESETS[name], num_labels=num_labels)
 
 
 def infer_preset(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
-    """("B5", 150): the variant and the number of classes of a state. UserError: not that of a SegFormer B0 to B5."""
+    """(variant, number of classes) of a state, for example ("B5", 150). UserError: not a SegFormer B0 to B5."""
     try:
         classes, wide = shapes["decode_head.classifier.weight"][:2]
         sizes = tuple(shapes[f"segformer.encoder.layer_norm.{stage}.weight"][0] for stage in range(4))
@@ -74,7 +77,7 @@ def infer_preset(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None = None) -> SegFormerConfig:
-    """UserError: not the weights of a SegFormer B0 to B5, or the config.json of another model."""
+    """The configuration of a state. UserError: not a SegFormer B0 to B5, or the config.json of another model."""
     if source and source.folder:
         source.folder.section({"segformer": ""}, "such as nvidia/segformer-b5-finetuned-ade-640-640")
     return preset(*infer_preset(shapes))

@@ -1,7 +1,7 @@
-"""SigLIP's vision tower: its sizes, its files on the hub, and how a picture is prepared for it.
+"""SigLIP's vision tower: its sizes, its files on the hub, and the preparation of pictures for it.
 
-Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025 (SigLIP 2), arXiv 2502.14786. The checkpoints of fixed
-resolution are meant, of either generation; names and sizes are those of the Hugging Face hub.
+Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025 (SigLIP 2), arXiv 2502.14786. Checkpoints of fixed resolution
+of both generations are supported; names and sizes are those of the Hugging Face hub.
 """
 import re
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from jittwin.weights.lazy import LazyArrays
 
 ACTIVATION = "gelu_pytorch_tanh"
 RESAMPLES = {2: "bilinear", 3: "bicubic"}       # of preprocessor_config.json: SigLIP 2's and SigLIP's
-STEPS = ("do_resize", "do_rescale", "do_normalize")     # what every published processor does
+STEPS = ("do_resize", "do_rescale", "do_normalize")     # steps of every published processor
 
 
 @dataclass(frozen=True)
 class SiglipVisionConfig:
     """Sizes as in config.json; image_size is the side of the square input in pixels.
 
-    head: with the attention pooling of SigLIP's own image embedding. resample: how pictures are resized, bilinear or
-    bicubic. ValueError: sizes that do not go together.
+    head: whether the tower has the attention pooling of SigLIP's own image embedding. resample: how pictures are
+    resized, "bilinear" or "bicubic". ValueError: sizes that contradict each other.
     """
 
     hidden_size: int = 1152
@@ -49,7 +49,7 @@ class SiglipVisionConfig:
 
     @property
     def tokens(self) -> int:
-        """Patches of an image; what is left over at its right and lower edge is not looked at."""
+        """Number of patches of an image; a rest at its right and lower edge is ignored."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -65,20 +65,20 @@ PRESETS = {
     **_family("giant-opt", 1536, 40, 16, 6144, (16, 256), (16, 384)),
     "tiny": SiglipVisionConfig(32, 2, 4, 48, 8, 32),
 }
-# What a config.json leaves out has these values, as in transformers.
+# Values, as in transformers, of the keys that a config.json does not have.
 _DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
              "patch_size": 16, "image_size": 224, "layer_norm_eps": 1e-6}
 
 
-# Of a whole SigLIP, what is no part of the vision tower; and a buffer that transformers wrote until 2023.
+# Keys of a whole SigLIP outside the vision tower, and a buffer that transformers wrote until 2023.
 BESIDES = ("text_model.*", "logit_scale", "logit_bias", "*embeddings.position_ids")
-HEAD = "head."                  # begins the keys of the attention pooling
+HEAD = "head."                  # prefix of the keys of the attention pooling
 SIGLIP_2 = "such as google/siglip2-so400m-patch16-512"
 KINDS = {"siglip": "vision_config", "siglip_vision_model": ""}
 
 
 def read_config(folder: HubFolder) -> SiglipVisionConfig:
-    """UserError: a missing or damaged file, another kind of model, nothing that tells how pictures are prepared."""
+    """The configuration in a hub folder. UserError: a missing or damaged file, or another kind of model."""
     path = folder.path / CONFIG
     if (kind := folder.config.get("model_type")) and "siglip2" in str(kind):
         raise UserError(f"{path}: model_type {kind!r} (a NaFlex model, which takes images of any proportions); legal: "
@@ -99,9 +99,10 @@ def read_config(folder: HubFolder) -> SiglipVisionConfig:
 
 
 def _resample(folder: HubFolder, side: int) -> str:
-    """How pictures are resized. UserError: no file tells, or they are prepared unlike every published SigLIP's.
+    """How pictures are resized, from the settings of the image processor.
 
-    config.json cannot tell: it is the same for SigLIP, whose pictures are resized bicubically, and SigLIP 2.
+    config.json does not tell SigLIP, whose pictures are resized bicubically, from SigLIP 2. UserError: no settings, or
+    settings that no published SigLIP has.
     """
     found = folder.processor()
     if found is None:
@@ -121,10 +122,10 @@ def _resample(folder: HubFolder, side: int) -> str:
 
 @dataclass(frozen=True)
 class Tower:
-    """A vision tower: arrays are float32, by the keys of either twin's SiglipVisionModel, and read when they are asked
-    for. A backend's load_numpy checks that they are all of them.
+    """A vision tower.
 
-    name: the model's name on the hub where a file tells it, else that of its folder.
+    arrays: float32, by the keys of the twins' SiglipVisionModel, each read when it is accessed; a backend's load_numpy
+    checks that they are complete. name: the model's name on the hub if a file states it, else the folder's name.
     """
 
     config: SiglipVisionConfig
@@ -133,15 +134,15 @@ class Tower:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the arrays: the same for every file that holds them. Reads them all."""
+        """Hash of the arrays, the same for every file that holds them. Reads all arrays."""
         return content_hash(self.arrays)
 
 
 def read_tower(where, head: bool = False) -> Tower:
-    """The vision tower of a hub folder; of a whole SigLIP the text tower is not read.
+    """The vision tower of a hub folder; the text tower of a whole SigLIP is not read.
 
-    where: a hub folder (see open_hub), or a file that `jittwin convert` wrote. head: with the attention pooling.
-    UserError: a file that is missing or damaged, sizes that are not those of config.json.
+    where: a hub folder (see open_hub), or a file that `jittwin convert` wrote. head: also read the attention pooling.
+    UserError: a missing or damaged file, or sizes that are not those of config.json.
     """
     source = CONVERSION.open(where)
     config = replace(CONVERSION.infer(source.arrays.shapes, source), head=head)
@@ -151,8 +152,10 @@ def read_tower(where, head: bool = False) -> Tower:
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None) -> SiglipVisionConfig:
-    """As config.json tells, or the metadata of a file that `jittwin convert` wrote. UserError: neither is there, or the
-    arrays have other sizes."""
+    """The configuration from config.json, or from the metadata of a file that `jittwin convert` wrote.
+
+    UserError: there is neither, or the arrays have other sizes.
+    """
     if config := stored_config(source, "siglip", SiglipVisionConfig, "tower"):
         path = "its metadata"
     elif source and source.folder:
@@ -169,7 +172,7 @@ CONVERSION = Conversion(infer_config, renames=((r"^vision_model\.", ""),), back=
 
 
 def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The sizes that a tower's arrays tell, as fields of SiglipVisionConfig, and its number of tokens."""
+    """The fields of SiglipVisionConfig that follow from the shapes of a tower's arrays, and its number of tokens."""
     layers = [int(match[1]) for key in shapes if (match := re.match(r"encoder\.layers\.(\d+)\.", key))]
     found = {"num_hidden_layers": 1 + max(layers, default=-1)}
     for name, key, axis in (("hidden_size", "post_layernorm.weight", 0),
@@ -182,7 +185,7 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def check_sizes(config: SiglipVisionConfig, shapes: Mapping[str, tuple[int, ...]], path, source: str) -> None:
-    """UserError: config.json, which is `path`, and the arrays of the file `source` are not of one model."""
+    """UserError if the config, from the file `path`, and the arrays of the file `source` belong to different models."""
     for name, value in read_sizes(shapes).items():
         if value != getattr(config, name):
             raise UserError(f"{source}: its arrays have {name} {value}, but {path} says {getattr(config, name)}: they "
@@ -190,6 +193,6 @@ def check_sizes(config: SiglipVisionConfig, shapes: Mapping[str, tuple[int, ...]
 
 
 def preprocess(config: SiglipVisionConfig) -> Preprocess:
-    """A picture to float32 (3, S, S) in [-1, 1]: squashed to a square, as SigLIP's processor does."""
+    """The preparation of a picture to float32 (3, S, S) in [-1, 1]: resized to a square as by SigLIP's processor."""
     side, half = config.image_size, (0.5, 0.5, 0.5)
     return Preprocess((side, side), config.resample, half, half)

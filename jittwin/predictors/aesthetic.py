@@ -1,7 +1,7 @@
 """Aesthetic scores of pictures, 1 to 10.
 
-Pictures are decoded by jittwin.imaging (turned upright) and squashed to the tower's square; the network's logits are
-turned into numbers in float32 and float64 whatever precision it runs in.
+Pictures are decoded by jittwin.imaging, which turns them upright, and resized to the square input of the tower. Scores
+are computed from the logits in float32 and float64, whatever the precision of the network.
 """
 import itertools
 import os
@@ -31,19 +31,19 @@ from jittwin.weights.lazy import LazyArrays
 
 BATCH = 8
 PROVENANCE = ("tower", "tower_sha256", "trained_on", "adapter_sha256", "random_weights")
-RANDOM = "random:"      # begins the model_name of adapters trained on an untrained tower, "random:ARCHITECTURE:SEED"
+RANDOM = "random:"      # an untrained tower has the name "random:ARCHITECTURE:SEED"
 
 
 class PredictorError(UserError, ValueError):
-    """What the predictor's constructor raises; a ValueError as in the original."""
+    """An error of the predictor's constructor; it is also a ValueError, as in the original."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A scorer's sizes and arrays.
+    """The sizes and arrays of an aesthetic scorer.
 
-    trainables: LoRA and head. random: the tower, or everything, is untrained. trained_on: the tower that the adapter's
-    file names.
+    trainables: arrays of LoRA and head. random: whether the tower, or everything, is untrained. trained_on: name of the
+    tower according to the adapter's file.
     """
 
     config: AestheticConfig
@@ -53,7 +53,7 @@ class Scorer:
     trained_on: str = ""
 
     def state(self) -> LazyArrays:
-        """All arrays of the AestheticModel, read when they are asked for."""
+        """All arrays of the AestheticModel; each is read when it is accessed."""
         frozen = tower_state(self.tower.arrays, self.config.lora.targets)
         shapes = {key: array.shape for key, array in self.trainables.items()}
         return LazyArrays(frozen.shapes | shapes,
@@ -70,19 +70,20 @@ class Scorer:
         return f"{self.tower.sha256} {self.trainables_hash}"
 
     def provenance(self) -> dict:
-        """What scores depend on besides the pictures. Names and hashes."""
+        """Names and hashes of everything besides the pictures that scores depend on."""
         return dict(zip(PROVENANCE, (self.tower.name, self.tower.sha256, self.trained_on, self.trainables_hash,
                                      self.random)))
 
 
 def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
                 random: bool = False) -> Scorer:
-    """What makes a scorer. backend: tells the shapes of an untrained tower.
+    """Read the adapter and the tower of a scorer.
 
-    adapter: a file or folder that read_adapter knows. tower: hub folder; without one the adapter's own model_name, if
-    that is a folder. random: where there is no such folder, go on with an untrained tower of the architecture `tower`
-    (a key of PRESETS, which is then not looked up as a folder) or of that which the adapter was trained on; without an
-    adapter nothing is trained. UserError: something is missing, damaged, or does not belong together.
+    backend: gives the shapes of an untrained tower. adapter: a file or folder for read_adapter. tower: a hub folder;
+    None: the adapter's own model_name, if that is a folder. random: if there is no such folder, use an untrained tower
+    of the architecture `tower` (a key of PRESETS, which is then not looked up as a folder), or of the architecture that
+    the adapter was trained on; without an adapter everything is untrained. UserError: a file is missing or damaged, or
+    adapter and tower do not belong together.
     """
     if adapter is None and not random:
         raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
@@ -94,9 +95,9 @@ def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str 
         raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
     if found and found.model_name.startswith(RANDOM) and not untrained:
         raise UserError(f"{found.source}: was trained on an untrained tower ({found.model_name}), not on {name}: "
-                        "leave that out")
+                        "omit that tower")
     if found and found.num_classes != CLASSES:
-        raise UserError(f"{found.source}: rates {found.num_classes} classes; aesthetic scores need {CLASSES}")
+        raise UserError(f"{found.source}: has {found.num_classes} classes; aesthetic scores need {CLASSES}")
     made = _random_tower(backend, name) if untrained else read_tower(name)
     if found is None:
         config = AestheticConfig(made.config)
@@ -111,16 +112,16 @@ def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str 
 
 
 def _which_tower(name: str, tower) -> str:
-    """What is wrong about an adapter's tower, and the remedy."""
+    """The end of a message about an adapter whose tower is not there."""
     if tower is None and name.startswith(RANDOM):
         return f"was trained on an untrained tower ({name}): its scores mean nothing; --random-weights gives them"
     known = f"was trained on {name!r}" if name else "does not tell its tower"
-    missing = "which is no folder here" if tower is None else f"and {os.fspath(tower)!r} is no folder"
+    missing = "which is not a folder here" if tower is None else f"and {os.fspath(tower)!r} is not a folder"
     return f"{known}, {missing}: give that model's hub folder (--aesthetic-tower, in scripts --model)"
 
 
 def _random_tower(backend: Backend, name: str) -> Tower:
-    """Of a preset, or as "random:PRESET:SEED" describes it."""
+    """An untrained tower of the preset `name`, or of "random:PRESET:SEED". UserError: unknown preset."""
     architecture, _, seed = name.removeprefix(RANDOM).partition(":")
     if architecture not in PRESETS or not (seed or "0").isdecimal():
         raise UserError(f"no untrained tower {name!r}{choose_from(architecture, PRESETS)}")
@@ -130,10 +131,10 @@ def _random_tower(backend: Backend, name: str) -> Tower:
 
 
 class Predictor:
-    """Scores from whatever gives logits (N, 10) for pixels float32 (N, 3, S, S): subclasses define `logits`.
+    """Base class of predictors. Subclasses define `logits`, from pixels float32 (N, 3, S, S) to (N, 10).
 
-    image_size: S. batch: pictures in one forward pass. resample: of SiglipVisionConfig. Subclasses also tell `random`,
-    whether weights are untrained, and `provenance`, names and hashes of the weights.
+    They also define `random`, whether the weights are untrained, and `provenance`, names and hashes of the weights.
+    image_size: S. batch: pictures in one forward pass. resample: see SiglipVisionConfig.
     """
 
     def __init__(self, image_size: int, batch: int = BATCH, resample: str = "bilinear"):
@@ -144,7 +145,10 @@ class Predictor:
                                                         resample=resample))
 
     def score_pixels(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Prepared (N, 3, S, S) to scores float64 (N,) and distributions float32 (N, 10). UserError: NaN."""
+        """Prepared pixels (N, 3, S, S) to scores float64 (N,) and distributions float32 (N, 10).
+
+        UserError: the network's output is not finite.
+        """
         logits = self.logits(pixels)
         if not np.isfinite(logits).all():
             raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
@@ -152,7 +156,7 @@ class Predictor:
         return mean_score(found), found
 
     def score_arrays(self, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """As score_pixels, of pictures uint8 (H, W, 3) of any sizes, a batch at a time."""
+        """score_pixels for pictures uint8 (H, W, 3) of any sizes, which are prepared a batch at a time."""
         images = iter(images)
         scores, distributions = [np.empty(0)], [np.empty((0, CLASSES), np.float32)]
         while batch := [self.preprocess(image) for image in itertools.islice(images, self.batch)]:
@@ -179,9 +183,9 @@ def merged(network) -> None:
 
 
 class ScorerPredictor(Predictor):
-    """A scorer on a backend that is set up, in precision `dtype`; adapters are merged into the tower's weights.
+    """A scorer on a backend that is set up, in precision `dtype`. Adapters are merged into the tower's weights.
 
-    towers: where the network is taken from, None builds one of its own.
+    towers: networks to share; None builds a network for this predictor alone.
     """
 
     def __init__(self, backend: Backend, scorer: Scorer, batch: int = BATCH, dtype: str = "float32",
@@ -201,7 +205,7 @@ class ScorerPredictor(Predictor):
                                            "dtype": self.dtype}
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """Float32 (N, 10) of prepared pixels (N, 3, S, S)."""
+        """Logits float32 (N, 10) of prepared pixels (N, 3, S, S)."""
         self.backend.set_precision(self.dtype)      # another predictor may have set its own
         with self.backend.no_grad():
             return self.backend.numpy(self.network(self.backend.asarray(pixels)))
@@ -210,9 +214,10 @@ class ScorerPredictor(Predictor):
 class AestheticPredictor(ScorerPredictor):
     """The original's predictor on either backend.
 
-    lora_weights_path, model_name, random_model: see read_scorer. device: "cpu", "cuda", "auto". dtype:
-    "float32", "bfloat16", "float16", "auto": bfloat16 on a GPU, float32 on the CPU. num_threads: None takes all.
-    Raises PredictorError, a UserError and a ValueError: weights are missing or damaged, no such device.
+    lora_weights_path, model_name, random_model: adapter, tower and random of read_scorer. device: "cpu", "cuda" or
+    "auto". dtype: "float32", "bfloat16", "float16" or "auto", which is bfloat16 on a GPU and float32 on the CPU.
+    num_threads: None for all. PredictorError, a UserError and a ValueError: weights are missing or damaged, or there is
+    no such device.
     """
 
     def __init__(self, lora_weights_path, model_name=None, device: str = "auto", dtype: str = "auto",

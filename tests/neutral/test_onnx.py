@@ -247,8 +247,8 @@ def test_adapters_of_some_layers(tmp_path):
 @pytest.mark.parametrize("name, tower, random, message", [
     ("random:tiny:1", None, False, "was trained on an untrained tower"),
     ("random:tiny:1", ".", False, "was trained on an untrained tower .random:tiny:1., not on ."),
-    ("google/x", None, False, "was trained on 'google/x', which is no folder here"),
-    ("google/x", "no/folder", False, "and 'no/folder' is no folder"),
+    ("google/x", None, False, "was trained on 'google/x', which is not a folder here"),
+    ("google/x", "no/folder", False, "and 'no/folder' is not a folder"),
     ("", None, False, "does not tell its tower"),
     ("google/x", None, True, "no untrained tower 'google/x'"),
     ("random:tinny:1", None, True, "did you mean 'tiny'"),

@@ -2,9 +2,9 @@
 
     <folder>/annotation.xlsx    <folder>/All/*.jpg    <folder>/I2I/Image_prompt/*.jpg
 
-A row per picture: Generated_image, Image_prompt (a file name, or nothing), Text_prompt, and three mean votes, MOS_q,
-MOS_a and MOS_c. The first 1,600 rows are I2I, made from a picture and a text; the others are T2I, from a text alone.
-What came from one prompt and one model is four rows, of which the last is tested on.
+Each row describes a picture: Generated_image, Image_prompt (a file name, or empty), Text_prompt, and the three mean
+votes MOS_q, MOS_a and MOS_c. The first 1,600 rows are I2I, made from a picture and a text; the others are T2I, made
+from a text only. Four successive rows have the same prompt and model; the last of them belongs to the test set.
 """
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ COLUMNS = (PICTURE, IMAGE_PROMPT, PROMPT, *VOTES)
 SUBSETS = ("AIGIQA4K", "I2I", "T2I")
 SPLITS = ("rows", "prompts")
 ANNOTATION, PICTURES, IMAGE_PROMPTS = "annotation.xlsx", "All", "I2I/Image_prompt"
-SAMPLES = 4                             # rows of one prompt and model, one after the other
+SAMPLES = 4                             # successive rows of one prompt and model
 PUBLISHED = {"I2I": 1600, "T2I": 2400}
 
 
@@ -54,10 +54,11 @@ def is_annotation(table: Table) -> bool:
 
 
 def read_rows(table: Table) -> list[Row]:
-    """The rows of annotation.xlsx. UserError names the first cell that is not what it must be.
+    """The rows of annotation.xlsx. UserError names the first wrong cell.
 
-    A column is missing; a vote is no number; a prompt is no text; a picture is named twice, or by a path; rows with and
-    without image prompt are mixed, or are no multiples of four, which the split counts on.
+    A cell is wrong if a column is missing; a vote is not a number; a prompt is not text; a picture is named twice, or
+    by a path; rows with and without image prompt are mixed, or their numbers are not multiples of four, which the split
+    relies on.
     """
     for name in COLUMNS:
         table.column(name)
@@ -118,8 +119,8 @@ def of_subset(rows: Iterable[Row], subset: str) -> list[Row]:
 def make_split(rows: Sequence[Row], mode: str = "rows") -> tuple[list[Row], list[Row]]:
     """(training, test) rows, in order; nothing is drawn.
 
-    rows: the published split, every fourth row; every prompt that is tested on was also trained on. prompts: of the
-    rows that have a text or an image prompt in common, which go together, every fourth group is tested on.
+    mode "rows": the published split, in which every fourth row is tested on; training has seen the prompts of all test
+    rows. mode "prompts": rows with a common text or image prompt form a group, and every fourth group is tested on.
     UserError: no such mode, or an empty part.
     """
     if mode not in SPLITS:
@@ -153,10 +154,10 @@ def prompt_groups(rows: Iterable[Row]) -> list[int]:
 
 
 class Aigiqa4k:
-    """The data set in a folder: its rows, all of whose files are there, and its pictures, decoded when asked for.
+    """The data set in a folder: its rows, and its pictures, which are decoded on access.
 
-    notes: how its rows differ from the published ones. UserError: no such data set, what read_rows says, files that are
-    missing.
+    notes: messages about differences from the published data set. UserError: no such data set, an error of read_rows,
+    or missing files.
     """
 
     def __init__(self, folder):

@@ -1,4 +1,4 @@
-"""Pictures with the texts and pictures they were made from and people's votes, as samples for a network."""
+"""Generated pictures with their text prompts, image prompts and people's votes, as samples for a network."""
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -28,10 +28,10 @@ class Source(Protocol):
 class PromptedDataset:
     """Samples for some rows of a source. Pictures are decoded when first asked for and kept, resized.
 
-    way: how a picture is prepared; it cuts a square or other crop from a picture whose proportions were kept.
-    augment: where the crop lies and whether it is mirrored is drawn, for picture and image prompt apart, else it is the
-    centre. column: the votes, of VOTES. image_prompts: samples hold them. cached: how many resized pictures are kept.
-    texts: the distinct prompts, in order. UserError: no rows, no such votes.
+    way: the preparation of a picture; it resizes with the proportions kept and then crops. augment: place and mirroring
+    of the crop are drawn, for picture and image prompt separately; otherwise the crop is the centre. column: name of
+    the votes, one of VOTES. image_prompts: whether samples hold them. cached: most resized pictures in memory. texts:
+    the distinct prompts, in order. UserError: no rows, no such votes.
     """
 
     def __init__(self, source: Source, rows: Sequence[Row], way: Preprocess, column: str = "MOS_q",
@@ -84,7 +84,7 @@ class PromptedDataset:
 
 
 def augmented(way: Preprocess, resized: np.ndarray, draws: Draws) -> np.ndarray:
-    """What `way.resize` gave to float32 (3, h, w), cut at a drawn place, mirrored half of the time."""
+    """The result of `way.resize` to float32 (3, h, w), cropped at a random place and mirrored with probability 0.5."""
     corner = tuple(int(draws.integers(site, 0, side - part, ()))
                    for site, side, part in zip(("crop.top", "crop.left"), resized.shape, way.crop))
     return way.finish(resized, corner, bool(draws.uniform("flip", ()) < 0.5))

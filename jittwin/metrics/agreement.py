@@ -1,7 +1,7 @@
-"""How well metrics agree with people's votes, with bootstrap intervals, overall and per subset and part of the data.
+"""Agreement of metrics with people's votes, with bootstrap intervals, overall and per subset and part of the data.
 
-An interval holds the middle 95 % of what RESAMPLES drawings of as many pictures, with replacement, give (Efron 1979,
-doi 10.1214/aos/1176344552).
+An interval holds the middle 95 % of the values of RESAMPLES samples of equally many pictures, drawn with replacement
+(Efron 1979, doi 10.1214/aos/1176344552).
 """
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """Some of the pictures. subset, split: which, None for all. measures: by metric and name of AGREEMENT."""
+    """A group of pictures. subset, split: None for all. measures: by name of the metric and name of AGREEMENT."""
     subset: str | None
     split: str | None
     count: int
@@ -38,13 +38,16 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What it holds, in words."""
+        """A name of the group for people."""
         return " ".join(part for part in (self.subset, self.split) if part is not None) or "all"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """file, column: of the votes. unrated: pictures without a vote. unused: names of the file that no picture has."""
+    """Agreement with a file of votes.
+
+    file, column: where the votes are. unrated: pictures without a vote. unused: names in the file without a picture.
+    """
     file: str
     column: str
     groups: list[Group]
@@ -53,7 +56,7 @@ class Agreement:
 
 
 def agreements(rows: Sequence[dict], metrics: Sequence[Metric], votes: Mapping[str, Vote]) -> list[Group]:
-    """Of the rows of an assessment whose picture has a vote: all of them, each subset, each part, and both together."""
+    """Agreement for the rows of an assessment that have a vote: for all, by subset, by split, and by both together."""
     rated = [(row, votes[row["image"]]) for row in rows if row["image"] in votes]
     groups = []
     for subset, split in _kinds([vote for _, vote in rated]):

@@ -8,15 +8,17 @@ from jittwin.metrics.metric import Metric
 
 @dataclass(frozen=True)
 class Ranked:
-    """The pictures of a prompt. rows: of an assessment, the best by the first metric first. ranks: by metric, of each
-    row in this order, from 1."""
+    """The pictures of a prompt.
+
+    rows: rows of an assessment, sorted by the first metric, best first. ranks: by metric, the rank of each row, from 1.
+    """
     prompt: str
     rows: list[dict]
     ranks: dict[str, list[int]]
 
 
 def ranking(rows: Sequence[dict], metrics: Sequence[Metric]) -> list[Ranked]:
-    """The rows of an assessment with prompts, prompts in order of appearance."""
+    """The rows of an assessment, grouped and ranked by prompt; prompts are in order of appearance."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["prompt"]].append(row)
@@ -30,6 +32,6 @@ def ranking(rows: Sequence[dict], metrics: Sequence[Metric]) -> list[Ranked]:
 
 
 def ranks(values: Sequence[float], higher_is_better: bool) -> list[int]:
-    """The place of each value, 1 for the best; equal values share the place of the first of them."""
+    """The rank of each value, 1 for the best; equal values share the best of their ranks."""
     order = sorted(values, reverse=higher_is_better)
     return [order.index(value) + 1 for value in values]

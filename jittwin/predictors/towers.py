@@ -15,7 +15,7 @@ class Towers:
         self._built: dict[Hashable, Module] = {}
 
     def get(self, key: Hashable, build: Callable[[], Module]) -> Module:
-        """The network of this key, which `build` makes where there is none."""
+        """The network of this key; `build` makes it if there is none."""
         if key not in self._built:
             self._built[key] = build()
         return self._built[key]

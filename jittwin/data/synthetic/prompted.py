@@ -1,7 +1,7 @@
-"""Pictures made after texts and other pictures, and votes to match: PKU-AIGIQA-4K's stand-in where it is not at hand.
+"""Pictures made from texts and other pictures, with votes to match: a substitute for PKU-AIGIQA-4K where it is missing.
 
-A text asks for a subject and a light. The picture may show another subject, in another light, and is damaged; what it
-shows, how well that is what was asked for, and the damage decide about the votes. They are nobody's opinion.
+A text asks for a subject and a light. The picture may show another subject or light, and is damaged. The votes are
+computed from the damage, the match with the text, and the naturalness of the light; no person gave them.
 """
 import csv
 import io

@@ -3,18 +3,25 @@ import time
 
 import pytest
 
+from jittwin.models import bert
 from jittwin.models.aesthetic import AestheticConfig
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.catalog import MODELS
+from jittwin.models.inception_v4 import InceptionV4Config
 from jittwin.models.lora import LoraConfig
+from jittwin.models.resnet import ResNetConfig
 from jittwin.models.segformer import SegFormerConfig
 from jittwin.models.siglip import PRESETS
+from jittwin.models.vgg import VGGConfig
+from jittwin.models.vit import ViTConfig
 
 SMALL = {
     **dict.fromkeys(("apf_gan.encoder", "apf_gan.generator", "apf_gan.discriminator"),
                     ModelConfig(ngf=8, ndf=8, crop_size=256)),
     "segformer": SegFormerConfig((1, 1, 1, 1), (8, 16, 24, 32), (1, 2, 3, 4), decoder_hidden_size=16),
-    "siglip": PRESETS["tiny"], "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)),
+    "resnet": ResNetConfig((1, 1, 1, 1), (8, 12, 16, 20)), "inception_v4": InceptionV4Config((1, 1, 1), 32, 7),
+    "vgg": VGGConfig(((8, 8), (12, 12), (16, 16, 16))), "vit": ViTConfig(32, 1, 4, 48, 8, 32, classes=5),
+    "bert": bert.PRESETS["tiny"], "siglip": PRESETS["tiny"], "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)),
 }
 BY_SIZE = {"vgg19": None, "inception_v3": None, "inception_fid": None, **SMALL}
 

@@ -78,7 +78,7 @@ def test_generating(phases, backend, labels):
         ["test_phase.py", *common, "--out_path=c"], cwd=phases)
     assert "seed 7\n" in fixed.ok().err and "used up" in fixed.err
     assert "used up" not in batched.ok().err and "seed " in drawn.ok().err
-    assert "already there" not in batched.err and "c/older/picture.png: already there, and of no label" in drawn.err
+    assert "already there" not in batched.err and "c/older/picture.png: already there, and not made from a label" in drawn.err
     shutil.rmtree(stale.parent)
     a, b, c = ({path.name: np.asarray(Image.open(path)).astype(int) for path in (phases / name).iterdir()}
                for name in "abc")

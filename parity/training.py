@@ -23,11 +23,13 @@ class Training(Case):
     """One task with a schedule so short that every kind of epoch comes up within a few steps.
 
     task: its name in jittwin.tasks. checked: the steps, counted from 0, that L6 compares one by one.
-    boundary: the number of steps before the second phase begins.
+    boundary: the number of steps before the second phase begins. free_steps: how many steps L6 lets both twins take
+    alone, no more than float32 PyTorch itself stays near the truth for.
     """
     task: str
     modes = ("train",)
     levels = ("L6", "L9")
+    free_steps = 6
 
     def config(self, size: str):
         """The task's Config. Noise must be shared between the twins."""

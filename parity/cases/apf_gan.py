@@ -211,6 +211,7 @@ class ApfGanTraining(Training):
     name = "apf_gan.training"
     task = "apf_gan"
     sizes = ("tiny", "full")
+    free_steps = 4                          # at the fifth float32 PyTorch itself has left the truth
 
     def config(self, size):
         return load_task(self.task).Config(

@@ -14,7 +14,7 @@ from jittwin import config as settings
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.training import train
 from parity.case import load
-from parity.levels.trajectory import changes, judged, step, still
+from parity.levels.trajectory import PERTURBATIONS, changes, judged, step, still
 from parity.levels.update import missing
 from parity.result import Row, row
 from parity.training import Outcome, Training, trainer
@@ -76,8 +76,9 @@ class Truth:
         arguments = {**arguments, "state": before.state, "steps": steps}
         added, found = twins.torch.call(still, before.arrays, **arguments)
         self.before, self.still, self.parameters = {**added, **before.arrays}, found["names"], found["parameters"]
-        truth, self.measured = twins.torch.call(measure, before.arrays, function=step,
-                                                arguments={**arguments, "still": self.still})
+        truth, self.measured = twins.torch.call(
+            measure, before.arrays, function=step, perturbations=PERTURBATIONS[arguments["size"]],
+            arguments={**arguments, "still": self.still})
         self.truth = group(truth, "truth")
 
     def judged(self, who: str, after: Outcome) -> dict[str, Verdict]:

@@ -12,14 +12,12 @@ import numpy as np
 from jittwin.draws import Draws
 from parity.result import Row, row
 from parity.training import Outcome, Training, advance, train
-from parity.workers import compare
 from parity.workers.compare import NEARLY_NOTHING, NOTHING, Verdict, equal, is_update, rms
 from parity.workers.oracle import Comparison, Twins, widened
 from parity.workers.side import Arrays, Side
 
 NEAR = 1e-3          # a free run counts up to this error of float32 PyTorch, relative to the norm of the update
-FREE_STEPS = 6
-PERTURBATIONS = {"tiny": compare.PERTURBATIONS, "full": 2}     # that measure the noise; fewer give tighter limits
+PERTURBATIONS = {"tiny": 4, "full": 2}   # that measure the noise, each a training run; fewer give tighter limits
 LOOKS = 3            # states that a step is compared from: a fault shows in all, a flipped ReLU sign in one only
 NEARBY = 2.0 ** -10  # relative distance of the further states
 EXACT = ("position", "rates", "counts")
@@ -119,8 +117,7 @@ def compared(twins: Twins, arrays: Arrays, **arguments) -> dict[str, Verdict]:
     _, found = twins.torch.call(still, arrays, **arguments)
     size = arguments["size"]
     return judged(twins.compare(step, arrays, perturbations=PERTURBATIONS[size], keep=size == "tiny",
-                                still=found["names"],
-                                **arguments))
+                                still=found["names"], **arguments))
 
 
 def nearby(arrays: Arrays, look: int) -> Arrays:
@@ -152,9 +149,10 @@ def freely(case: Training, size: str, twins: Twins) -> Row:
     arguments, begun = {"case": case.reference(), "size": size}, case.checked(size)[1]
     arrays, state = twins.torch.call(advance, {}, state=None, steps=begun, **arguments)
     _, resting = twins.torch.call(still, arrays, state=state, steps=begun + 1, **arguments)
-    found = twins.compare(free, arrays, still=resting["names"], state=state, steps=FREE_STEPS, **arguments)
+    found = twins.compare(free, arrays, perturbations=PERTURBATIONS[size], still=resting["names"], state=state,
+                          steps=case.free_steps, **arguments)
     verdicts, counted, drifts = {}, 0, []
-    for count in range(1, FREE_STEPS + 1):
+    for count in range(1, case.free_steps + 1):
         # Losses are left out: they depend on the parameters with zero gradient, which drift.
         names = [name for name in found.truth
                  if name.endswith(f" after {count}") and name.split(" ")[0] in ("update", *EXACT)]

@@ -21,8 +21,8 @@ READING = (
     "twin from it, relative to the root mean square of the tensor. For gradients it is the ninth decile instead of the "
     "largest, because one flipped sign of a ReLU moves single elements of a correct gradient far. The noise is the "
     "largest such error of float32 PyTorch when weights and inputs move by one unit in the last place, over "
-    f"{PERTURBATIONS} trials. The ratio is the error over the noise, or over float32 PyTorch's own error if that is "
-    "larger.",
+    f"{PERTURBATIONS} trials (fewer at the published size and where a trial is a training run). The ratio is the error "
+    "over the noise, or over float32 PyTorch's own error if that is larger.",
     f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates: "
     f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), so no tolerance is chosen by hand. Results that must be equal are "
     "compared byte by byte: \"equal\" means that not one bit differs.")

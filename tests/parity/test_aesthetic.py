@@ -4,11 +4,11 @@ import pytest
 
 from jittwin.tasks import load_task
 from jittwin.tasks.aesthetic import rate_factor
-from parity import runner as check
 from parity.cases import find
 from parity.cases.aesthetic import CONFIG, AestheticTraining
-from parity.levels import forward, resume, trajectory
-from parity.training import Outcome
+from parity.levels import forward, trajectory
+from parity.runner import Step, plan
+from parity.training import Outcome, advance
 from parity.workers.compare import Comparison
 
 CASE = find("aesthetic")
@@ -17,22 +17,8 @@ ADAPTED = [f"vision_model.base_model.model.encoder.layers.{n}.{part}" for n in r
     "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")]
 
 
-class Brief(AestheticTraining):
-    """Warm-up, and the batch left over with what is measured after it."""
-
-    def checked(self, size):
-        return [2, 6]
-
-
-class Handed(AestheticTraining):
-    """Handed over within the first epoch."""
-
-    def boundary(self, size):
-        return 2
-
-
-def test_the_case_passes(twins):
-    rows = check.run(["aesthetic"], levels=["L1", "L2", "L3", "L4", "L5"], twins=twins)
+def test_the_case_passes(rows_of):
+    rows = [row for step in plan(["aesthetic"], levels=["L1", "L2", "L3", "L4", "L5"]) for row in rows_of(step)]
     assert {(row.model, row.level, row.mode) for row in rows} == {
         *(("aesthetic", level, "eval") for level in ("L2", "L5")), ("aesthetic.merged", "L3", "eval"),
         *(("aesthetic", level, mode) for level in ("L1", "L3", "L4") for mode in CASE.modes)}
@@ -73,23 +59,34 @@ def test_every_kind_of_step_is_looked_at():
     assert load_task("aesthetic").Task.frozen, "what no checkpoint holds"
 
 
-def test_the_same_steps_from_the_same_state(twins):
-    row = trajectory.anchored(Brief(), "tiny", twins)
+def test_the_same_steps_from_the_same_state(rows_of):
+    row, _ = rows_of(Step("L6", find("aesthetic.training"), "tiny", "train"))
     assert row.passed, row.detail["reason"]
-    seen = {name for name, *_ in row.detail["tensors"]}
-    assert {f"update frozen weights of model, step {n}" for n in (2, 6)} <= seen
-    assert "measures, step 6" in seen and "measures, step 2" not in seen
+    assert [label for label, *_ in row.detail["curve"]] == [
+        f"step {number}" for number in AestheticTraining().checked("tiny")]
 
 
-def test_a_run_goes_on_in_the_other_framework(twins):
-    verdicts = resume.handed_over(Handed(), "tiny", twins, ("torch", "jittor"))
-    assert not [(name, verdict.reason) for name, verdict in verdicts.items() if not verdict.passed]
-    assert any(name.startswith("restored optimizer/model/aesthetic_head.mlp.0.bias/exp_avg") for name in verdicts)
+def test_a_run_goes_on_in_the_other_framework(rows_of):
+    """The first of its two checkpoints lies within the first epoch."""
+    rows = rows_of(Step("L9", find("aesthetic.training"), "tiny", "train"))
+    assert [row.mode for row in rows] == ["torch to jittor", "jittor to torch"]
+    assert not [(row.mode, row.detail["reason"]) for row in rows if not row.passed]
+
+
+def test_what_is_handed_over_and_compared(twins):
+    """The optimizer's moments, the frozen weights, and the measures of a step that ends an epoch, of no other."""
+    arguments, arrays, state, found = {"case": AestheticTraining().reference(), "size": "tiny"}, {}, None, {}
+    for number in (2, 6):
+        arrays, state = twins.torch.call(advance, arrays, state=state, steps=number, **arguments)
+        found[number], _ = twins.torch.call(trajectory.step, arrays, state=state, steps=number + 1, **arguments)
+        assert "optimizer/model/aesthetic_head.mlp.0.bias/exp_avg" in arrays
+        assert "update frozen weights of model" in found[number]
+    assert "measures" in found[6] and "measures" not in found[2]
 
 
 def test_a_tower_that_changes_is_noticed(broken):
     """Evaluation merges the adapters and forgets to take them out again."""
-    case = Brief()
+    case = AestheticTraining()
     case.checked = lambda size: [6]
     old = "        y = self.base_layer(x)\n"
     row = trajectory.anchored(case, "tiny", broken(

@@ -7,16 +7,11 @@ import pytest
 
 import jt_models
 from jittwin.models.apf_gan import stage
+from parity.cases import find
 from parity.cases.apf_gan import ApfGanTraining
 from parity.levels import trajectory
+from parity.runner import Step
 from parity.workers.compare import Comparison, named_error
-
-
-class Brief(ApfGanTraining):
-    """A later fade, and the first step of phase 2."""
-
-    def checked(self, size):
-        return [3, 16]
 
 
 def kind(config, epoch):
@@ -36,17 +31,22 @@ def test_every_kind_of_step_is_looked_at(size):
     assert size == "tiny" or len(case.checked(size)) == config.epochs * batches == 100
 
 
-def test_one_step_from_the_same_state(twins):
-    row = trajectory.anchored(Brief(), "tiny", twins)
-    assert row.passed, row.detail["reason"]
-    assert row.detail["steps"] == 2
-    assert row.detail["curve"][1][0] == "step 16"
+@pytest.fixture(scope="module")
+def rows(rows_of):
+    """Of L6: re-anchored, and free."""
+    return rows_of(Step("L6", find("apf_gan.training"), "tiny", "train"))
 
 
-def test_a_few_steps_alone(twins):
-    row = trajectory.freely(ApfGanTraining(), "tiny", twins)
-    assert row.passed, row.detail["reason"]
-    assert row.detail["steps"] >= 3
+def test_one_step_from_the_same_state(rows):
+    checked = find("apf_gan.training").checked("tiny")
+    assert rows[0].passed, rows[0].detail["reason"]
+    assert rows[0].detail["steps"] == len(checked)
+    assert [label for label, *_ in rows[0].detail["curve"]] == [f"step {number}" for number in checked]
+
+
+def test_a_few_steps_alone(rows):
+    assert rows[1].passed, rows[1].detail["reason"]
+    assert rows[1].detail["steps"] >= 3
 
 
 FAULTS = [
@@ -56,7 +56,7 @@ FAULTS = [
     ("apf_gan/losses.py", "self.discriminator.inherit(stage.level + 1)", "pass", "update D")]
 
 
-def test_faults_in_the_loop_are_noticed(twins, tmp_path):
+def test_faults_in_the_loop_are_noticed(others, tmp_path):
     """All of them in one broken copy; each shows in tensors of its own."""
     shutil.copytree(Path(jt_models.__file__).parent, tmp_path / "jt_models")
     for file, old, new, _ in FAULTS:
@@ -64,13 +64,10 @@ def test_faults_in_the_loop_are_noticed(twins, tmp_path):
         source = path.read_text()
         assert source.count(old) == 1
         path.write_text(source.replace(old, new))
-    case = Brief()
+    case = ApfGanTraining()
     case.checked = lambda size: [2]             # the first fade of a resolution
-    twins.replace_jittor(tmp_path)
-    try:
-        row = trajectory.anchored(case, "tiny", twins)
-    finally:
-        twins.replace_jittor(None)
+    others.replace_jittor(tmp_path)
+    row = trajectory.anchored(case, "tiny", others)
     failed = {name.split(",")[0] for name, *_, reason in row.detail["tensors"] if reason}
     assert failed >= {tensor for *_, tensor in FAULTS}
 

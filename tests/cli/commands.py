@@ -3,13 +3,20 @@
     done = run(["train", ...], ["generate", ...])[-1]
     run(Command(["train", ...], disk_full_after=3), blocked=["torch"])
 
-A command is the arguments of `jittwin`, or the name of a script in scripts/ and its arguments.
+A command is the arguments of `jittwin`, or the name of a script in scripts/ and its arguments. The process is a fork
+of one that has imported the commands' framework and done nothing else: importing takes longer than most commands.
 """
+import atexit
+import contextlib
 import errno
+import functools
+import gc
+import importlib
 import json
 import os
 import resource
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
@@ -17,9 +24,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pkgutil import iter_modules
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("jittor", "torch")
+# What a template imports.
+PRELOADED = {"jittor": ["jt_models.backend"], "torch": ["torch_models.backend", "transformers", "peft"]}
 # Threads that spin while they wait take minutes for seconds of work on a busy machine.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
 # One size for all tests: every new kind of kernel costs Jittor a compilation. 192x64 pixels (width x
@@ -67,16 +77,58 @@ def train(backend: str, out, *options, **changes) -> list[str]:
     return ["train", "--backend", backend, "--out", str(out), *settings(**changes), *map(str, options)]
 
 
-def run(*commands: Command | Sequence[str], blocked: Sequence[str] = (), cwd=ROOT,
+def run(*commands: Command | Sequence[str], blocked: Sequence[str] = (), cwd=ROOT, backend: str = "",
         timeout: float = 900) -> list[Done]:
-    """Run the commands one after another in one process, where importing `blocked` packages fails."""
+    """Run the commands one after another in one process, where importing `blocked` packages fails.
+
+    backend: the one that the commands use, where none of them names it. Where packages are blocked, the process is a
+    new one.
+    """
     listed = [asdict(c if isinstance(c, Command) else Command(list(map(str, c)))) for c in commands]
+    named = {command["argv"][i + 1] for command in listed for i, word in enumerate(command["argv"][:-1])
+             if word == "--backend"} & set(BACKENDS) or {backend}
     with tempfile.TemporaryDirectory() as folder:
-        ended = subprocess.run([sys.executable, __file__, folder], cwd=cwd, env=ENVIRONMENT, text=True,
-                               input=json.dumps([listed, list(blocked)]), capture_output=True, timeout=timeout)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+        request = {"folder": folder, "commands": listed, "blocked": list(blocked), "cwd": os.fspath(cwd)}
+        if blocked:
+            with contextlib.closing(Template("")) as new:
+                new.run(request, timeout)
+        else:
+            template(named.pop() if len(named) == 1 else "").run(request, timeout)
         return [Done(status, Path(folder, f"{n}.out").read_text(), Path(folder, f"{n}.err").read_text(), imported)
                 for n, (status, imported) in enumerate(json.loads(Path(folder, "statuses").read_text()))]
+
+
+class Template:
+    """A process that imports one framework, or none for "", and forks for every run."""
+
+    def __init__(self, backend: str):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([sys.executable, __file__, backend], cwd=ROOT, env=ENVIRONMENT, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+
+    def run(self, request: dict, timeout: float) -> None:
+        """Run the request's commands; what the process says where it comes to no end is the assertion's message."""
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        status = self.process.stdout.readline() if ready else f"no answer in {timeout:.0f} s"
+        if status != "0\n":
+            self.close()
+            template.cache_clear()
+            self.log.seek(0)
+            raise AssertionError(f"{status}\n{self.log.read()}")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@functools.cache
+def template(backend: str) -> Template:
+    """The template of a backend, which lives as long as the tests."""
+    made = Template(backend)
+    atexit.register(made.close)
+    return made
 
 
 class Blocker:
@@ -90,9 +142,25 @@ class Blocker:
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
 
 
-def main(folder: str) -> None:
+def serve(backend: str) -> None:
+    """Fork for every line of stdin, which is a request, and answer with the exit status of the fork."""
+    for found in iter_modules([ROOT / "jittwin" / "commands"]):
+        importlib.import_module(f"jittwin.commands.{found.name}")
+    for module in PRELOADED.get(backend, ()):
+        importlib.import_module(module)
+    gc.freeze()         # or every fork would spend a second at its end on freeing what was imported
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            return perform_each(**json.loads(line))     # and end as every interpreter does
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def perform_each(folder: str, commands: list[dict], blocked: list[str], cwd: str) -> None:
+    """Run the commands; what each printed, and how it ended, is written to the folder."""
     from jittwin import cli
-    commands, blocked = json.load(sys.stdin)
+    os.chdir(cwd)
     sys.meta_path.insert(0, Blocker(blocked))
     fsync, statuses = os.fsync, []
     for number, command in enumerate(commands):
@@ -145,4 +213,4 @@ def limit_resources(command: dict, fsync) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1])

@@ -289,11 +289,12 @@ def test_disk_full_while_saving(backend, finished, tmp_path):
     """Whichever write fails, the checkpoint before is intact, and resuming ends as if nothing had been."""
     folder = Path(shutil.copytree(finished(backend), tmp_path / "run"))
     whole = contents(folder)
-    run(["train", "--out", folder, "--continue", "3", "--set", "max_steps=7"])[0].ok()
+    run(["train", "--out", folder, "--continue", "3", "--set", "max_steps=7"], backend=backend)[0].ok()
     before = contents(folder)
     resume = ["train", "--out", folder, "--resume", "--set", "max_steps=8"]
     # Of 22 writes: `latest`, config.yaml, the log, the pictures, a network, the state, the checkpoint's folder.
-    for done in run(*(Command([*map(str, resume)], disk_full_after=number) for number in (0, 2, 4, 6, 9, 16, 19))):
+    for done in run(*(Command([*map(str, resume)], disk_full_after=number) for number in (0, 2, 4, 6, 9, 16, 19)),
+                    backend=backend):
         assert done.status == 2 and "Traceback" not in done.err
         assert done.err.splitlines()[-1].endswith(
             f"jittwin: {folder}: the disk is full; checkpoint 4.1 is intact: free space and continue with --resume")
@@ -301,7 +302,7 @@ def test_disk_full_while_saving(backend, finished, tmp_path):
     assert {name: data for name, data in now.items() if name.startswith(("checkpoints/", "latest"))} == {
         name: data for name, data in before.items() if name.startswith(("checkpoints/", "latest"))}
     assert not [name for name in now if "tmp" in name or ".writing" in name]
-    run(resume)[0].ok()
+    run(resume, backend=backend)[0].ok()
     now = contents(folder)
     for name, content in whole.items():
         if not name.startswith(("events.", "config.yaml")):

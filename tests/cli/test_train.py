@@ -150,7 +150,7 @@ def test_killed_in_both_phases_and_resumed_equals_uninterrupted(backend, finishe
     kill_after(train(backend, folder, "--data", data, save_every=1), folder, "1.1")
     resume = ["train", "--out", str(folder), "--resume"]
     kill_after(resume, folder, "4.1")
-    run(resume)[0].ok()
+    run(resume, backend=backend)[0].ok()
     assert_equal(everything(folder), everything(finished(backend)))
 
 
@@ -164,7 +164,7 @@ def test_an_interrupt_saves_and_resumes(backend, finished, data, tmp_path):
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=300)[1]
     assert process.returncode == 130 and "go on with --resume" in message and "Traceback" not in message
-    run(["train", "--out", folder, "--resume"])[0].ok()
+    run(["train", "--out", folder, "--resume"], backend=backend)[0].ok()
     for name in ("checkpoints/4", "samples"):
         whole = contents(finished(backend) / name, "*.safetensors", "*.png")
         assert_equal(contents(folder / name, "*.safetensors", "*.png"), whole)
@@ -177,7 +177,8 @@ def test_going_back_to_an_epoch(backend, finished, tmp_path):
     for folder in (same, other):
         shutil.copytree(finished(backend), folder)
     for done in run(["train", "--out", same, "--continue", 3],
-                    ["train", "--out", other, "--continue", 2, "--set", "lr=1e-4", "--set", "epochs=5"]):
+                    ["train", "--out", other, "--continue", 2, "--set", "lr=1e-4", "--set", "epochs=5"],
+                    backend=backend):
         done.ok()
     assert_equal(everything(same), everything(finished(backend)))
     before, after = log(finished(backend)), log(other)

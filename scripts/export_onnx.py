@@ -63,7 +63,8 @@ def run(argv: list[str]) -> int:
         print(NO_TEXT, file=sys.stderr)
     backend, _ = ready_backend(args.backend, "cpu", "float32")
     if aesthetic:
-        predictor = ScorerPredictor(backend, read_scorer(backend, args.weights, args.model, args.random_weights))
+        scorer = read_scorer(backend.state_shapes, args.weights, args.model, args.random_weights)
+        predictor = ScorerPredictor(backend, scorer)
         path = Path(args.output or Path(args.output_dir, AESTHETIC))
         tell(path, export_aesthetic(path, predictor, args.dtype), args)
     if vision:

@@ -72,8 +72,8 @@ def test_dropout_follows_the_seed(backend, tower, trained, pixels):
 
 def test_predictors_of_equal_weights_share_their_network(backend, pixels):
     """Adapters are merged into it once: both give what a predictor of its own gives."""
-    towers, alone = Towers(), ScorerPredictor(backend, read_scorer(backend, None, "tiny", random=True))
-    first, second = (ScorerPredictor(backend, read_scorer(backend, None, "tiny", random=True), towers=towers)
+    towers, alone = Towers(), ScorerPredictor(backend, read_scorer(backend.state_shapes, None, "tiny", random=True))
+    first, second = (ScorerPredictor(backend, read_scorer(backend.state_shapes, None, "tiny", random=True), towers=towers)
                      for _ in range(2))
     assert first.network is second.network is not alone.network
     images = backend.numpy(pixels)

@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     images = gather(args.images)
     prompts = read_prompts(args.prompts).of(images) if args.prompts else None
     votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
+    for name in wanted:
+        ASSESSED[name].INFO.check(options_of(args, ASSESSED[name].INFO))
     backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
     towers = Towers()
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),

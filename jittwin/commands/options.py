@@ -65,7 +65,7 @@ def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None
     masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers) if segmenter else None
     aesthetic = None
     if adapter:
-        trained = read_scorer(scorer.backend, adapter, tower, args.random_weights)
+        trained = read_scorer(scorer.backend.state_shapes, adapter, tower, args.random_weights)
         aesthetic = AestheticMetric(ScorerPredictor(scorer.backend, trained, args.batch))
     return Evaluation(scorer, args.labels, args.reference, args.width, args.seed, masks, real, aesthetic, config)
 

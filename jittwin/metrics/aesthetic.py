@@ -39,6 +39,6 @@ class AestheticMetric:
 
 def load(request: Request) -> AestheticMetric:
     """UserError: see read_scorer."""
-    scorer = read_scorer(request.backend, request.options[WEIGHTS.name], request.options[TOWER.name],
+    scorer = read_scorer(request.backend.state_shapes, request.options[WEIGHTS.name], request.options[TOWER.name],
                          request.random)
     return AestheticMetric(ScorerPredictor(request.backend, scorer, request.batch, request.dtype, request.towers))

@@ -139,7 +139,7 @@ class MaskAccuracyMetric:
 
 def load(request: Request) -> MaskAccuracyMetric:
     """The metric. UserError: pictures without a label map, neither weights nor random, weights of another network."""
-    labels = paired_labels(request.images, request.needed(LABELS))
+    labels = paired_labels(request.images, request.options[LABELS.name])
     network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random,
                            towers=request.towers)
     return MaskAccuracyMetric(network, dict(zip(request.images.shown_names, labels)))

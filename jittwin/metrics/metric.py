@@ -61,6 +61,12 @@ class Info:
     def range(self) -> str:
         return "{:g} to {:g}".format(*self.span)
 
+    def check(self, options: Mapping[str, str | None]) -> None:
+        """UserError: a required option was not given."""
+        for option in self.options:
+            if option.required and options.get(option.name) is None:
+                raise UserError(f"{option.flag} is missing: {option.help}")
+
     @property
     def digits(self) -> int:
         """Decimals to print."""
@@ -83,12 +89,6 @@ class Request:
     random: bool = False
     batch: int = 8
     towers: Towers | None = None
-
-    def needed(self, option: Option) -> str:
-        """The value of a required option. UserError: it was not given."""
-        if self.options.get(option.name) is None:
-            raise UserError(f"{option.flag} is missing: {option.help}")
-        return self.options[option.name]
 
 
 @dataclass(frozen=True)

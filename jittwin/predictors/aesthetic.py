@@ -5,9 +5,10 @@ are computed from the logits in float32 and float64, whatever the precision of t
 """
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from jittwin.predictors.towers import Towers, inference_network
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
+from jittwin.weights.state import Shapes
 
 BATCH = 8
 PROVENANCE = ("tower", "tower_sha256", "trained_on", "adapter_sha256", "random_weights")
@@ -75,15 +77,15 @@ class Scorer:
                                      self.random)))
 
 
-def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str | os.PathLike | None = None,
-                random: bool = False) -> Scorer:
+def read_scorer(state_shapes: Callable[[str, Any], Shapes], adapter: str | os.PathLike | None,
+                tower: str | os.PathLike | None = None, random: bool = False) -> Scorer:
     """Read the adapter and the tower of a scorer.
 
-    backend: gives the shapes of an untrained tower. adapter: a file or folder for read_adapter. tower: a hub folder;
-    None: the adapter's own model_name, if that is a folder. random: if there is no such folder, use an untrained tower
-    of the architecture `tower` (a key of PRESETS, which is then not looked up as a folder), or of the architecture that
-    the adapter was trained on; without an adapter everything is untrained. UserError: a file is missing or damaged, or
-    adapter and tower do not belong together.
+    state_shapes: a Backend's, called only for an untrained tower. adapter: a file or folder for read_adapter. tower: a
+    hub folder; None: the adapter's own model_name, if that is a folder. random: if there is no such folder, use an
+    untrained tower of the architecture `tower` (a key of PRESETS, which is then not looked up as a folder), or of the
+    architecture that the adapter was trained on; without an adapter everything is untrained. UserError: a file is
+    missing or damaged, or adapter and tower do not belong together.
     """
     if adapter is None and not random:
         raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
@@ -98,7 +100,7 @@ def read_scorer(backend: Backend, adapter: str | os.PathLike | None, tower: str 
                         "omit that tower")
     if found and found.num_classes != CLASSES:
         raise UserError(f"{found.source}: has {found.num_classes} classes; aesthetic scores need {CLASSES}")
-    made = _random_tower(backend, name) if untrained else read_tower(name)
+    made = _random_tower(state_shapes, name) if untrained else read_tower(name)
     if found is None:
         config = AestheticConfig(made.config)
         shapes = trainable_keys(config, made.arrays.shapes)
@@ -120,13 +122,13 @@ def _which_tower(name: str, tower) -> str:
     return f"{known}, {missing}: give that model's hub folder (--aesthetic-tower, in scripts --model)"
 
 
-def _random_tower(backend: Backend, name: str) -> Tower:
+def _random_tower(state_shapes: Callable[[str, Any], Shapes], name: str) -> Tower:
     """An untrained tower of the preset `name`, or of "random:PRESET:SEED". UserError: unknown preset."""
     architecture, _, seed = name.removeprefix(RANDOM).partition(":")
     if architecture not in PRESETS or not (seed or "0").isdecimal():
         raise UserError(f"no untrained tower {name!r}{choose_from(architecture, PRESETS)}")
     config = PRESETS[architecture]
-    arrays = initial_weights("siglip", backend.state_shapes("siglip", config), int(seed or 0))
+    arrays = initial_weights("siglip", state_shapes("siglip", config), int(seed or 0))
     return Tower(config, arrays, f"{RANDOM}{architecture}:{seed or 0}")
 
 
@@ -224,8 +226,10 @@ class AestheticPredictor(ScorerPredictor):
                  num_threads: int | None = None, backend: str = "jittor", random_model: bool = False,
                  batch: int = BATCH):
         try:
-            ready, dtype = ready_backend(backend, device, dtype, num_threads)
-            scorer = read_scorer(ready, lora_weights_path, model_name, random_model)
-            super().__init__(ready, scorer, batch, dtype)
+            # Files are read first: what is wrong with them shows before a framework is imported.
+            ready = cache(lambda: ready_backend(backend, device, dtype, num_threads))
+            scorer = read_scorer(lambda *model: ready()[0].state_shapes(*model), lora_weights_path, model_name,
+                                 random_model)
+            super().__init__(ready()[0], scorer, batch, ready()[1])
         except UserError as error:
             raise PredictorError(str(error)) from error

@@ -222,7 +222,7 @@ def adapter(tmp_path):
 
 
 def test_an_untrained_tower_is_rebuilt_and_marked(adapter):
-    scorer = read_scorer(Shapes(), adapter("random:tiny:1"), random=True)
+    scorer = read_scorer(Shapes().state_shapes, adapter("random:tiny:1"), random=True)
     assert scorer.random and scorer.tower.name == "random:tiny:1" and scorer.config.lora.scaling == 2
     np.testing.assert_array_equal(scorer.tower.arrays["post_layernorm.bias"], TOWER["post_layernorm.bias"])
     state = scorer.state()
@@ -235,7 +235,7 @@ def test_adapters_of_some_layers(tmp_path):
     """What is not adapted keeps its place, in the model and in the ONNX file."""
     some = {key: array for key, array in TRAINED.items() if "lora" not in key or "q_proj" in key or "v_proj" in key}
     write_adapter(tmp_path / "qv.pth", Adapter(CONFIG.lora, some, "random:tiny:1", TINY.hidden_size))
-    scorer = read_scorer(Shapes(), tmp_path / "qv.pth", random=True)
+    scorer = read_scorer(Shapes().state_shapes, tmp_path / "qv.pth", random=True)
     layer, keys = f"{PREFIX}encoder.layers.0.self_attn.", set(scorer.state())
     assert {f"{layer}q_proj.base_layer.weight", f"{layer}k_proj.weight"} <= keys
     assert not {f"{layer}q_proj.weight", f"{layer}k_proj.base_layer.weight"} & keys
@@ -256,7 +256,7 @@ def test_adapters_of_some_layers(tmp_path):
     ("random:so400m-patch16-512:1", None, True, "width 32, but the tower has 1152")])
 def test_towers_that_do_not_go_with_the_adapter(name, tower, random, message, adapter):
     with pytest.raises(UserError, match=message):
-        read_scorer(Shapes(), adapter(name), tower, random)
+        read_scorer(Shapes().state_shapes, adapter(name), tower, random)
 
 
 def test_the_name_of_an_architecture_is_no_folder(tmp_path, monkeypatch, adapter):
@@ -265,13 +265,13 @@ def test_the_name_of_an_architecture_is_no_folder(tmp_path, monkeypatch, adapter
     adapter("random:tiny:1")
     (tmp_path / "tiny").mkdir()
     for name in (None, "tiny"):
-        assert read_scorer(Shapes(), None, name, random=True).tower.name == "random:tiny:0"
-    assert read_scorer(Shapes(), "best_lora.pth", None, random=True).tower.name == "random:tiny:1"
+        assert read_scorer(Shapes().state_shapes, None, name, random=True).tower.name == "random:tiny:0"
+    assert read_scorer(Shapes().state_shapes, "best_lora.pth", None, random=True).tower.name == "random:tiny:1"
     for name, random in (("./tiny", True), (tmp_path / "tiny", True)):
         with pytest.raises(UserError, match="tiny/config.json: not found"):
-            read_scorer(Shapes(), None, name, random)
+            read_scorer(Shapes().state_shapes, None, name, random)
     with pytest.raises(UserError, match="tiny/config.json: not found"):     # without it, the name is a folder's
-        read_scorer(Shapes(), adapter("google/x"), "tiny")
+        read_scorer(Shapes().state_shapes, adapter("google/x"), "tiny")
 
 
 def test_another_tower_of_the_same_sizes_is_refused(tmp_path):
@@ -287,9 +287,9 @@ def test_another_tower_of_the_same_sizes_is_refused(tmp_path):
     hashed = Adapter(CONFIG.lora, TRAINED, "siglip", TINY.hidden_size, tower_sha256=read_tower(towers[0]).sha256)
     for name, format in (("a.pth", "original"), ("a", "peft")):
         write_adapter(tmp_path / name, hashed, format)
-        assert read_scorer(Shapes(), tmp_path / name, towers[0]).trained_on == "siglip"
+        assert read_scorer(Shapes().state_shapes, tmp_path / name, towers[0]).trained_on == "siglip"
         with pytest.raises(UserError, match=r"was trained on 'siglip' of SHA-256 .*tower2 has .*--aesthetic-tower"):
-            read_scorer(Shapes(), tmp_path / name, towers[1])
+            read_scorer(Shapes().state_shapes, tmp_path / name, towers[1])
 
 
 @pytest.mark.parametrize("weights, keywords", [

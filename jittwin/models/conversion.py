@@ -65,6 +65,9 @@ class Conversion:
     def open(self, where: str | os.PathLike) -> Source:
         """Open a weights file or a hub folder. UserError: missing, damaged, or two keys with one new name."""
         path, folder = Path(where), None
+        if not path.exists():
+            raise UserError(f"{os.fspath(where)}: not found; give a weights file, or a hub folder with {CONFIG} and "
+                            f"{WEIGHTS[0]}")
         if path.is_dir():
             folder = open_hub(path)
             path = folder.weights

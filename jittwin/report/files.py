@@ -61,7 +61,6 @@ class Report:
 
     def __init__(self, folder: Path):
         self.folder, self.maps = folder, {}
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write_map(self, metric: str, picture: str, drawn: np.ndarray) -> None:
         """Write a metric's map of a picture, uint8 (h, w) or (h, w, 3), as maps/METRIC/PICTURE.png."""
@@ -74,6 +73,7 @@ class Report:
 
     def write(self, found: Assessment) -> None:
         """Write the table, the JSON file and the page."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_file(self.folder / TABLE, as_csv(found))
         write_file(self.folder / JSON, as_json(found))
         with atomic_write(self.folder / PAGE) as stream:     # in pieces, because thumbnails may take megabytes

@@ -160,7 +160,7 @@ def test_mistakes(ava, finished, tmp_path):
     whole = finished(backend)
     cases = [
         (train(backend, out, ava, preset="reference"), "model is missing: set model=FOLDER"),
-        (train(backend, out, ava, random_model="false", model="/nowhere"), "/nowhere/config.json: not found"),
+        (train(backend, out, ava, random_model="false", model="/nowhere"), "/nowhere: not found; give a weights file, or a hub folder"),
         (train(backend, out, tmp_path / "nowhere"), "nowhere: no such folder"),
         (train(backend, out, ava, precision="float16"), "precision=float16 cannot be trained with"),
         (train(backend, out, ava, "--continue", "missing.pth"), "missing.pth"),

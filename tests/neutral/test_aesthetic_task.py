@@ -80,7 +80,7 @@ def test_settings_that_make_no_sense(setting, message):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ([], "model is missing: set model=FOLDER"), (["model=/nowhere"], "/nowhere: cannot be read: No such file"),
+    ([], "model is missing: set model=FOLDER"), (["model=/nowhere"], "/nowhere: not found; give a weights file, or a hub folder"),
     (["model=m", "random_model=true"], "give one of the two"),
     (["random_model=true", "architecture=tinny"], "architecture=tinny.*did you mean 'tiny'"),
     (["preset=tiny", "synthetic_images=1"], "synthetic_images=1: too few"),

@@ -14,8 +14,8 @@ collect_ignore = ["example"]        # test_example runs it elsewhere
 
 @pytest.fixture(scope="session")
 def twins():
-    """Both workers, started once. They import from this folder: the specimens, and cases that tests define."""
-    with Twins(paths=[HERE]) as pair:
+    """Both workers, started once. They import from these folders: the specimens, and cases that tests define."""
+    with Twins(paths=[HERE, HERE / "proof"]) as pair:
         yield pair
 
 

@@ -83,9 +83,9 @@ BAD_SETTINGS = {
     "VGG on small pictures": (["random_perceptual=1", "phase=1", "pg_niter=6", "pretrain_epochs=6", "epochs=7"],
                               ["the VGG loss needs 16 pixels", "24x8"]),
     "Inception on small pictures": (["random_perceptual=1"], ["the Inception loss needs 75 pixels", "192x64"]),
-    "no VGG file": (["vgg_weights=none.pth"], ["none.pth: cannot be read: No such file"]),
+    "no VGG file": (["vgg_weights=none.pth"], ["none.pth: not found"]),
     "no Inception file": (["inception_weights=none.pth", "crop_size=384", "load_size=432"],
-                          ["none.pth: cannot be read: No such file"]),
+                          ["none.pth: not found"]),
 }
 
 
@@ -275,7 +275,7 @@ def test_conversion_is_refused(finished, tmp_path):
         "'apf_gan.genrator' (did you mean 'apf_gan.generator'?)": [
             source, tmp_path / "old.pth", "--model", "apf_gan.genrator"],
         "unknown extension '.pht'": [source, tmp_path / "new.pht", "--model", "any"],
-        "none.pkl: cannot be read": [tmp_path / "none.pkl", tmp_path / "old.pth", "--model", "any"],
+        "none.pkl: not found": [tmp_path / "none.pkl", tmp_path / "old.pth", "--model", "any"],
         "text.pkl": [tmp_path / "text.pkl", tmp_path / "old.pth", "--model", "any"],
     }
     for text, done in zip(cases, run(*(["convert", *options] for options in cases.values())), strict=True):

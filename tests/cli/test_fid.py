@@ -122,7 +122,7 @@ def test_mistakes_that_need_no_network(place):
         ["fid", place / "torn.zip", place / "b", "--backend", "torch", *OPTIONS],
         ["fid", place / "a", place / "b", "--threads", "-1", *OPTIONS])
     assert "FID needs weights" in no_weights.one_line() and "--random-weights" in no_weights.err
-    assert "x.pth: cannot be read" in both.one_line()      # weights that are given are taken, --random-weights or not
+    assert "x.pth: not found" in both.one_line()      # weights that are given are taken, --random-weights or not
     assert "did you mean 'fid'" in metric.one_line()
     assert "holds no picture" in empty.one_line()
     assert "neither a folder nor a zip" in absent.one_line()

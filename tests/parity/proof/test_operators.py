@@ -34,7 +34,7 @@ def found(twins, case):
 
 
 def test_every_function_of_either_twin_has_a_probe(twins):
-    names = twins.both("tests.parity.test_operators:functions")
+    names = twins.both("tests.parity.proof.test_operators:functions")
     for _, values in names.values():
         assert set(values["names"]) == set(OPS)
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from jittwin.errors import UserError, did_you_mean
 from parity.case import Case, arrays_for, is_training, load, prepared
+from parity.levels.calls import is_within
 from parity.levels.trace import ROOT, Tape, host
 from parity.workers.side import Arrays, Side, group, grouped
 
@@ -71,7 +72,7 @@ def taken(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: st
     if path:
         until(side, case, module, tensors, mode, path, call,
               lambda proceed, given: tape.passed("inputs/layer", given))
-    own = {name: a for name, a in group(arrays, "weights").items() if holds(path, name)}
+    own = {name: a for name, a in group(arrays, "weights").items() if is_within(name, path)}
     return ({**grouped("inputs/model", group(arrays, "inputs")), **tape.arrays, **grouped("weights", own)},
             {"class": type(side.parts(module)[path]).__name__})
 
@@ -95,7 +96,7 @@ def layer(side: Side, arrays: Arrays, case: dict, size: str, mode: str, path: st
             results = {name: host(side, tensor) for name, tensor in case.run(side, module, tensors, mode).items()}
     if is_training(mode):
         results |= {f"state {name}": a for name, a in side.backend.state_numpy(module).items()
-                    if name not in trained and holds(path, name)}
+                    if name not in trained and is_within(name, path)}
     return results
 
 
@@ -117,8 +118,3 @@ def until(side: Side, case: Case, module, tensors: dict, mode: str, path: str, c
         return
     raise UserError(f"{side.name}: {case.name}, mode {mode}: there is no call {call} of {path!r}"
                     f"{did_you_mean(path, side.parts(module))}")
-
-
-def holds(path: str, name: str) -> bool:
-    """Whether an entry of the state belongs to the module at the path."""
-    return not path or name.startswith(f"{path}.")

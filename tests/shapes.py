@@ -12,6 +12,7 @@ from jittwin.models.lora import LoraConfig
 from jittwin.models.resnet import ResNetConfig
 from jittwin.models.segformer import SegFormerConfig
 from jittwin.models.siglip import PRESETS
+from jittwin.models.tier import make_config
 from jittwin.models.vgg import VGGConfig
 from jittwin.models.vit import ViTConfig
 
@@ -21,7 +22,8 @@ SMALL = {
     "segformer": SegFormerConfig((1, 1, 1, 1), (8, 16, 24, 32), (1, 2, 3, 4), decoder_hidden_size=16),
     "resnet": ResNetConfig((1, 1, 1, 1), (8, 12, 16, 20)), "inception_v4": InceptionV4Config((1, 1, 1), 32, 7),
     "vgg": VGGConfig(((8, 8), (12, 12), (16, 16, 16))), "vit": ViTConfig(32, 1, 4, 48, 8, 32, classes=5),
-    "bert": bert.PRESETS["tiny"], "siglip": PRESETS["tiny"], "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)),
+    "bert": bert.PRESETS["tiny"], "siglip": PRESETS["tiny"],
+    "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)), "tier": make_config("pr", "vit", "tiny"),
 }
 BY_SIZE = {"vgg19": None, "inception_v3": None, "inception_fid": None, **SMALL}
 

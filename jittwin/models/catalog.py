@@ -3,7 +3,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jittwin.errors import UserError, choose_from
-from jittwin.models import apf_gan_keys, bert, inception, inception_v4, resnet, segformer, siglip, vgg, vit
+from jittwin.models import (
+    apf_gan_keys,
+    bert,
+    inception,
+    inception_v4,
+    resnet,
+    segformer,
+    siglip,
+    tier_keys,
+    vgg,
+    vit,
+)
 from jittwin.models.conversion import Conversion, no_config
 
 
@@ -97,6 +108,10 @@ MODELS = (
            "aesthetic score, 1 to 10", "the tower, and LoRA with a head that you train", "-",
            Oracle("transformers' SiglipVisionModel with peft, put together as the original does",
                   "tests/torch/test_aesthetic.py::test_a_file_of_the_original_scores_the_same"), files="adapter"),
+    Record("tier", ("assess.tier", "Tier"),
+           "quality of a generated picture, with its prompts", "best_model.pt that you train with PKU-AIGIQA-4K", "-",
+           Oracle("transformers' networks and torch.nn's layers, put together as the original does",
+                  "tests/torch/test_tier.py::test_it_equals_the_paper"), tier_keys.CONVERSION),
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.

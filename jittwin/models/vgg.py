@@ -14,9 +14,13 @@ PREPROCESS = Preprocess(256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, crop=(224,
 
 @dataclass(frozen=True)
 class VGGConfig:
-    """blocks: the channels of the 3x3 convolutions between two poolings."""
+    """blocks: the channels of the 3x3 convolutions between two poolings.
+
+    classifier: outputs of its layers, which features do not need but checkpoints of TIER's baselines hold; () for none.
+    """
 
     blocks: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+    classifier: tuple[int, ...] = ()
 
     @property
     def features(self) -> int:

@@ -4,8 +4,7 @@ Keys are those of the Hugging Face hub. All layer norms have epsilon 1e-5, whate
 and stochastic depth, which only training from scratch uses, are left out.
 """
 from jt_models.nn import ops
-from jt_models.nn.layers import (GELU, BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Module, ModuleList,
-                                 ReLU)
+from jt_models.nn.layers import GELU, BatchNorm2d, Conv2d, DepthwiseConv2d, LayerNorm, Linear, Module, ModuleList, ReLU
 
 
 def to_tokens(x):

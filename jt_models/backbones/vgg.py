@@ -1,14 +1,15 @@
 """VGG: the whole trunk, pooled to a vector, and VGG-19 up to relu5_1, the feature network of perceptual losses.
 
 Simonyan and Zisserman 2015, arXiv 1409.1556. Keys are torchvision's: `features.<index>.weight` and `.bias`, so its
-weights load unchanged, without the classifier.
+weights load unchanged.
 """
 from jt_models.nn import ops
-from jt_models.nn.layers import Conv2d, MaxPool2d, Module, ReLU, Sequential, freeze
+from jt_models.nn.layers import Conv2d, Dropout, Linear, MaxPool2d, Module, ReLU, Sequential, freeze
 
 # The channels of the 3x3 convolutions in each block of VGG19.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))
 TAPS = (1, 6, 11, 20, 29)     # the first ReLU of each block
+POOLED = 7 * 7                # pixels of the map that the classifier gets
 
 
 def convolutions(blocks) -> list:
@@ -23,16 +24,30 @@ def convolutions(blocks) -> list:
     return layers
 
 
+def classifier(channels: int, widths):
+    """Linear layers from a map of 7x7 pixels, with ReLU and dropout between them."""
+    layers, inputs = [], channels * POOLED
+    for wide in widths:
+        if layers:
+            layers += [ReLU(), Dropout(0.5)]
+        layers.append(Linear(inputs, wide))
+        inputs = wide
+    return Sequential(*layers)
+
+
 class VGG(Module):
     """Pictures (B, 3, H, W), prepared as jittwin.models.vgg says, to features (B, config.features).
 
     H and W must be at least 32. config: a jittwin.models.vgg.VGGConfig. The features are the mean over the last map.
-    The weights must be loaded.
+    The classifier is part of the state only, and frozen. The weights must be loaded.
     """
 
     def __init__(self, config):
         super().__init__()
         self.features = Sequential(*convolutions(config.blocks), MaxPool2d(2, 2))
+        if config.classifier:
+            self.classifier = classifier(config.features, config.classifier)
+            freeze(self.classifier)
 
     def execute(self, x):
         return ops.mean_dims(self.features(x), (2, 3)).reshape(x.shape[0], -1)

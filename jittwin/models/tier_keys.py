@@ -1,0 +1,99 @@
+"""TIER's files: how sizes follow from the shapes of their arrays, and how metadata describe them."""
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from jittwin.errors import UserError
+from jittwin.models import bert, inception_v4, resnet, vgg, vit
+from jittwin.models.conversion import Conversion, Shapes, Source, stored_config, unfit
+from jittwin.models.tier import (
+    IMAGES,
+    LEAKY,
+    REGRESSOR,
+    SIDE,
+    SIDES,
+    TEXT,
+    ImageConfig,
+    TierConfig,
+)
+
+PICTURES = ("encoder.image_encoder.", "backbone.")      # with and without text
+# A key that one backbone alone has, and the module of that backbone.
+KINDS = {"vit.cls_token": vit, "conv1.weight": resnet, "features.0.conv.weight": inception_v4, "features.0.weight": vgg}
+LAYERS = (0, 3, 6)      # those of VGG's classifier that have weights
+OURS = "give best_model.pt of the original, a file of `jittwin convert`, or a run"
+
+
+def infer_config(shapes: Shapes, source: Source | None = None) -> TierConfig:
+    """As the metadata of a file of ours say, else as the arrays tell.
+
+    The modes "nr" and "pr" have the same arrays; the config of either is that of "nr" then. UserError: not the weights
+    of a TIER or of a baseline, sizes that do not go together.
+    """
+    if config := stored_config(source, "tier", from_description, "TIER"):
+        return config
+    text = below(shapes, TEXT)
+    pictures = below(shapes, PICTURES[not text])
+    kind = next((module for key, module in KINDS.items() if key in pictures), None)
+    taken = shapes.get(f"{REGRESSOR}fc1.weight", ())
+    if kind is None or len(taken) != 2:
+        raise unfit(source, f"not the weights of a TIER or of a baseline of its paper: {PICTURES[not text]}* of a "
+                    f"known backbone or {REGRESSOR}fc1.weight is missing; {OURS}")
+    try:
+        words = bert.infer_config(text) if text else None
+        backbone, image = backbone_of(kind, pictures, words is not None)
+    except UserError as error:
+        raise unfit(source, f"not the weights of a TIER: {error}; {OURS}") from error
+    length = image.features + (words.hidden_size if words else 0)
+    modes = {length: "nr", length + image.features: "fr"}
+    if taken[1] not in modes:
+        raise unfit(source, f"its {REGRESSOR}fc1.weight has {taken[1]} inputs; legal beside its {backbone}: "
+                    f"{' or '.join(map(str, modes))}; {OURS}")
+    return TierConfig(modes[taken[1]], backbone, image, words, side_of(backbone, image))
+
+
+def below(shapes: Shapes, prefix: str) -> Shapes:
+    """The entries whose keys begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def backbone_of(kind, shapes: Shapes, text: bool) -> tuple[str, ImageConfig]:
+    """(name, sizes) of a backbone. kind: the module of jittwin.models that describes it."""
+    image = kind.infer_config(below(shapes, "vit.") if kind is vit else shapes)
+    if kind is resnet:
+        slope = LEAKY if not text and not image.bottleneck else 0.0
+        return "resnet50" if image.bottleneck else "resnet18", replace(image, negative_slope=slope)
+    if kind is vgg:
+        widths = tuple(shapes[key][0] for key in map("classifier.{}.bias".format, LAYERS) if key in shapes)
+        return "vgg19" if len(image.blocks[2:3] and image.blocks[2]) > 3 else "vgg16", replace(image, classifier=widths)
+    return "vit" if kind is vit else "inceptionv4", image
+
+
+def side_of(backbone: str, image: ImageConfig) -> int:
+    """The side of the pictures: told by a ViT's positions, else as published, or tiny if the sizes are tiny."""
+    if backbone == "vit":
+        return image.image_size
+    size = "full" if image.features == IMAGES["full"][backbone].features else "tiny"
+    return SIDES[size].get(backbone, SIDE[size])
+
+
+def describe(config: TierConfig) -> dict[str, Any]:
+    """The config as metadata hold it; `from_description` reads it."""
+    return asdict(config)
+
+
+def from_description(backbone: str, image: Mapping, text: Mapping | None, **rest) -> TierConfig:
+    """The inverse of `describe`. TypeError, ValueError: a description of something else."""
+    if backbone not in IMAGES["full"]:
+        raise ValueError(f"backbone {backbone!r}")
+    kind = type(IMAGES["full"][backbone])
+    return TierConfig(backbone=backbone, image=kind(**{key: frozen(value) for key, value in image.items()}),
+                      text=bert.BertConfig(**text) if text else None, **rest)
+
+
+def frozen(value):
+    """A value of JSON with tuples for its lists."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+CONVERSION = Conversion(infer_config, beside=("*.num_batches_tracked",), describe=describe)

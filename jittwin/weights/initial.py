@@ -79,7 +79,7 @@ def _segformer(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarr
     shape = shapes[name]
     if len(shape) > 1:
         return draws.normal(name, shape) / np.float32(np.sqrt(np.prod(shape[1:])))
-    return np.full(shape, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, np.float32)
+    return _identity(name, shape)
 
 
 def _siglip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
@@ -98,8 +98,45 @@ def _aesthetic(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarr
     shape = shapes[name]
     if name.endswith("lora_B.default.weight"):
         return np.zeros(shape, np.float32)
+    return _uniform(draws, name, shapes)
+
+
+def _uniform(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """A linear layer as in PyTorch: weights and biases are uniform within 1 / sqrt(inputs)."""
     inputs = shapes[name.removesuffix("bias") + "weight" if name.endswith(".bias") else name][1]
-    return (2 * draws.uniform(name, shape) - 1) / np.float32(np.sqrt(inputs))
+    return (2 * draws.uniform(name, shapes[name]) - 1) / np.float32(np.sqrt(inputs))
+
+
+def _resnet(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """As in torchvision: He-normal by fan-out (arXiv 1502.01852); norms are the identity."""
+    if len(shapes[name]) == 4:
+        return _vgg(draws, name, shapes)
+    return _identity(name, shapes[name])
+
+
+def _transformer(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """Embeddings have a deviation of 0.02, as in BERT; matrices a variance of 1 / fan-in; norms are the identity."""
+    shape = shapes[name]
+    if name.endswith(("embeddings.weight", "pos_embed", "cls_token")):
+        return draws.normal(name, shape) * np.float32(0.02)
+    if len(shape) > 1:
+        return draws.normal(name, shape) / np.float32(np.sqrt(np.prod(shape[1:])))
+    return _identity(name, shape)
+
+
+def _tier(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """Text encoder and backbone have the weights that they have alone; the regressor is a linear layer of PyTorch."""
+    prefix = next(prefix for prefix in TIER_PARTS if name.startswith(prefix))
+    if prefix == "regressor.":
+        return _uniform(draws, name, shapes)
+    inner = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    rule = _transformer if prefix.endswith(("text_encoder.", "vit.")) else next(
+        rule for key, rule in TIER_BACKBONES.items() if key in inner)
+    return rule(draws, name.removeprefix(prefix), inner)
+
+
+def _identity(name: str, shape: Shape) -> np.ndarray:
+    return np.full(shape, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, np.float32)
 
 
 def _constant(name: str, shape: Shape) -> np.ndarray:
@@ -114,6 +151,13 @@ def _truncated_normal(generator: np.random.Generator, shape: Shape) -> np.ndarra
     return values
 
 
+# What the names of TIER's parts begin with, and a name by which a backbone is told.
+TIER_PARTS = ("regressor.", "encoder.text_encoder.", "encoder.image_encoder.vit.", "backbone.vit.",
+              "encoder.image_encoder.", "backbone.")
+TIER_BACKBONES: dict[str, Rule] = {
+    "conv1.weight": _resnet, "features.0.conv.weight": _inception_fid, "features.0.weight": _vgg}
 RULES: dict[str, Rule] = {
     "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
-    "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic}
+    "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic,
+    "resnet": _resnet, "inception_v4": _inception_fid, "vgg": _vgg, "vit": _transformer, "bert": _transformer,
+    "tier": _tier}

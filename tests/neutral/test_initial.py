@@ -12,14 +12,22 @@ SPADE = {"c.bias": (4,), "c.weight_orig": (4, 3, 3, 3), "c.weight_u": (4,), "n.p
          "n.seg_noise_var.weight": (4, 29, 1, 1), "n.seg_noise_var.bias": (4,)}
 LORA = {"a.lora_A.default.weight": (4, 32), "a.lora_B.default.weight": (48, 4), "head.weight": (5, 32),
         "head.bias": (5,)}
+TRANSFORMER = {"embeddings.word_embeddings.weight": (9, 8), "pos_embed": (1, 5, 8), "a.norm1.weight": (8,),
+               "a.norm1.bias": (8,), "a.qkv.weight": (24, 8), "a.qkv.bias": (24,)}
+PARTS = {"encoder.text_encoder.": TRANSFORMER,
+         "encoder.image_encoder.": {"conv1.weight": (4, 3, 3, 3), "bn1.weight": (4,)}}
+TIER = {prefix + key: shape for prefix, part in PARTS.items() for key, shape in part.items()} | {
+    "regressor.fc1.weight": (6, 12), "regressor.fc1.bias": (6,)}
 HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
           "vgg19": "9c7bff8a82b6fa34", "inception_v3": "3aaccde24f3c7c68", "inception_fid": "2eeb5c08b5c2c203",
-          "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d"}
+          "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d",
+          "resnet": "6d3b41e22a9656b4", "inception_v4": "2eeb5c08b5c2c203", "vgg": "9c7bff8a82b6fa34",
+          "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731"}
 
 
 def shapes(model):
-    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE}.get(
-        model, CONVOLUTIONS)
+    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER,
+            "bert": TRANSFORMER, "vit": TRANSFORMER}.get(model, CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("model", RULES)
@@ -37,3 +45,16 @@ def test_an_array_depends_on_its_name_and_the_seed_alone(model):
         assert np.array_equal(alone, whole[key])
     assert content_hash(whole) != content_hash(other)
     assert sum(np.array_equal(whole[key], initial_weights(model, shapes(model))[key]) for key in whole) < len(whole)
+
+
+@pytest.mark.parametrize("model, prefix", [
+    ("resnet", "backbone."), ("vgg", "backbone."), ("inception_v4", "encoder.image_encoder."), ("vit", "backbone.vit."),
+    ("vit", "encoder.image_encoder.vit."), ("bert", "encoder.text_encoder.")])
+def test_parts_of_tier_have_the_weights_that_they_have_alone(model, prefix):
+    first = {"resnet": "conv1.weight", "inception_v4": "features.0.conv.weight", "vgg": "features.0.weight"}.get(model)
+    part = {first: (8, 3, 3, 3), "features.0.bn.weight": (8,), "b.bias": (8,)} if first else TRANSFORMER
+    whole = initial_weights("tier", {prefix + key: shape for key, shape in part.items()} | {
+        "regressor.fc1.weight": (6, 1000), "regressor.fc1.bias": (6,)}, 3)
+    alone = initial_weights(model, part, 3)
+    assert all(np.array_equal(whole[prefix + key], alone[key]) for key in part)
+    assert all(0.02 < np.abs(whole[f"regressor.fc1.{kind}"]).max() <= 1000 ** -0.5 for kind in ("weight", "bias"))

@@ -18,8 +18,9 @@ from jittwin.models.tier import (
 )
 
 PICTURES = ("encoder.image_encoder.", "backbone.")      # with and without text
-# A key that one backbone alone has, and the module of that backbone.
-KINDS = {"vit.cls_token": vit, "conv1.weight": resnet, "features.0.conv.weight": inception_v4, "features.0.weight": vgg}
+# Module of each backbone, a key that it alone has, and what more the keys begin with.
+KINDS = ((vit, "cls_token", "vit."), (resnet, "conv1.weight", ""), (inception_v4, "features.0.conv.weight", ""),
+         (vgg, "features.0.weight", ""))
 LAYERS = (0, 3, 6)      # those of VGG's classifier that have weights
 OURS = "give best_model.pt of the original, a file of `jittwin convert`, or a run"
 
@@ -32,16 +33,14 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> TierConfig:
     """
     if config := stored_config(source, "tier", from_description, "TIER"):
         return config
-    text = below(shapes, TEXT)
-    pictures = below(shapes, PICTURES[not text])
-    kind = next((module for key, module in KINDS.items() if key in pictures), None)
+    kind, prefix = backbone_in(shapes)
     taken = shapes.get(f"{REGRESSOR}fc1.weight", ())
     if kind is None or len(taken) != 2:
-        raise unfit(source, f"not the weights of a TIER or of a baseline of its paper: {PICTURES[not text]}* of a "
-                    f"known backbone or {REGRESSOR}fc1.weight is missing; {OURS}")
+        raise unfit(source, f"not the weights of a TIER or of a baseline of its paper: {prefix}* of a known backbone "
+                    f"or {REGRESSOR}fc1.weight is missing; {OURS}")
     try:
-        words = bert.infer_config(text) if text else None
-        backbone, image = backbone_of(kind, pictures, words is not None)
+        words = bert.infer_config(below(shapes, TEXT)) if prefix.startswith("encoder.") else None
+        backbone, image = sizes_of(kind, below(shapes, prefix), words is not None)
     except UserError as error:
         raise unfit(source, f"not the weights of a TIER: {error}; {OURS}") from error
     length = image.features + (words.hidden_size if words else 0)
@@ -57,9 +56,16 @@ def below(shapes: Shapes, prefix: str) -> Shapes:
     return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
-def backbone_of(kind, shapes: Shapes, text: bool) -> tuple[str, ImageConfig]:
+def backbone_in(shapes: Shapes) -> tuple[Any, str]:
+    """(module of jittwin.models that describes the backbone, None if there is none; what its keys begin with)."""
+    prefix = PICTURES[not any(key.startswith("encoder.") for key in shapes)]
+    return next(((module, prefix + extra) for module, key, extra in KINDS if prefix + extra + key in shapes),
+                (None, prefix))
+
+
+def sizes_of(kind, shapes: Shapes, text: bool) -> tuple[str, ImageConfig]:
     """(name, sizes) of a backbone. kind: the module of jittwin.models that describes it."""
-    image = kind.infer_config(below(shapes, "vit.") if kind is vit else shapes)
+    image = kind.infer_config(shapes)
     if kind is resnet:
         slope = LEAKY if not text and not image.bottleneck else 0.0
         return "resnet50" if image.bottleneck else "resnet18", replace(image, negative_slope=slope)

@@ -13,12 +13,13 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import BY_NAME, Record
 from jittwin.models.catalog import MODELS as CATALOG
 from jittwin.models.conversion import Conversion, Source, no_config
-from jittwin.weights import FLOATS, content_hash, read_weights, write_weights
+from jittwin.weights import FLOATS, FORMATS, content_hash, read_weights, write_content, write_weights
 from jittwin.weights.state import differences
 
 ANY = "any"
 UNCHECKED = Conversion(no_config)
 ADAPTERS = tuple(record.name for record in CATALOG if record.files == "adapter")
+MODAL = tuple(record.name for record in CATALOG if record.conversion and record.conversion.modes)
 ADAPTER_FORMATS = {".pth": "original", ".pt": "original", ".bin": "original", "": "peft"}     # by extension
 MODELS = (*(record.name for record in CATALOG if record.conversion or record.files == "adapter"), ANY)
 
@@ -49,19 +50,25 @@ class Report:
 
 
 def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verify: bool = False,
-            dtype: str | None = None, to: str = "jittor", reference_compat: bool = False) -> Report:
+            dtype: str | None = None, to: str = "jittor", reference_compat: bool = False,
+            mode: str | None = None) -> Report:
     """Read `src`, check it against `model`, and write `dst`. UserError: a mistake; `dst` is then unchanged.
 
     src: a weights file, or the hub folder of a model. model: one of MODELS; ANY copies without checking names. verify:
     read the written file again and compare. dtype: one of jittwin.weights.FLOATS, to which floating-point arrays are
     cast; None keeps types and bytes. to: "jittor" writes the keys that both twins load, "torch" those of upstream's
     PyTorch files, where they differ. reference_compat: an adapter gets the original's adapters of the pooling head,
-    which change nothing.
+    which change nothing. mode: of a model that has several, where the file does not tell it.
     """
     _legal("model", model, MODELS)
     if dtype is not None:
         _legal("dtype", dtype, FLOATS)
     record = BY_NAME.get(model)
+    modes = record.conversion.modes if record and record.conversion else ()
+    if mode is not None and not modes:
+        raise UserError(f"--mode is for --model {' or '.join(MODAL)}, not {model}")
+    if mode is not None:
+        _legal("mode", mode, modes)
     if record and record.files == "adapter":
         if to != "jittor":
             raise UserError(f"--to {to} is for whole networks; the format of an adapter follows from the name {dst}")
@@ -70,12 +77,16 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
         raise UserError(f"--reference-compat is for --model {' or '.join(ADAPTERS)}, not {model}")
     if record is None and to == "torch":
         raise UserError("--to torch needs the model's key list; name the model instead of 'any'")
-    return _convert_state(src, dst, record, verify, dtype, to)
+    return _convert_state(src, dst, record, verify, dtype, to, mode)
 
 
-def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | None, to: str) -> Report:
+def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | None, to: str,
+                   mode: str | None) -> Report:
     conversion = record.conversion if record else UNCHECKED
-    source = conversion.open(src)
+    nested = to == "torch" and conversion.compose is not None
+    if nested and FORMATS.get(os.path.splitext(dst)[1]) != "torch":
+        raise UserError(f"{os.fspath(dst)}: the form of the original {record.name} is a PyTorch file; name it NAME.pt")
+    source = conversion.open(src, mode)
     arrays, metadata, added = dict(source.arrays), dict(source.metadata), ()
     if record:
         config = check(record.name, arrays, source)
@@ -85,10 +96,13 @@ def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | N
         arrays, added = conversion.upstream(arrays)
     if dtype is not None:
         arrays = {key: _cast(array, dtype, f"{os.fspath(src)}: {key}") for key, array in arrays.items()}
-    write_weights(dst, arrays, metadata | {"source": os.path.basename(src)})
+    if nested:
+        write_content(dst, conversion.compose(arrays, metadata))
+    else:
+        write_weights(dst, arrays, metadata | {"source": os.path.basename(src)})
     sha256 = content_hash(arrays)
     if verify:
-        _verify(dst, arrays, sha256)
+        _verify(dst, arrays, sha256, conversion.parts)
     return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()),
                   Counter(str(array.dtype) for array in arrays.values()), sha256, source.left_out, added, verify,
                   conversion.extras)
@@ -149,8 +163,8 @@ def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
     return result
 
 
-def _verify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], sha256: str) -> None:
-    written = read_weights(path)
+def _verify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], sha256: str, parts: tuple[str, ...]) -> None:
+    written = read_weights(path, parts=parts)
     if list(written) != list(arrays) or content_hash(written) != sha256:
         raise UserError(f"{os.fspath(path)}: reads back differently from what was written; "
                         "the disk is failing: write it elsewhere")

@@ -1,7 +1,7 @@
 """`jittwin convert`: the same weights in another file."""
 import argparse
 
-from jittwin.checkpoints.convert import ADAPTERS, ANY, MODELS, convert
+from jittwin.checkpoints.convert import ADAPTERS, ANY, MODAL, MODELS, convert
 from jittwin.weights import FLOATS, FORMATS
 
 
@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("jittor", "torch"), default="jittor",
                         help="keys to write: 'jittor' (default), which both backends here load; 'torch': those of "
                              "upstream's PyTorch files, where they differ (APF-GAN's counters, SigLIP's prefix)")
+    parser.add_argument("--mode", metavar="MODE", help=f"{', '.join(MODAL)}: the mode, such as nr, of weights that do "
+                        "not tell it")
     parser.add_argument("--reference-compat", action="store_true", help=f"{adapters}: also write the original's "
                         "adapters of the pooling head, which change nothing")
 
@@ -25,5 +27,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out `jittwin convert`; returns the exit status. UserError: a mistake."""
     print(convert(args.src, args.dst, args.model, verify=args.verify, dtype=args.dtype, to=args.to,
-                  reference_compat=args.reference_compat))
+                  reference_compat=args.reference_compat, mode=args.mode))
     return 0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jittwin.errors import UserError
-from jittwin.weights import open_weights, read_metadata
+from jittwin.weights import open_weights, read_metadata, read_numbers
 from jittwin.weights.hub import CONFIG, WEIGHTS, HubFolder, Renames, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import matches
@@ -27,7 +27,8 @@ class Source:
     """An opened file or hub folder.
 
     where: its path. arrays: by the keys of the twins; each is read when it is accessed. left_out: keys of the file that
-    were not taken over. metadata: that of our own files, {} for others. folder: the hub folder, or None.
+    were not taken over. metadata: that of our own files, and numbers that upstream stores beside its arrays. folder:
+    the hub folder, or None. mode: what the user says about arrays that may serve in several modes, None for nothing.
     """
 
     where: str
@@ -35,6 +36,7 @@ class Source:
     left_out: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     folder: HubFolder | None = None
+    mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Conversion:
     restore: adds the arrays that only upstream's PyTorch files have.
     describe: config to metadata.
     extras: a description of the keys that are left out and restored, for messages.
+    parts: names of upstream's state dictionaries, if its files hold several for one network.
+    compose: (arrays under upstream's keys, metadata) to the content of upstream's PyTorch files, if it is more than the
+    arrays.
+    modes: modes of the model that its arrays may not tell; the user is asked then.
     """
 
     infer: Callable[[Shapes, Source | None], Any]
@@ -61,9 +67,15 @@ class Conversion:
     restore: Callable[[Arrays], Arrays] = lambda arrays: arrays
     describe: Callable[[Any], Mapping[str, Any]] = vars
     extras: str = "keys"
+    parts: tuple[str, ...] = ()
+    compose: Callable[[Arrays, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    modes: tuple[str, ...] = ()
 
-    def open(self, where: str | os.PathLike) -> Source:
-        """Open a weights file or a hub folder. UserError: missing, damaged, or two keys with one new name."""
+    def open(self, where: str | os.PathLike, mode: str | None = None) -> Source:
+        """Open a weights file or a hub folder. UserError: missing, damaged, or two keys with one new name.
+
+        mode: as in Source.
+        """
         path, folder = Path(where), None
         if not path.exists():
             raise UserError(f"{os.fspath(where)}: not found; give a weights file, or a hub folder with {CONFIG} and "
@@ -81,9 +93,11 @@ class Conversion:
                 return False
             return True
 
-        arrays = renamed(open_weights(path, wanted), self.renames)
+        arrays = renamed(open_weights(path, wanted, self.parts), self.renames)
         metadata = {} if path.suffix == ".json" else read_metadata(path)
-        return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder)
+        if self.parts:
+            metadata |= read_numbers(path)
+        return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder, mode)
 
     def upstream(self, arrays: Arrays) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """(arrays under the keys of upstream's PyTorch files, keys that were added)."""

@@ -3,12 +3,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from jittwin.errors import UserError
 from jittwin.models import bert, inception_v4, resnet, vgg, vit
 from jittwin.models.conversion import Conversion, Shapes, Source, stored_config, unfit
 from jittwin.models.tier import (
     IMAGES,
     LEAKY,
+    MODES,
     REGRESSOR,
     SIDE,
     SIDES,
@@ -21,17 +24,22 @@ PICTURES = ("encoder.image_encoder.", "backbone.")      # with and without text
 # Module of each backbone, a key that it alone has, and what more the keys begin with.
 KINDS = ((vit, "cls_token", "vit."), (resnet, "conv1.weight", ""), (inception_v4, "features.0.conv.weight", ""),
          (vgg, "features.0.weight", ""))
+PARTS = ("encoder", "backbone", "regressor")            # state dictionaries of the original's files
 LAYERS = (0, 3, 6)      # those of VGG's classifier that have weights
 OURS = "give best_model.pt of the original, a file of `jittwin convert`, or a run"
 
 
 def infer_config(shapes: Shapes, source: Source | None = None) -> TierConfig:
-    """As the metadata of a file of ours say, else as the arrays tell.
+    """As the metadata of a file of ours say, else as the arrays and source.mode tell.
 
-    The modes "nr" and "pr" have the same arrays; the config of either is that of "nr" then. UserError: not the weights
-    of a TIER or of a baseline, sizes that do not go together.
+    The modes "nr" and "pr" have the same arrays, so a file without metadata needs source.mode; shapes without a file
+    are taken for "nr". UserError: not the weights of a TIER or of a baseline, sizes that do not go together, a mode
+    that the arrays do not have or do not tell.
     """
+    asked = source.mode if source else MODES[0]
     if config := stored_config(source, "tier", from_description, "TIER"):
+        if asked not in (None, config.mode):
+            raise unfit(source, f"mode {asked} is asked for, and its metadata say {config.mode}; leave the mode out")
         return config
     kind, prefix = backbone_in(shapes)
     taken = shapes.get(f"{REGRESSOR}fc1.weight", ())
@@ -44,14 +52,21 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> TierConfig:
     except UserError as error:
         raise unfit(source, f"not the weights of a TIER: {error}; {OURS}") from error
     length = image.features + (words.hidden_size if words else 0)
-    modes = {length: "nr", length + image.features: "fr"}
-    if taken[1] not in modes:
+    widths = {length: ("nr", "pr"), length + image.features: ("fr",)}
+    if taken[1] not in widths:
         raise unfit(source, f"its {REGRESSOR}fc1.weight has {taken[1]} inputs; legal beside its {backbone}: "
-                    f"{' or '.join(map(str, modes))}; {OURS}")
-    return TierConfig(modes[taken[1]], backbone, image, words, side_of(backbone, image))
+                    f"{' or '.join(map(str, widths))}; {OURS}")
+    modes = widths[taken[1]]
+    if source and asked not in (None, *modes):
+        raise unfit(source, f"mode {asked} is asked for, and its arrays are of mode {' or '.join(modes)}; choose from "
+                    "these")
+    if asked is None and len(modes) > 1:
+        raise unfit(source, f"modes {' and '.join(modes)} have the same arrays, and it does not tell which it was "
+                    "trained in; say it: --mode to convert it, --tier-mode to score with it")
+    return TierConfig(asked if asked in modes else modes[0], backbone, image, words, side_of(backbone, image))
 
 
-def below(shapes: Shapes, prefix: str) -> Shapes:
+def below(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The entries whose keys begin with `prefix`, without it."""
     return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
 
@@ -102,4 +117,15 @@ def frozen(value):
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
-CONVERSION = Conversion(infer_config, beside=("*.num_batches_tracked",), describe=describe)
+def original(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the original's best_model.pt, without the optimizer.
+
+    metadata: epoch and rho_best are taken over, the test set's rank correlation at that epoch; either may be missing.
+    """
+    found = {part: below(arrays, f"{part}.") for part in PARTS}
+    facts = {name: kind(metadata[name]) for name, kind in (("epoch", int), ("rho_best", float)) if name in metadata}
+    return {key: value for key, value in (facts | found).items() if value != {}}
+
+
+CONVERSION = Conversion(infer_config, left_out=("*embeddings.position_ids",), beside=("*.num_batches_tracked",),
+                        describe=describe, parts=PARTS, compose=original, modes=MODES)

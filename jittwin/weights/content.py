@@ -7,6 +7,7 @@ from jittwin.atomic import atomic_write
 from jittwin.weights import torch_file
 from jittwin.weights.arrays import WeightsError
 from jittwin.weights.files import kind_of, reading
+from jittwin.weights.safe_pickle import Array
 
 
 def read_content(path: str | os.PathLike) -> Any:
@@ -23,6 +24,24 @@ def read_content(path: str | os.PathLike) -> Any:
         if kind == "torch-legacy":
             return torch_file.plain(torch_file.read_legacy(stream, where), where)
         raise WeightsError(f"{where}: a {kind} file; what is read here is a PyTorch .pth")
+
+
+def read_numbers(path: str | os.PathLike) -> dict[str, int | float]:
+    """The numbers in the dictionary that a .pth of the zip form holds; {} for other files.
+
+    Arrays are not read. WeightsError: as read_content.
+    """
+    where = os.fspath(path)
+    with reading(where), open(path, "rb") as stream:
+        if kind_of(stream, where) != "torch":
+            return {}
+        with zipfile.ZipFile(stream) as archive:
+            content = torch_file.read_zip(archive, where, lambda content: ())
+        if not isinstance(content, dict):
+            return {}
+        found = {key: torch_file.plain(value, where) for key, value in content.items() if isinstance(value, (
+            int, float, Array))}
+        return {key: value for key, value in found.items() if isinstance(value, (int, float))}
 
 
 def write_content(path: str | os.PathLike, content: Any) -> None:

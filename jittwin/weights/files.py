@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,13 +28,15 @@ TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
 
 
-def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> dict[str, np.ndarray]:
+def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True,
+                 parts: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
 
     Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files, Jittor and
     plain NumPy pickles, and npz. Returns only arrays whose keys `keep` accepts; except in legacy files
-    and pickles, the others are not read. WeightsError: missing, damaged, truncated, unknown or hostile
-    file. Nothing in a file is ever executed.
+    and pickles, the others are not read. parts: names of the state dictionaries of one network, if a script
+    stores it in several; the keys of each then follow its name and a dot. WeightsError: missing, damaged,
+    truncated, unknown or hostile file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -48,14 +50,15 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
                 content = torch_file.read_zip(archive, where, lambda content: [
-                    value for key, value in _unwrapped(content, where).items() if keep(key)])
-                return _arrays(content, where, keep)
+                    value for key, value in _unwrapped(content, where, parts).items() if keep(key)])
+                return _arrays(content, where, keep, parts)
         if kind == "torch-legacy":
-            return _arrays(torch_file.read_legacy(stream, where), where, keep)
-        return _arrays(_read_pickle(stream, where), where, keep)
+            return _arrays(torch_file.read_legacy(stream, where), where, keep, parts)
+        return _arrays(_read_pickle(stream, where), where, keep, parts)
 
 
-def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True) -> LazyArrays:
+def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True,
+                 parts: Sequence[str] = ()) -> LazyArrays:
     """Like `read_weights`, but each array of a safetensors file is read when it is accessed."""
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -63,7 +66,7 @@ def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
         if kind == "index":
             return _open_shards(json.load(stream)["weight_map"], where, keep)
         if kind != "safetensors":
-            arrays = read_weights(path, keep)
+            arrays = read_weights(path, keep, parts)
             return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__, where)
         entries = {key: entry for key, entry in safetensors_file.entries(stream).items() if keep(key)}
 
@@ -189,10 +192,10 @@ def _read_pickle(stream: BinaryIO, where: str) -> Any:
     return content
 
 
-def _arrays(content: Any, where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _arrays(content: Any, where: str, keep: Callable[[str], bool], parts: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays that `keep` accepts, from the state dictionary in the content of a pickle."""
     arrays = {}
-    for key, value in _unwrapped(content, where).items():
+    for key, value in _unwrapped(content, where, parts).items():
         if not keep(key):
             continue
         if not _is_array(value):
@@ -202,12 +205,15 @@ def _arrays(content: Any, where: str, keep: Callable[[str], bool]) -> dict[str, 
     return canonical(arrays, where)
 
 
-def _unwrapped(content: Any, where: str) -> dict:
-    """The state dictionary: the content itself, or the one that a training script stored in it (see WRAPPERS)."""
+def _unwrapped(content: Any, where: str, parts: Sequence[str]) -> dict:
+    """The state dictionary: the content itself, or the one that a training script stored in it (see WRAPPERS), or the
+    `parts` in it joined."""
     if not isinstance(content, dict):
         raise WeightsError(f"{where}: holds {type(content).__name__} instead of a dictionary of arrays")
     inner = {key: value for key, value in content.items()
              if isinstance(value, dict) and any(map(_is_array, value.values()))}
+    if joined := {f"{name}.{key}": value for name in parts for key, value in inner.get(name, {}).items()}:
+        return joined
     known = [name for name in WRAPPERS if name in inner]
     if known or len(inner) == 1:
         return inner[(known or list(inner))[0]]

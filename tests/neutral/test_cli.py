@@ -29,7 +29,8 @@ FLAGS = {
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
-    "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--reference-compat"},
+    "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode",
+                "--reference-compat"},
     "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed"},
     "list": set(),
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from jittwin.atomic import whole_folder, write_file
 from jittwin.backend import PRECISIONS
-from jittwin.checkpoints.store import Checkpoints
+from jittwin.checkpoints.find import run_file
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import (
     CLASSES,
@@ -94,27 +94,13 @@ def read_adapter(path: str | os.PathLike) -> Adapter:
 
 def _resolve(path: Path) -> Path:
     """The peft folder, or the file of arrays, that `path` stands for."""
-    if not path.exists() and (asked := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
-        run = Checkpoints(path.parent)
-        bests = run.bests()
-        best = bests.get(asked[1]) if asked[1] else run.best()
-        if best is None:
-            raise UserError(f"{path}: this run has no such best checkpoint{choose_from(path.name, _bests(bests))}")
-        return run.folder / best["checkpoint"] / f"{MODULE}.safetensors"
-    if not path.is_dir():
-        return path
     if (path / PEFT_CONFIG).is_file():
         return path
-    latest = Checkpoints(path).latest()
-    file = (Checkpoints(path).folder / latest if latest else path) / f"{MODULE}.safetensors"
-    if not file.is_file():
+    file = run_file(path, MODULE)
+    if path.is_dir() and not file.is_file():
         raise UserError(f"{path}: no adapter here; legal: a peft folder ({PEFT_CONFIG}), a run of the aesthetic model, "
                         "one of its checkpoints, or an original best_lora.pth")
     return file
-
-
-def _bests(bests: Mapping) -> list[str]:
-    return [*(["best"] if bests else []), *(f"best_{measure}" for measure in bests)]
 
 
 def _read_peft(folder: Path) -> Adapter:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.errors import UserError
+from jittwin.errors import UserError, choose_from
 from jittwin.weights import FORMATS, read_weights
 
 
@@ -35,6 +35,26 @@ def find_network(where: str, name: str) -> Path:
         raise UserError(f"{where}: holds {len(named)} networks {name} ({named[0].name}, {named[1].name} ...): "
                         f"give one of them as PREFIX, such as {named[-1].with_name(named[-1].name.split('_net_')[0])}")
     return found[0]
+
+
+def run_file(path: Path, stem: str) -> Path:
+    """The file STEM.safetensors that `path` stands for; `path` itself where it stands for nothing.
+
+    A run stands for its newest checkpoint, RUN/best and RUN/best_MEASURE for the best ones, a checkpoint for its file.
+    UserError: a run without such a best checkpoint.
+    """
+    if not path.exists() and (asked := re.fullmatch(r"best(?:_(\w+))?", path.name)) and path.parent.is_dir():
+        run = Checkpoints(path.parent)
+        bests = run.bests()
+        best = bests.get(asked[1]) if asked[1] else run.best()
+        if best is None:
+            names = [*(["best"] if bests else []), *(f"best_{measure}" for measure in bests)]
+            raise UserError(f"{path}: this run has no such best checkpoint{choose_from(path.name, names)}")
+        return run.folder / best["checkpoint"] / f"{stem}.safetensors"
+    if not path.is_dir():
+        return path
+    latest = Checkpoints(path).latest()
+    return (Checkpoints(path).folder / latest if latest else path) / f"{stem}.safetensors"
 
 
 def read_network(where: str, name: str) -> tuple[dict[str, np.ndarray], Path]:

@@ -72,14 +72,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{'--column' if args.column else '--skip-unrated'}: goes with --against FILE, people's votes")
     check_output(args.output, args.report)
     images = gather(args.images)
-    prompts = read_prompts(args.prompts).of(images) if args.prompts else None
+    table = read_prompts(args.prompts) if args.prompts else None
+    prompts = table and table.of(images)
+    image_prompts = {name: image for name, image in zip(images.shown_names, table.image_prompts_of(images))
+                     if image} if table else {}
     votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
     for name in wanted:
         ASSESSED[name].INFO.check(options_of(args, ASSESSED[name].INFO))
     backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
     towers = Towers()
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
-                                           args.random_weights, args.batch, towers)) for name in wanted]
+                                           args.random_weights, args.batch, towers, image_prompts))
+               for name in wanted]
     report = Report(Path(args.report)) if args.report else None
     found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
                    on_map=report and report.write_map)

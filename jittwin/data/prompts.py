@@ -2,12 +2,13 @@
 
 CSV and TSV: two columns, picture and prompt, or any columns with a header that names these two. Excel: the first sheet,
 with such a header. JSON: {picture: prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16
-with a byte order mark.
+with a byte order mark. A third column may name the picture that a picture was made from, its image prompt.
 """
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from jittwin.data.matching import PICTURE_COLUMNS, few, match, named, plain_name
@@ -16,14 +17,19 @@ from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, read
 from jittwin.errors import UserError, choose_from
 
 PROMPT_COLUMNS = ("prompt", "textprompt", "caption", "text")
+IMAGE_PROMPT_COLUMNS = ("imageprompt", "promptimage")
 FORMATS = (*DELIMITERS, EXCEL, ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of a file, by the picture's name as written there, with "/" between folders."""
+    """The prompts of a file, by the picture's name as written there, with "/" between folders.
+
+    image_prompts: names of the image prompts of those pictures that have one.
+    """
     path: Path
     by_name: dict[str, str]
+    image_prompts: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.by_name)
@@ -44,6 +50,11 @@ class Prompts:
                   file=sys.stderr)
         return [self.by_name[found[name]] for name in images.names]
 
+    def image_prompts_of(self, images: ImageSet) -> list[str | None]:
+        """The name of the image prompt of each picture, in the order of images.names; None for none."""
+        found, _ = match(self.path, self.by_name, images.names)
+        return [self.image_prompts.get(found.get(name)) for name in images.names]
+
 
 def read_prompts(path, allow_empty: bool = False) -> Prompts:
     """Read the prompts of a file; its suffix decides the format.
@@ -62,12 +73,13 @@ def read_prompts(path, allow_empty: bool = False) -> Prompts:
         text = read_text(path, "a file of prompts")
         entries = (_table(path, text, DELIMITERS[suffix]) if suffix in DELIMITERS else
                    _lines(path, text) if suffix == ".jsonl" else _json(path, text))
-    prompts, places, again = {}, {}, {}
-    for place, name, prompt in entries:
-        name = _checked(path, place, name, prompt, allow_empty)
-        if prompts.setdefault(name, prompt) != prompt:
-            raise UserError(f"{path}: '{name}' has two prompts, {_short(prompts[name])} ({places[name]}) and "
-                            f"{_short(prompt)} ({place}); remove one")
+    prompts, images, places, again = {}, {}, {}, {}
+    for place, name, prompt, image in entries:
+        name, image = _checked(path, place, name, prompt, allow_empty), _image(path, place, image)
+        for kind, known, value in (("prompts", prompts, prompt), ("image prompts", images, image)):
+            if known.setdefault(name, value) != value:
+                raise UserError(f"{path}: '{name}' has two {kind}, {_short(known[name])} ({places[name]}) and "
+                                f"{_short(value)} ({place}); remove one")
         if places.setdefault(name, place) != place:
             again[name] = place
     if not prompts:
@@ -75,13 +87,16 @@ def read_prompts(path, allow_empty: bool = False) -> Prompts:
     if again:
         print(f"{path}: lists {len(again)} of its {len(prompts)} pictures again, with the same prompt: "
               f"{few(list(again))}", file=sys.stderr)
-    return Prompts(path, prompts)
+    return Prompts(path, prompts, {name: image for name, image in images.items() if image})
 
 
-# ---- formats: (place, name, prompt) of each entry -----------------------------------
+# ---- formats: (place, name, prompt, image prompt or "" or None) of each entry -----------
 
-def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, str, str]]:
-    delimiter = delimiter_of(text, delimiter, lambda cells: None not in _columns(cells))
+Entry = tuple[str, str, str, str | None]
+
+
+def _table(path: Path, text: str, delimiter: str) -> Iterator[Entry]:
+    delimiter = delimiter_of(text, delimiter, lambda cells: None not in _columns(cells)[:2])
     columns, width = None, 2
     for place, cells in split_rows(path, text, delimiter):
         if columns is None:
@@ -89,48 +104,54 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, str, st
             if columns:
                 width = len(cells)
                 continue
-            columns = (0, 1)
+            columns = (0, 1, None)
         if len(cells) != width:
             raise UserError(f"{path}: {place} has {len(cells)} columns, not {width}; put a prompt with a "
                             f"{'tab' if delimiter == chr(9) else repr(delimiter)} in double quotes, and name the "
                             "columns picture and prompt in the first line when there are others")
-        yield place, cells[columns[0]], cells[columns[1]]
+        yield place, *(None if at is None else cells[at] for at in columns)
 
 
-def _sheet(path: Path) -> Iterator[tuple[str, str, str]]:
+def _sheet(path: Path) -> Iterator[Entry]:
     table = read_table(path)
     columns = _header(path, table.columns)
     if not columns:
         raise UserError(f"{path}: its first row names no columns of pictures and prompts "
                         f"({', '.join(table.columns)}); call them picture and prompt")
-    names, prompts = (table.texts(table.columns[at], may_be_empty=True) for at in columns)
-    for place, name, prompt in zip(table.places, names, prompts):
-        yield place, name or "", prompt or ""
+    texts = [[] if at is None else table.texts(table.columns[at], may_be_empty=True) for at in columns]
+    for place, name, prompt, image in zip_longest(table.places, *texts):
+        yield place, name or "", prompt or "", image
 
 
-def _header(path: Path, cells: Sequence[str]) -> tuple[int, int] | None:
-    """(column of pictures, column of prompts); None for a row that is no header. UserError: one of them is missing."""
+Columns = tuple[int | None, int | None, int | None]
+
+
+def _header(path: Path, cells: Sequence[str]) -> Columns | None:
+    """As _columns; None for a row that is no header. UserError: pictures or prompts are missing."""
     if any(cell.strip().lower().endswith(SUFFIXES) for cell in cells):
         return None
     columns = _columns(cells)
-    if None not in columns:
+    if None not in columns[:2]:
         return columns
-    if columns != (None, None):
+    if columns[:2] != (None, None):
         lacking, known = ("pictures", PICTURE_COLUMNS) if columns[0] is None else ("prompts", PROMPT_COLUMNS)
         raise UserError(f"{path}: line 1 names no column of the {lacking} ({', '.join(cells)}); "
                         f"call it one of {', '.join(known)}")
     return None
 
 
-def _columns(cells: Sequence[str]) -> tuple[int | None, int | None]:
-    """(index of the pictures, index of the prompts) among a header's cells or a record's keys; None where absent."""
-    return named(cells, PICTURE_COLUMNS), named(cells, PROMPT_COLUMNS)
+def _columns(cells: Sequence[str]) -> Columns:
+    """Index of the pictures, of the prompts and of the image prompts among a header's cells or a record's keys.
+
+    None where absent.
+    """
+    return tuple(named(cells, known) for known in (PICTURE_COLUMNS, PROMPT_COLUMNS, IMAGE_PROMPT_COLUMNS))
 
 
-def _json(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+def _json(path: Path, text: str) -> Iterator[Entry]:
     content = _parsed(path, text, 1)
     if isinstance(content, _Object):
-        yield from ((f"entry {number}", *pair) for number, pair in enumerate(content, 1))
+        yield from ((f"entry {number}", *pair, None) for number, pair in enumerate(content, 1))
     elif isinstance(content, list):
         for number, record in enumerate(content, 1):
             yield _record(path, f"entry {number}", record)
@@ -138,7 +159,7 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         raise UserError(f"{path}: holds {_short(content)}; give {{picture: prompt}} or a list of records")
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+def _lines(path: Path, text: str) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield _record(path, f"line {number}", _parsed(path, line, number))
@@ -159,14 +180,14 @@ def _parsed(path: Path, text: str, line: int):
                         "of picture and prompt") from error
 
 
-def _record(path: Path, place: str, record) -> tuple[str, str, str]:
+def _record(path: Path, place: str, record) -> Entry:
     keys = [key for key, _ in record] if isinstance(record, _Object) else []
     where = _columns(keys)
-    if None in where:
+    if None in where[:2]:
         seen = f"has the keys {', '.join(keys)}" if keys else f"is {_short(record)}"
         raise UserError(f"{path}: {place} {seen}; give a record with a picture ({', '.join(PICTURE_COLUMNS)}) and a "
                         f"prompt ({', '.join(PROMPT_COLUMNS)})")
-    return place, record[where[0]][1], record[where[1]][1]
+    return place, *(None if at is None else record[at][1] for at in where)
 
 
 # ---- entries ------------------------------------------------------------------------
@@ -185,6 +206,14 @@ def _checked(path: Path, place: str, name, prompt, allow_empty: bool) -> str:
         raise UserError(f"{path}: '{name}' ({place}) has an empty prompt; write what the picture was made from, or "
                         "remove the entry together with the picture")
     return name
+
+
+def _image(path: Path, place: str, name) -> str | None:
+    """Check the name of an image prompt; None if there is none. UserError: it is not text."""
+    if name is not None and not isinstance(name, str):
+        raise UserError(f"{path}: {place}: its image prompt is {_short(name)}, not text; write its file name in double "
+                        "quotes")
+    return plain_name(name) or None if name else None
 
 
 def _short(value) -> str:

@@ -3,7 +3,7 @@
 A metric of `jittwin assess` is a module of this folder with INFO and `load(request)`, listed in catalog.py.
 """
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -79,7 +79,8 @@ class Request:
 
     images: the pictures that will be scored. options: values of Info.options by name, None where not given. random: use
     untrained networks where no weights are given. batch: pictures per call of the network. towers: the
-    networks that metrics share.
+    networks that metrics share. image_prompts: by the shown name of a picture, the name of the picture that it was made
+    from, of those that have one.
     """
 
     backend: Backend
@@ -89,6 +90,7 @@ class Request:
     random: bool = False
     batch: int = 8
     towers: Towers | None = None
+    image_prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

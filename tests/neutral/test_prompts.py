@@ -200,3 +200,36 @@ def test_prompts_of_no_picture_are_told(tmp_path, capsys):
     assert capsys.readouterr().err.strip() == (
         f"{tmp_path / 'p.json'}: 8 of its 9 prompts match no picture in {images}: "
         "0.png, 2.png, 3.png, 4.png, 5.png, ...")
+
+
+def write_images(path, rows):
+    """A file of records with image prompts, in the format that the suffix says."""
+    header = ("Generated_image", "Image_prompt", "Text_prompt")
+    if path.suffix == ".xlsx":
+        write_sheet(path, header, rows)
+    elif path.suffix == ".csv":
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer).writerows([header, *([cell or "" for cell in row] for row in rows)])
+        path.write_text(buffer.getvalue())
+    else:
+        path.write_text(json.dumps([dict(zip(header, row)) for row in rows]))
+    return path
+
+
+@pytest.mark.parametrize("name", ["p.xlsx", "p.csv", "p.json"])
+def test_image_prompts(tmp_path, name):
+    """Of the pictures that have one, as annotation.xlsx of PKU-AIGIQA-4K names them."""
+    rows = [("a.jpg", "0.jpg", "a cat"), ("b.jpg", None, "a cat"), ("c.jpg", "sub\\1.jpg", "a dog")]
+    found = read_prompts(write_images(tmp_path / name, rows))
+    assert found.by_name == {"a.jpg": "a cat", "b.jpg": "a cat", "c.jpg": "a dog"}
+    assert found.image_prompts == {"a.jpg": "0.jpg", "c.jpg": "sub/1.jpg"}
+    images = pictures(tmp_path / "set", "x/c.jpg", "b.jpg", "d.png")
+    assert found.image_prompts_of(images) == [None, None, "sub/1.jpg"]
+
+
+@pytest.mark.parametrize("rows, message", [
+    ([("a.jpg", "0.jpg", "a cat"), ("a.jpg", "1.jpg", "a cat")],
+     "'a.jpg' has two image prompts, \"0.jpg\" (entry 1) and \"1.jpg\" (entry 2); remove one"),
+    ([("a.jpg", 7, "a cat")], "entry 1: its image prompt is 7, not text; write its file name in double quotes")])
+def test_mistakes_about_image_prompts(tmp_path, rows, message):
+    assert message in refused(write_images(tmp_path / "p.json", rows))

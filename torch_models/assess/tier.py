@@ -88,24 +88,27 @@ class Tier(Module):
         return (hidden * keep).sum(1) / keep.sum(1)
 
     def encode_image(self, pixels, prompt_pixels=None, mask=None):
-        """(B, D) for the mode "nr".
-
-        For "fr" (B, 2 D): the picture's features, then the image prompt's. For "pr" (B, D): the mean of the two, or the
-        picture's alone where there is no image prompt.
-        """
+        """Features of pictures and their image prompts, which run as one batch: (B, D), or (B, 2 D) for "fr"."""
         count = pixels.shape[0]
         if self.mode == "nr":
             return self.look(pixels)
         if self.mode == "fr":
             features = self.look(ops.concat([pixels, prompt_pixels], 0))
-            return ops.concat([features[:count], features[count:]], 1)
+            return self.join(features[:count], features[count:])
         there = np.asarray(mask)[:, 1] != 0
         given = np.arange(count) if self.legacy_pr_batch else np.flatnonzero(there)
         features = self.look(with_pictures(pixels, prompt_pixels, given))
-        # A picture without an image prompt takes the place of it, so that the mean is the picture's features.
         second = np.arange(count)
         second[there] = count + np.searchsorted(given, np.flatnonzero(there))
-        return (features[:count] + rows(features, second)) / 2
+        return self.join(features[:count], rows(features, second))
+
+    def join(self, first, second):
+        """Features (B, D) of pictures and (B, D) of their image prompts, as the regressor takes them.
+
+        For "fr" (B, 2 D), one after the other. For "pr" (B, D), the mean; a picture without an image prompt takes the
+        place of it, so that the mean is the picture's features.
+        """
+        return ops.concat([first, second], 1) if self.mode == "fr" else (first + second) / 2
 
     def look(self, pixels):
         """Features (B, D) of pictures."""

@@ -46,7 +46,7 @@ def write_adapters(path, tower):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """tower, best_lora.pth, six pictures of several sizes and kinds, and one that is none."""
+    """tower, best_lora.pth, prompts.csv, six pictures of several sizes and kinds, and one that is none."""
     root = tmp_path_factory.mktemp("aesthetic")
     write_tower(root / "tower")
     write_adapters(root / "best_lora.pth", root / "tower")
@@ -56,6 +56,7 @@ def place(tmp_path_factory):
         image = Image.fromarray(noise).resize((60 + 7 * index, 48), Image.Resampling.BICUBIC)
         (image.convert("L") if "grey" in name else image).save(root / "pictures" / name)
     (root / "pictures/bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (root / "prompts.csv").write_text("image,prompt,image_prompt\n1.jpg,a view of a coast,deep/grey.png\n")
     return root
 
 
@@ -72,7 +73,9 @@ def done(request, place):
         ["assess", place / "pictures", *use, "--tower", place / "tower", "--batch", "1", "--skip-bad",
          "--output", out / "a.csv"],
         ["assess", place / "pictures", *use, "--skip-bad", "--dtype", "bfloat16", "--output", out / "half.json"],
-        ["assess", place / "pictures/1.jpg", "--random-weights", "--backend", backend],
+        ["assess", place / "pictures/1.jpg", "--random-weights", "--metrics", "aesthetic,tier", "--prompts",
+         place / "prompts.csv", "--tier-mode", "pr", "--tier-image-prompts", place / "pictures", "--backend", backend,
+         "--output", out / "random.json"],
         ["inference_aesthetic_lora.py", place / "pictures", *script, "--batch_size", "4", "--output", out / "s.json"],
         ["export_onnx.py", *script, "--all", "--output-dir", out / "onnx"],
         ["export_onnx.py", *script, "--dtype", "float16", "--output", out / "half.onnx"],
@@ -104,7 +107,8 @@ def test_the_command(done, place):
     assert second.ok() and alone == pytest.approx(scores(out / "a.json"), abs=2e-5)
     assert half.ok() and scores(out / "half.json") == pytest.approx(scores(out / "a.json"), abs=0.05)
     assert scores(out / "half.json") != scores(out / "a.json")
-    assert random.ok().out.count("(random weights)") == 2
+    assert random.ok().out.count("(random weights)") == 4
+    assert "tier: mean" in random.out and "(higher is better, -inf to inf)" in random.out
     page = (out / "report/index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 6 and "<svg" in page
     assert scores(out / "report/scores.json") == scores(out / "a.json")
@@ -145,6 +149,8 @@ def test_the_twins_agree(place):
     """Runs after both backends."""
     found = [scores(place / backend / "a.json") for backend in BACKENDS]
     assert found[0] == pytest.approx(found[1], abs=1e-4)
+    votes = [json.loads((place / backend / "random.json").read_text())["images"][0]["tier"] for backend in BACKENDS]
+    assert votes[0] == pytest.approx(votes[1], abs=1e-5)
 
 
 def test_mistakes(place, tmp_path):

@@ -224,7 +224,7 @@ def test_names_that_are_no_text(tmp_path):
     (["x", "--report", "file", "--random-weights"], "--report file: is not a folder"),
     (["no/such/folder", "--random-weights"], "no/such/folder: no such file or folder"),
     (["x"], "no metric's weights are given: give --aesthetic-weights ADAPTER for aesthetic, or --labels DIR and "
-            "--segmenter FILE for mask_accuracy; --random-weights uses"),
+            "--segmenter FILE for mask_accuracy, or "),
     (["pictures", "--metrics", "mask_accuracy", "--backend", "torch"], "--labels is missing: label maps with"),
     (["pictures", "--prompts", "p.csv", "--random-weights"], "p.csv: cannot be read")])
 def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):

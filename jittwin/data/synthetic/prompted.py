@@ -36,6 +36,7 @@ _SCENES = ("a lakeside", "a coast", "a valley with a river", "a town", "a gorge 
 _REST = ("", " in spring", " in autumn", " after rain", ", wide angle", ", film photography", ", oil painting",
          ", highly detailed", ", by a traveller", " seen from a hill")      # words that decide nothing
 _LEAST_HEIGHT, _MOST_HEIGHT = 96, 384
+_COLOURS = ("red", "yellow", "green", "blue", "grey")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Photographs:
         for file, colour in zip(files, each(lambda file: main_colour(imaging.decode_image(file)), list(files),
                                             "looking at photographs")):
             by_colour.setdefault(colour, []).append(file)
-        self.subjects = tuple(f"a place in {colour}" for colour in by_colour)
+        self.subjects = tuple(map(_place, by_colour))
         self.files = tuple(by_colour.values())
 
     def picture(self, subject: int, number: int, size: tuple[int, int], draws: Draws) -> np.ndarray:
@@ -103,8 +104,18 @@ class Photographs:
         return crop(imaging.decode_image(files[number % len(files)]), size, draws)
 
 
+def _place(colour: str) -> str:
+    return f"a place in {colour}"
+
+
+def words() -> list[str]:
+    """Every word of the texts, in alphabetic order."""
+    texts = " ".join((*LIGHTS, *_SCENES, *_REST, *map(_place, _COLOURS)))
+    return sorted(set(texts.replace(",", " ").split()))
+
+
 def main_colour(image: np.ndarray) -> str:
-    """One of red, yellow, green, blue and grey: the mean of uint8 (H, W, 3) in a word."""
+    """One of _COLOURS: the mean of uint8 (H, W, 3) in a word."""
     red, green, blue = image.mean((0, 1))
     if max(red, green, blue) - min(red, green, blue) < 12:
         return "grey"

@@ -121,6 +121,14 @@ def save_image(path, image: np.ndarray, quality: int = 75) -> None:
     write_file(path, encoded.getvalue())
 
 
+def captioned(image: np.ndarray, text: str, side: int = 160) -> np.ndarray:
+    """uint8 (H, W, 3) as a square of `side` pixels with a line of text below."""
+    cell = Image.new("RGB", (side, side + 20), "white")
+    cell.paste(Image.fromarray(resize_image(image, (side, side))), (0, 0))
+    ImageDraw.Draw(cell).text((2, side + 2), text, fill="black", font=ImageFont.load_default(size=13))
+    return np.array(cell)
+
+
 def grid(rows, gap: int = 4, captions=None) -> np.ndarray:
     """A contact sheet, uint8 (H, W, 3) on white.
 

@@ -10,7 +10,7 @@ from jittwin.engine.trainer import OtherCheckpoint, Trainer, config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import load_task
 
-OTHER_SUFFIX = ".pth"    # suffix of a checkpoint of another program
+OTHER_SUFFIXES = (".pth", ".pt")     # of checkpoints of other programs
 
 # Environment variables with the number of processes and the rank: of torchrun, of Open MPI's mpirun, of MPICH's.
 LAUNCHERS = {"WORLD_SIZE": "RANK", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK", "PMI_SIZE": "PMI_RANK"}
@@ -31,7 +31,7 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     checkpoints = Checkpoints(folder)
     checkpoints.clean()
     other = None
-    if continue_from and continue_from.endswith(OTHER_SUFFIX):
+    if continue_from and continue_from.endswith(OTHER_SUFFIXES):
         continue_from, other = read_other(module, continue_from, checkpoints)
     start = starting_point(checkpoints, resume, continue_from)
     remembered = checkpoints.state(start) if start else {}

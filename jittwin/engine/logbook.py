@@ -57,8 +57,11 @@ class Logbook:
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
 
     def measures(self, phase: str, epoch: int, step: int, values: dict[str, float | None]) -> None:
-        """Write measures on held-out data, taken after `step` steps, to log.jsonl; an undefined one is null."""
-        named = {f"held_out/{name}": value for name, value in values.items()}
+        """Write measures, taken after `step` steps, to log.jsonl; an undefined one is null.
+
+        They are of held-out data, except those whose name begins with another place, such as train/srcc.
+        """
+        named = {name if "/" in name else f"held_out/{name}": value for name, value in values.items()}
         record = {"phase": phase, "epoch": epoch, "step": step, **named}
         self._lines.write((json.dumps(record) + "\n").encode())
         for name, value in named.items():

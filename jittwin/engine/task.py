@@ -126,7 +126,9 @@ class Task(Protocol):
     frozen: tuple[str, ...]          # shell patterns of keys whose weights never change; checkpoints exclude them
     partial_steps: bool              # whether the batches left over at the end of an epoch make a step
     best: dict[str, str]             # a best checkpoint is kept by each measure; "lower" or "higher" is better
+    least: dict[str, float]          # a best checkpoint has a better measure than this, where it is given
     notes: tuple[str, ...]           # lines about the data and settings, shown when training starts
+    closing: tuple[str, ...]         # lines about the results, shown when training ends
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """Measures of a finished epoch, taken before its checkpoint is written; nan where undefined.
@@ -137,6 +139,15 @@ class Task(Protocol):
     def inputs(self) -> dict[str, str]:
         """Hashes, by name, of the files that decide a run besides its settings; a resumed run must have the same."""
 
+    def progress(self) -> dict:
+        """What the task remembers from step to step besides modules and optimizers, as JSON values; {} for nothing.
+
+        It is part of every checkpoint's state.json.
+        """
+
+    def restore_progress(self, progress: dict) -> None:
+        """Inverse of `progress`; {} stands for the start of a run."""
+
     def epoch_saved(self, name: str, state: dict) -> None:
         """Write the task's own files of an epoch, after its checkpoint is complete.
 
@@ -145,18 +156,26 @@ class Task(Protocol):
 
 
 class Plain:
-    """A task without frozen weights, held-out measures and files of its own."""
+    """A task without frozen weights, held-out measures, memory and files of its own."""
 
     frozen: tuple[str, ...] = ()
     partial_steps = False
     best: dict[str, str] = {}
+    least: dict[str, float] = {}
     notes: tuple[str, ...] = ()
+    closing: tuple[str, ...] = ()
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         return {}
 
     def inputs(self) -> dict[str, str]:
         return {}
+
+    def progress(self) -> dict:
+        return {}
+
+    def restore_progress(self, progress: dict) -> None:
+        pass
 
     def epoch_saved(self, name: str, state: dict) -> None:
         pass

@@ -11,7 +11,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jittwin
@@ -41,6 +41,7 @@ class OtherCheckpoint:
     best: dict[str, float]                  # the best value of each measure so far
     settings: dict                          # its settings, by our names; a run that continues it must have the same
     inputs: dict[str, str]                  # the hashes of Task.inputs that the file states; likewise
+    progress: dict = field(default_factory=dict)    # as Task.progress gives it
 
 
 @dataclass
@@ -66,7 +67,8 @@ class Trainer:
         self.ema = Ema(config.ema)
         self.at = Position()
         self.phase: Phase | None = None
-        self.best: dict[str, dict] = {}     # as in best.json
+        # As in best.json.
+        self.best: dict[str, dict] = {key: {"checkpoint": None, "score": score} for key, score in task.least.items()}
 
     def train(self, start: str | None = None) -> int:
         """Train to the last epoch, to max_steps or to SIGINT. Training always ends with a checkpoint.
@@ -109,6 +111,8 @@ class Trainer:
                 if self.train_epoch(loader, log, interrupted):
                     log.note(self.farewell("interrupted") + "; go on with --resume")
                     return INTERRUPTED
+        for line in task.closing:
+            log.note(line)
         log.note(self.farewell("finished"))
         return 0
 
@@ -193,11 +197,12 @@ class Trainer:
         """Write checkpoint `name` with its measures and the names of the best checkpoints so far."""
         measures = measures or {}
         self.best = improved(self.best, name, measures, self.task.best)
+        progress = self.task.progress()
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
                  "loader_position": self.batches_done(), "log_position": log_position,
                  "measures": measures, "best": self.best, "inputs": self.task.inputs(),
                  "seed": self.config.seed, "config_hash": config_hash(self.config),
-                 "jittwin": jittwin.__version__, **self.info}
+                 "jittwin": jittwin.__version__, **({"progress": progress} if progress else {}), **self.info}
         self.checkpoints.save(name, self.files(), state, self.task.checkpoint_metadata())
         if epoch_done:
             self.task.epoch_saved(name, state)
@@ -234,6 +239,7 @@ class Trainer:
         for stem, optimizer in self.task.optimizers.items():
             own = {key[len(stem) + 1:]: array for key, array in arrays.items() if key.startswith(f"{stem}/")}
             self.backend.load_optimizer_state(optimizer, own)
+        self.task.restore_progress(state.get("progress", {}))
         at.epoch, at.step, at.global_step = epoch, state["step"], state["global_step"]
         if state["epoch_done"]:
             at.epoch, at.step = at.epoch + 1, 0
@@ -255,6 +261,7 @@ class Trainer:
             self.load(stem, arrays, found.source)
         for stem, optimizer in self.task.optimizers.items():
             self.backend.load_optimizer_state(optimizer, found.optimizers[stem])
+        self.task.restore_progress(found.progress)
         at.epoch, at.step, at.global_step = found.epoch, self.steps_per_epoch(self.task.loader()), found.global_step
         name = str(found.epoch)
         self.best = {key: {"checkpoint": name if found.measures.get(key) == score else None, "score": score}

@@ -4,7 +4,8 @@ from types import ModuleType
 
 from jittwin.errors import UserError, choose_from
 
-TASKS = {"apf_gan": "jittwin.tasks.apf_gan", "aesthetic": "jittwin.tasks.aesthetic"}
+TASKS = {"apf_gan": "jittwin.tasks.apf_gan", "aesthetic": "jittwin.tasks.aesthetic",
+         "tier": "jittwin.tasks.tier"}
 
 
 def load_task(name: str) -> ModuleType:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from jittwin import imaging
 from jittwin.checkpoints.adapters import Adapter, describe, write_adapter
@@ -46,7 +45,7 @@ from jittwin.weights.initial import initial_weights
 BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
         "srcc": "higher", "plcc": "higher", "accuracy": "higher"}
 STEM = "model"
-SAMPLES, CELL = 8, 160      # pictures in a grid, and their sides in pixels
+SAMPLES = 8         # pictures in a grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +270,7 @@ class Task(Plain):
         fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]
         batch = {key: np.stack([one[key] for one in fixed]) for key in ("pixels", "target")}
         scores = map(mean_score, self.predict([batch]))
-        cells = [captioned(one["pixels"], f"votes {votes:.2f}  model {model:.2f}")
+        cells = [imaging.captioned(imaging.to_uint8(one["pixels"]), f"votes {votes:.2f}  model {model:.2f}")
                  for one, model, votes in zip(fixed, *scores)]
         return imaging.grid([cells[at:at + 4] for at in range(0, count, 4)])
 
@@ -310,11 +309,3 @@ class Task(Plain):
         best = state["best"].get(self.config.best, {}).get("checkpoint")
         if best is not None:
             write_adapter(self.out / "best_lora.pth", self.adapter(checkpoints.weights(best, STEM)))
-
-
-def captioned(pixels: np.ndarray, text: str) -> np.ndarray:
-    """A picture float32 (3, S, S) in [-1, 1] as uint8 with a line of text below."""
-    cell = Image.new("RGB", (CELL, CELL + 20), "white")
-    cell.paste(Image.fromarray(imaging.resize_image(imaging.to_uint8(pixels), (CELL, CELL))), (0, 0))
-    ImageDraw.Draw(cell).text((2, CELL + 2), text, fill="black", font=ImageFont.load_default(size=13))
-    return np.array(cell)

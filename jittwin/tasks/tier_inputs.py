@@ -1,0 +1,135 @@
+"""What a training run of TIER starts from: the networks' first weights, the tokenizer and the data."""
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from jittwin.data.aigiqa4k import Aigiqa4k, Row, make_split, of_subset
+from jittwin.data.prompted import Source
+from jittwin.data.synthetic.prompted import SyntheticAigiqa4k
+from jittwin.errors import UserError
+from jittwin.models import bert
+from jittwin.models.catalog import BY_NAME
+from jittwin.models.conversion import Source as File
+from jittwin.models.tier import REGRESSOR, TEXT, TierConfig, make_config
+from jittwin.models.tier_keys import KINDS, backbone_of, side_of
+from jittwin.text import Tokenizer, load_tokenizer
+from jittwin.text_builtin import built_in_tokenizer
+from jittwin.weights import content_hash
+from jittwin.weights.initial import initial_weights
+from jittwin.weights.lazy import LazyArrays
+
+SHORT_TEXTS = 64                # most tokens of a text in the tiny network
+BACKGROUND = "last_linear."     # Inception-v4's classifier, whose first class in upstream's file is the background
+
+
+@dataclass(frozen=True)
+class Start:
+    """Networks before training.
+
+    model: their sizes. tokenizer: None for a baseline. parts: the first weights of each network by the prefix of its
+    keys, with the keys that the module may lack. hashes: of the files, by name.
+    """
+
+    model: TierConfig
+    tokenizer: Tokenizer | None
+    parts: Mapping[str, tuple[LazyArrays, tuple[str, ...]]]
+    hashes: Mapping[str, str]
+
+
+def open_networks(config, backend) -> Start:
+    """The networks that a jittwin.tasks.tier.Config describes.
+
+    Files are read when the arrays are loaded. UserError: a file is missing or of another network; a network without
+    file although `random_model` is false; a tokenizer that does not fit.
+    """
+    for key, name, wanted in (("image_weights", "the image encoder", True),
+                              ("text_weights", "the text encoder", not config.baseline)):
+        if wanted and not getattr(config, key) and not config.random_model:
+            raise UserError(f"{key} is missing: name the file or hub folder of {name}, or set random_model=true to train "
+                            "it from nothing")
+    text, tokenizer, text_file = (None, None, None) if config.baseline else open_text(config)
+    model = make_config(config.mode, config.backbone, config.size, text or False, config.legacy_pr_batch)
+    image_file = None
+    if config.image_weights:
+        model, image_file = open_image(config, model)
+    parts, hashes = {}, {}
+    for kind, name, sizes, prefix, file in (("image", model.model, model.image, model.image_prefix, image_file),
+                                            *([("text", "bert", text, TEXT, text_file)] if text else [])):
+        beside = BY_NAME[name].conversion.beside
+        arrays = file.arrays.cast(np.float32) if file else initial_weights(
+            name, backend.state_shapes(name, sizes), config.seed)
+        parts[prefix] = prefixed(arrays, prefix), tuple(prefix + pattern for pattern in beside)
+        if file:
+            hashes[f"{kind}_weights"] = content_hash(arrays)
+    regressor = {key: shape for key, shape in backend.state_shapes("tier", model).items() if key.startswith(REGRESSOR)}
+    parts[REGRESSOR] = initial_weights("tier", regressor, config.seed), ()
+    if tokenizer:
+        hashes["vocabulary"] = hashlib.sha256(tokenizer.splitter.to_str().encode()).hexdigest()
+    return Start(model, tokenizer, parts, hashes)
+
+
+def prefixed(arrays: LazyArrays, prefix: str) -> LazyArrays:
+    return arrays.renamed({prefix + key: key for key in arrays})
+
+
+def open_text(config) -> tuple[bert.BertConfig, Tokenizer, File | None]:
+    """(sizes, tokenizer, opened weights or None) of the text encoder."""
+    file = BY_NAME["bert"].conversion.open(config.text_weights) if config.text_weights else None
+    folder = config.tokenizer or (file and (file.folder.path if file.folder else Path(file.where).parent))
+    tokenizer = load_tokenizer(folder, "bert") if folder else built_in_tokenizer()
+    if file:
+        sizes = bert.infer_config(file.arrays.shapes, file)
+    elif config.size == "tiny":
+        sizes = replace(bert.PRESETS["tiny"], vocab_size=len(tokenizer), max_position_embeddings=SHORT_TEXTS)
+    else:
+        sizes = bert.PRESETS["base-uncased"]
+    if len(tokenizer) > sizes.vocab_size:
+        raise UserError(f"{folder}: its tokenizer has {len(tokenizer)} tokens, the text encoder {sizes.vocab_size}: "
+                        "give tokenizer=FOLDER, the folder of the same model")
+    return sizes, tokenizer, file
+
+
+def open_image(config, model: TierConfig) -> tuple[TierConfig, File]:
+    """(`model` with the sizes of the file `image_weights`, the opened file)."""
+    kinds = {module.__name__.rpartition(".")[2]: module for module in KINDS.values()}
+    file = BY_NAME[model.model].conversion.open(config.image_weights)
+    kind = kinds[model.model]
+    kind.infer_config(file.arrays.shapes, file)         # its message names the file
+    shapes = {f"vit.{key}": shape for key, shape in file.arrays.shapes.items()} if model.model == "vit" \
+        else file.arrays.shapes
+    found, image = backbone_of(kind, shapes, not config.baseline)
+    if found != config.backbone:
+        raise UserError(f"{config.image_weights}: holds a {found}, but backbone={config.backbone}: set "
+                        f"backbone={found}, or give the other file")
+    if model.model == "inception_v4" and image.classes == model.image.classes + 1:
+        file, image = replace(file, arrays=without_background(file.arrays)), replace(image, classes=image.classes - 1)
+    return replace(model, image=image, image_size=side_of(found, image)), file
+
+
+def without_background(arrays: LazyArrays) -> LazyArrays:
+    """Inception-v4 without the first class of its classifier, as the original loads it."""
+    shapes = {key: (shape[0] - 1, *shape[1:]) if key.startswith(BACKGROUND) else shape
+              for key, shape in arrays.shapes.items()}
+    return LazyArrays(shapes, lambda key: arrays[key][1:] if key.startswith(BACKGROUND) else arrays[key],
+                      arrays.source)
+
+
+def open_data(config, data_dir: str | None, side: int) -> tuple[Source, list[Row], list[Row]]:
+    """(where pictures come from, rows to train on, rows to test on) of PKU-AIGIQA-4K, or of the built-in data.
+
+    side: of the network's input in pixels. UserError: no such data set, an empty subset or part, a row without image
+    prompt in the mode "fr".
+    """
+    if data_dir is None:
+        source = SyntheticAigiqa4k.for_side(config.synthetic_images, side, config.seed)
+    else:
+        source = Aigiqa4k(data_dir)
+    return source, *make_split(of_subset(source.rows, config.subset), config.split)
+
+
+def data_hash(source: Source) -> str:
+    """Hash of what a table says of its rows."""
+    return hashlib.sha256(repr(source.rows).encode()).hexdigest()

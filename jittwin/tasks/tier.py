@@ -1,7 +1,7 @@
 """Training TIER on PKU-AIGIQA-4K: a text encoder, an image encoder and a regressor, all trained on people's votes.
 
-Yuan et al. 2024, arXiv 2404.18409. The defaults are those of the official runs; lr is that of every documented run, 1e-5,
-while the official program has 1e-4 without its flag. As in the original, the best epoch is chosen by the test set.
+Yuan et al. 2024, arXiv 2404.18409. The defaults are those of the official runs. Their learning rate is 1e-5; without
+its flag, the official program has 1e-4. As in the original, the test set chooses the best epoch.
 """
 import json
 from dataclasses import dataclass

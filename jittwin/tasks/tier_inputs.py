@@ -48,8 +48,8 @@ def open_networks(config, backend) -> Start:
     for key, name, wanted in (("image_weights", "the image encoder", True),
                               ("text_weights", "the text encoder", not config.baseline)):
         if wanted and not getattr(config, key) and not config.random_model:
-            raise UserError(f"{key} is missing: name the file or hub folder of {name}, or set random_model=true to train "
-                            "it from nothing")
+            raise UserError(f"{key} is missing: set {key}=PATH, the file or hub folder of {name}, or random_model=true "
+                            "to train it from nothing")
     text, tokenizer, text_file = (None, None, None) if config.baseline else open_text(config)
     model = make_config(config.mode, config.backbone, config.size, text or False, config.legacy_pr_batch)
     image_file = None

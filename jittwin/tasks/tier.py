@@ -30,7 +30,7 @@ from jittwin.tasks.tier_files import (  # noqa: F401 (the command reads through 
 )
 from jittwin.tasks.tier_inputs import data_hash, open_data, open_networks
 from jittwin.text import Tokens
-from jittwin.weights.content import read_scalars
+from jittwin.weights.content import read_numbers
 from jittwin.weights.state import matches
 
 STEM = "model"
@@ -275,7 +275,7 @@ class Task(Plain):
     def stored_epoch(path: Path) -> int | None:
         """The epoch, from 1, of the best_model.pt that is there; None for none, or a damaged one."""
         try:
-            return read_scalars(path)["epoch"] + 1
+            return read_numbers(path)["epoch"] + 1
         except (UserError, KeyError, TypeError):
             return None
 

@@ -9,14 +9,14 @@ import numpy as np
 from jittwin.data.aigiqa4k import Aigiqa4k, Row, make_split, of_subset
 from jittwin.data.prompted import Source
 from jittwin.data.synthetic.prompted import SyntheticAigiqa4k
+from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.models import bert
 from jittwin.models.catalog import BY_NAME
 from jittwin.models.conversion import Source as File
 from jittwin.models.tier import REGRESSOR, TEXT, TierConfig, make_config
-from jittwin.models.tier_keys import KINDS, backbone_of, side_of
+from jittwin.models.tier_keys import KINDS, side_of, sizes_of
 from jittwin.text import Tokenizer, load_tokenizer
-from jittwin.text_builtin import built_in_tokenizer
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
@@ -29,8 +29,8 @@ BACKGROUND = "last_linear."     # Inception-v4's classifier, whose first class i
 class Start:
     """Networks before training.
 
-    model: their sizes. tokenizer: None for a baseline. parts: the first weights of each network by the prefix of its
-    keys, with the keys that the module may lack. hashes: of the files, by name.
+    model: their sizes. tokenizer: None for a baseline. parts: by the prefix of each network's keys, its first weights
+    and patterns of those among them that are not loaded. hashes: of the files, by name.
     """
 
     model: TierConfig
@@ -55,24 +55,26 @@ def open_networks(config, backend) -> Start:
     image_file = None
     if config.image_weights:
         model, image_file = open_image(config, model)
-    parts, hashes = {}, {}
-    for kind, name, sizes, prefix, file in (("image", model.model, model.image, model.image_prefix, image_file),
-                                            *([("text", "bert", text, TEXT, text_file)] if text else [])):
-        beside = BY_NAME[name].conversion.beside
-        arrays = file.arrays.cast(np.float32) if file else initial_weights(
-            name, backend.state_shapes(name, sizes), config.seed)
-        parts[prefix] = prefixed(arrays, prefix), tuple(prefix + pattern for pattern in beside)
+    untrained = initial_weights("tier", backend.state_shapes("tier", model), config.seed)
+    parts, hashes = {REGRESSOR: (below(untrained, REGRESSOR), ())}, {}
+    for kind, prefix, file in (("image", model.image_prefix, image_file), ("text", TEXT, text_file)):
+        if kind == "text" and not text:
+            continue
+        parts[prefix] = below(untrained, prefix), ()
         if file:
+            arrays = file.arrays.cast(np.float32)
+            beside = BY_NAME[model.model if kind == "image" else "bert"].conversion.beside
+            parts[prefix] = (arrays.renamed({prefix + key: key for key in arrays}),
+                             tuple(prefix + pattern for pattern in beside))
             hashes[f"{kind}_weights"] = content_hash(arrays)
-    regressor = {key: shape for key, shape in backend.state_shapes("tier", model).items() if key.startswith(REGRESSOR)}
-    parts[REGRESSOR] = initial_weights("tier", regressor, config.seed), ()
     if tokenizer:
         hashes["vocabulary"] = hashlib.sha256(tokenizer.splitter.to_str().encode()).hexdigest()
     return Start(model, tokenizer, parts, hashes)
 
 
-def prefixed(arrays: LazyArrays, prefix: str) -> LazyArrays:
-    return arrays.renamed({prefix + key: key for key in arrays})
+def below(arrays: LazyArrays, prefix: str) -> LazyArrays:
+    """The arrays whose keys begin with `prefix`, under the same keys."""
+    return arrays.renamed({key: key for key in arrays if key.startswith(prefix)})
 
 
 def open_text(config) -> tuple[bert.BertConfig, Tokenizer, File | None]:
@@ -94,13 +96,10 @@ def open_text(config) -> tuple[bert.BertConfig, Tokenizer, File | None]:
 
 def open_image(config, model: TierConfig) -> tuple[TierConfig, File]:
     """(`model` with the sizes of the file `image_weights`, the opened file)."""
-    kinds = {module.__name__.rpartition(".")[2]: module for module in KINDS.values()}
     file = BY_NAME[model.model].conversion.open(config.image_weights)
-    kind = kinds[model.model]
+    kind = next(module for module, _, _ in KINDS if module.__name__.endswith(f".{model.model}"))
     kind.infer_config(file.arrays.shapes, file)         # its message names the file
-    shapes = {f"vit.{key}": shape for key, shape in file.arrays.shapes.items()} if model.model == "vit" \
-        else file.arrays.shapes
-    found, image = backbone_of(kind, shapes, not config.baseline)
+    found, image = sizes_of(kind, file.arrays.shapes, not config.baseline)
     if found != config.backbone:
         raise UserError(f"{config.image_weights}: holds a {found}, but backbone={config.backbone}: set "
                         f"backbone={found}, or give the other file")

@@ -1,18 +1,15 @@
 """TIER's settings, its log in the original's form, and what its results say."""
 import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jittwin import config as settings
+from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.tasks import tier_files as files
 from jittwin.tasks.tier import Config
-from jittwin.text_builtin import built_in_tokenizer
 from jittwin.weights import write_content
-from jittwin.weights.content import read_scalars
 
 
 def test_the_defaults_are_the_official_ones():
@@ -92,14 +89,6 @@ def test_what_is_no_checkpoint(content, tmp_path):
     with pytest.raises(UserError, match="x.pt: not a checkpoint of TIER's training .*give its best_model.pt") as caught:
         files.read_other(tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
-
-
-def test_numbers_of_a_file_are_read_without_its_arrays(tmp_path):
-    write_content(tmp_path / "x.pt", {"epoch": 3, "encoder": {"w": np.ones(3, np.float32)}, "rho_best": 0.5})
-    assert read_scalars(tmp_path / "x.pt") == {"epoch": 3, "rho_best": 0.5}
-    Path(tmp_path / "y.pt").write_bytes(b"no archive")
-    with pytest.raises(UserError, match="y.pt"):
-        read_scalars(tmp_path / "y.pt")
 
 
 def test_the_built_in_vocabulary():

@@ -3,14 +3,13 @@ import functools
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import BACKENDS, ENVIRONMENT, ROOT, Command, run
+import stopping
+from commands import BACKENDS, Command, run
+from stopping import everything, stopped
 from tower import tower_shapes
 
 from jittwin.data.synthetic.rated import write_mini_ava
@@ -63,27 +62,8 @@ def whole(backend, finished) -> Path:
     return finished(backend)
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    """All of a run but the TensorBoard events, which hold times."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and not path.name.startswith("events.")}
-
-
 def log(folder: Path, measured: bool) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if ("EMD" in line) != measured]
-
-
-def stopped(command: list[str], folder: Path, checkpoint: str, how: signal.Signals) -> int:
-    """Run a training command until `latest` names the checkpoint, then send a signal; the exit status."""
-    process = subprocess.Popen([sys.executable, "-m", "jittwin", *command], cwd=ROOT, env=ENVIRONMENT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    latest, deadline = folder / "latest", time.monotonic() + 300
-    while not (latest.exists() and latest.read_text().strip() == checkpoint):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(how)
-    return process.wait(300)
+    return [line for line in stopping.log(folder) if ("EMD" in line) != measured]
 
 
 def test_run_directory(whole, ava):

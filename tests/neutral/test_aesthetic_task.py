@@ -41,7 +41,7 @@ def test_the_sizes_of_a_whole_run_of_ava():
     assert (len(split.train_ids), len(split.test_ids)) == (229_950, 25_550)
     batches = Loader(split.train_ids, config.batch_size)
     assert len(batches) == 4790 and len(Loader(split.test_ids, config.batch_size, drop_last=False)) == 533
-    trainer = Trainer(SimpleNamespace(partial_steps=True), None, config, "run", {})
+    trainer = Trainer(SimpleNamespace(partial_steps=True, least={}), None, config, "run", {})
     assert trainer.steps_per_epoch(batches) == 2395
     assert rate_factor(len(batches), config)[1:] == (47_900, 4790)
 

@@ -370,6 +370,50 @@ def test_what_a_task_notes_is_shown_when_training_starts(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("two rows are not used\n")
 
 
+class Remembering(toy.Task):
+    """Remembers the sum of the inputs of an epoch, and never has a size that is large enough to be the best."""
+
+    least = {"size": 1e9}
+    total = 0.0
+
+    def begin_epoch(self, epoch):
+        super().begin_epoch(epoch)
+        self.total = 0.0
+
+    def train_step(self, batch, context):
+        self.total += float(batch["x"].sum())
+        return super().train_step(batch, context)
+
+    def evaluate(self, context):
+        return {**super().evaluate(context), "train/total": self.total}
+
+    def progress(self):
+        return {"total": self.total}
+
+    def restore_progress(self, progress):
+        self.total = progress.get("total", 0.0)
+
+    @property
+    def closing(self):
+        return (f"the total is {self.total:.3f}",)
+
+
+def test_what_a_task_remembers_outlives_a_stop(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(toy, "Task", Remembering)
+    for name, stops in (("whole", [30]), ("stopped", [13, 30])):
+        for stop in stops:
+            toy.trainer(tmp_path / name, f"max_steps={stop}").train(Checkpoints(tmp_path / name).latest())
+    whole, stopped = (final_state(tmp_path / name) for name in ("whole", "stopped"))
+    assert whole == stopped
+    last = log_of(tmp_path / "whole", measured=True)[-1]
+    total = sum(float(batch["x"].sum()) for batch in toy.Loader(3).epoch(6))
+    assert last["train/total"] == pytest.approx(total) and "held_out/error" in last
+    best = json.loads((tmp_path / "whole/best.json").read_text())
+    assert best["size"] == {"checkpoint": None, "score": 1e9} and best["error"]["checkpoint"] is not None
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.index(f"the total is {total:.3f}") < lines.index(next(line for line in lines if "finished" in line))
+
+
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
     toy.trainer(tmp_path, "max_steps=5").train()
     checkpoints = Checkpoints(tmp_path)

@@ -234,7 +234,8 @@ class Task(Plain):
 
     def restore_progress(self, progress: dict) -> None:
         self.history = list(progress.get("history", []))
-        self.seen = progress.get("seen", {"predicted": [], "votes": []})
+        seen = progress.get("seen", {})
+        self.seen = {name: list(seen.get(name, ())) for name in ("predicted", "votes")}
 
     def checkpoint_metadata(self) -> dict:
         config = self.config

@@ -5,6 +5,7 @@ from jittwin.draws import Draws
 from jittwin.models import inception_v4, resnet, vgg, vit
 from jittwin.models.tier import REGRESSOR, TEXT, make_config
 from jittwin.models.tier_keys import backbone_in, below
+from jittwin.tasks import load_task
 from parity.case import Case
 from parity.cases.backbones import shifted_weights
 from parity.cases.bert import Bert
@@ -12,6 +13,7 @@ from parity.cases.inception_v4 import InceptionV4
 from parity.cases.resnet import ResNet
 from parity.cases.vgg import VGG
 from parity.cases.vit import VisionTransformer
+from parity.training import Training
 
 SEED = 29       # of the dropout masks, which come from counters in both twins
 MASK = np.array([[1, 1], [1, 0], [1, 1]])       # all have a picture, and not all an image prompt
@@ -70,4 +72,24 @@ def above(arrays, prefix: str) -> dict[str, np.ndarray]:
     return {prefix + name: array for name, array in arrays.items()}
 
 
-CASES = (Tier(),)
+class TierTraining(Training):
+    """TIER-PR with a ResNet, some image prompts missing, on augmented pictures; an epoch has three batches of four
+    pictures and one of three. "full" compares 50 steps."""
+    name = "tier.training"
+    task = "tier"
+    sizes = ("tiny", "full")
+
+    def config(self, size):
+        return load_task(self.task).Config(
+            mode="pr", backbone="resnet18", size="tiny", random_model=True, synthetic_images=20, batch_size=4,
+            test_batch_size=5, epochs=13, lr=1e-3, workers=1, log_every=1, sample_every=1 << 20)
+
+    def checked(self, size):
+        # The first steps, whole batches, the smaller batch that ends an epoch, and the next epoch.
+        return list(range(50)) if size == "full" else [0, 1, 3, 4]
+
+    def boundary(self, size):
+        return 4                            # steps of an epoch
+
+
+CASES = (Tier(), TierTraining())

@@ -31,7 +31,7 @@ class BertConfig:
     pooler: bool = True
 
     def __post_init__(self):
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(f"{self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
 
 

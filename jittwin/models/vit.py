@@ -30,7 +30,7 @@ class ViTConfig:
     classes: int = 1000
 
     def __post_init__(self):
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(f"{self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.image_size % self.patch_size:
             raise ValueError(f"patches of {self.patch_size} pixels do not tile an image of {self.image_size}")

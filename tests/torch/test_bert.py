@@ -104,7 +104,8 @@ def test_the_published_file_of_a_whole_model_for_pretraining(backend, folder, ou
     ({"model_type": "roberta"}, "model_type 'roberta'; legal: bert, such as google-bert"),
     ({"hidden_act": "relu"}, "hidden_act is 'relu'; legal: gelu"),
     ({"vocab_size": "60"}, "vocab_size is '60'; legal: a number"),
-    ({"num_attention_heads": 5}, "5 heads do not divide a width of 32; fetch the file again")])
+    ({"num_attention_heads": 5}, "5 heads do not divide a width of 32; fetch the file again"),
+    ({"num_attention_heads": 0}, "0 heads do not divide a width of 32; fetch the file again")])
 def test_a_config_of_another_model_is_refused(backend, folder, tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | change))
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")

@@ -39,6 +39,8 @@ MOST_TOKENS = 512           # of a text
 RESULTS, VOCABULARY = "results.json", "tokenizer.json"
 LOGS = {False: "TIER-4K.log", True: "AIGIQA4K.log"}     # the original's names, of TIER and of the baselines
 EMBEDDINGS = ("*_embeddings.weight",)
+TINY = {"random_model": True, "size": "tiny", "backbone": "resnet18", "batch_size": 16, "epochs": 20, "lr": 1e-3,
+        "log_every": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,9 @@ class Config(RunConfig):
     PRESETS: ClassVar[dict[str, dict]] = {
         "reference": {},
         # Trains within a minute on two cores and needs no file.
-        "tiny": {"random_model": True, "size": "tiny", "backbone": "resnet18", "epochs": 12, "lr": 2e-3,
-                 "log_every": 1},
+        "tiny": TINY,
+        # For photographs, whose damage can no longer be seen where they are as small as the tiny network takes them.
+        "small": {**TINY, "side": 224},
     }
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "image_weights", "text_weights", "tokenizer", "log_info", "workers")
@@ -68,6 +71,7 @@ class Config(RunConfig):
     tokenizer: str | None = None          # folder of the vocabulary, where it is not that of text_weights
     random_model: bool = False
     size: Literal["full", "tiny"] = "full"
+    side: int | None = None               # of the square input in pixels; none: that of the published or tiny network
     # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
     synthetic_images: int = 400
     subset: Literal["AIGIQA4K", "I2I", "T2I"] = "AIGIQA4K"

@@ -55,6 +55,11 @@ def open_networks(config, backend) -> Start:
     image_file = None
     if config.image_weights:
         model, image_file = open_image(config, model)
+    if config.side not in (None, model.image_size):
+        if config.backbone == "vit":
+            raise UserError(f"side={config.side}: this vit takes pictures of {model.image_size} pixels: leave side out, "
+                            "or choose another backbone")
+        model = replace(model, image_size=config.side)
     untrained = initial_weights("tier", backend.state_shapes("tier", model), config.seed)
     parts, hashes = {REGRESSOR: (below(untrained, REGRESSOR), ())}, {}
     for kind, prefix, file in (("image", model.image_prefix, image_file), ("text", TEXT, text_file)):

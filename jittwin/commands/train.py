@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
     start.add_argument("--continue", dest="continue_from", metavar="EPOCH",
                        help="go back to the checkpoint of EPOCH and train on; settings may change. "
-                            "aesthetic: or the original's checkpoint_epoch_n.pth")
+                            "aesthetic, tier: or the original's checkpoint_epoch_n.pth or best_model.pt")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 

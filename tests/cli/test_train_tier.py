@@ -13,7 +13,8 @@ from jittwin.data.synthetic.prompted import write_mini_aigiqa4k
 from jittwin.weights import read_content, read_metadata, read_weights
 
 # 30 of 40 pictures train in 4 batches, the last of them smaller.
-SMALL = {"preset": "tiny", "mode": "pr", "batch_size": 8, "epochs": 3, "save_every": 1, "workers": 2, "log_every": 1}
+SMALL = {"preset": "tiny", "mode": "pr", "batch_size": 8, "epochs": 3, "lr": 2e-3, "save_every": 1, "workers": 2,
+         "log_every": 1}
 
 
 def train(backend: str, out, data, *options, **changes) -> list[str]:

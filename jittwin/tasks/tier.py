@@ -36,6 +36,7 @@ from jittwin.weights.state import matches
 STEM = "model"
 SAMPLES = 8                 # pictures in a grid
 MOST_TOKENS = 512           # of a text
+LEAST_SIDE = 32             # of a picture in pixels; the backbones halve it five times
 RESULTS, VOCABULARY = "results.json", "tokenizer.json"
 LOGS = {False: "TIER-4K.log", True: "AIGIQA4K.log"}     # the original's names, of TIER and of the baselines
 EMBEDDINGS = ("*_embeddings.weight",)
@@ -99,6 +100,8 @@ class Config(RunConfig):
         for name in ("lr", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative or infinite")
+        if self.side is not None and self.side < LEAST_SIDE:
+            raise ValueError(f"side={self.side} must be at least {LEAST_SIDE} pixels")
         if self.mode == "fr" and self.subset != "I2I":
             raise ValueError(f"mode=fr needs an image prompt for every picture, which subset={self.subset} lacks: set "
                              "subset=I2I, or mode=pr")

@@ -55,26 +55,31 @@ def open_networks(config, backend) -> Start:
     image_file = None
     if config.image_weights:
         model, image_file = open_image(config, model)
-    if config.side not in (None, model.image_size):
-        if config.backbone == "vit":
-            raise UserError(f"side={config.side}: this vit takes pictures of {model.image_size} pixels: leave side out, "
-                            "or choose another backbone")
-        model = replace(model, image_size=config.side)
+    model = with_side(model, config.side)
     untrained = initial_weights("tier", backend.state_shapes("tier", model), config.seed)
-    parts, hashes = {REGRESSOR: (below(untrained, REGRESSOR), ())}, {}
-    for kind, prefix, file in (("image", model.image_prefix, image_file), ("text", TEXT, text_file)):
-        if kind == "text" and not text:
-            continue
-        parts[prefix] = below(untrained, prefix), ()
+    parts = {prefix: (below(untrained, prefix), ()) for prefix in (REGRESSOR, model.image_prefix, TEXT)
+             if prefix != TEXT or text}
+    hashes = {}
+    for kind, prefix, name, file in (("image", model.image_prefix, model.model, image_file),
+                                     ("text", TEXT, "bert", text_file)):
         if file:
             arrays = file.arrays.cast(np.float32)
-            beside = BY_NAME[model.model if kind == "image" else "bert"].conversion.beside
             parts[prefix] = (arrays.renamed({prefix + key: key for key in arrays}),
-                             tuple(prefix + pattern for pattern in beside))
+                             tuple(prefix + pattern for pattern in BY_NAME[name].conversion.beside))
             hashes[f"{kind}_weights"] = content_hash(arrays)
     if tokenizer:
         hashes["vocabulary"] = hashlib.sha256(tokenizer.splitter.to_str().encode()).hexdigest()
     return Start(model, tokenizer, parts, hashes)
+
+
+def with_side(model: TierConfig, side: int | None) -> TierConfig:
+    """The network for pictures of another size. UserError: its backbone has a size of its own."""
+    if side in (None, model.image_size):
+        return model
+    if model.model == "vit":
+        raise UserError(f"side={side}: this vit takes pictures of {model.image_size} pixels: leave side out, or choose "
+                        "another backbone")
+    return replace(model, image_size=side)
 
 
 def below(arrays: LazyArrays, prefix: str) -> LazyArrays:

@@ -26,6 +26,7 @@ def test_the_defaults_are_the_official_ones():
     ({"legacy_pr_batch": True}, "legacy_pr_batch=true is for mode=pr, not mode=nr"),
     ({"baseline": True, "text_weights": "bert"}, "text_weights=bert is for a text encoder, which baseline=true"),
     ({"lr": math.inf}, "lr=inf must not be negative or infinite"), ({"epochs": 0}, "epochs=0 must be at least 1"),
+    ({"side": 16}, "side=16 must be at least 32 pixels"),
     ({"precision": "float16"}, "precision=float16 cannot be trained with"),
     ({"backbone": "resnet34"}, "backbone: 'resnet34' is not legal"), ({"column": "MOS"}, "column: 'MOS' is not legal"),
     ({"padding": "long"}, "padding: 'long' is not legal")])

@@ -4,6 +4,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
 from scipy import stats
 
 from jittwin import config as settings
@@ -11,10 +12,13 @@ from jittwin.backend import load_backend
 from jittwin.data.synthetic.prompted import SyntheticAigiqa4k
 from jittwin.draws import Draws
 from jittwin.engine.task import StepContext
-from jittwin.models.tier import FROZEN
+from jittwin.errors import UserError
+from jittwin.models.tier import FROZEN, IMAGES
 from jittwin.tasks import tier_files as files
 from jittwin.tasks.tier import Config, Task
+from jittwin.text import BERT
 from jittwin.weights.state import matches
+from torch_models.backbones.resnet import ResNet
 
 SMALL = ["synthetic_images=40", "batch_size=8", "test_batch_size=4"]
 
@@ -114,6 +118,46 @@ def test_the_official_loop(backend, tmp_path, changes):
     assert measures["train/srcc"] == pytest.approx(stats.spearmanr(predicted, votes)[0], abs=0.02)
     assert measures["train/plcc"] == pytest.approx(stats.pearsonr(predicted, votes)[0], abs=1e-3)
     check_test_measures(task, measures)
+
+
+def test_networks_begin_with_the_weights_of_files(backend, tmp_path):
+    """A file as torchvision saves it, with a classifier, and a folder that transformers wrote."""
+    torch.manual_seed(0)
+    sizes = IMAGES["tiny"]["resnet18"]
+    image = ResNet(sizes)
+    for value in image.state_dict().values():
+        torch.nn.init.normal_(value)
+    torch.save({**image.state_dict(), "fc.weight": torch.ones(5, sizes.features), "fc.bias": torch.ones(5),
+                "bn1.num_batches_tracked": torch.tensor(3)}, tmp_path / "resnet18.pth")
+    words = [BERT.pad, BERT.unknown, BERT.start, BERT.end, "a", "of", "view"]
+    text = transformers.BertModel(transformers.BertConfig(
+        vocab_size=9, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=64))
+    text.save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words))
+    task = started(backend, tmp_path, "random_model=false", f"image_weights={tmp_path / 'resnet18.pth'}",
+                   f"text_weights={tmp_path / 'bert'}", "side=96")
+    found = task.modules["model"].state_dict()
+    for prefix, network in (("encoder.image_encoder.", image), ("encoder.text_encoder.", text)):
+        expected = {prefix + key: value for key, value in network.state_dict().items() if "position_ids" not in key}
+        assert {key for key in found if key.startswith(prefix)} == set(expected)
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert set(task.inputs()) == {"image_weights", "text_weights", "vocabulary"}
+    assert len(task.start.tokenizer) == 7 and task.training.get(0, Draws(0))["pixels"].shape == (3, 96, 96)
+    assert np.isfinite(trained(task, 0, 1)).all()
+
+
+@pytest.mark.parametrize("changes, message", [
+    (("image_weights=resnet18.pth", "backbone=resnet50"), "resnet18.pth: holds a resnet18, but backbone=resnet50"),
+    (("image_weights=resnet18.pth", "backbone=vit"), "not the weights of a vision transformer"),
+    (("backbone=vit", "side=96"), "side=96: this vit takes pictures of 64 pixels"),
+    (("random_model=false", "image_weights=resnet18.pth"), "text_weights is missing: set text_weights=PATH")])
+def test_networks_that_do_not_fit(backend, tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save(ResNet(IMAGES["tiny"]["resnet18"]).state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(UserError) as caught:
+        started(backend, tmp_path, *changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def check_test_measures(task, measures):

@@ -120,7 +120,6 @@ def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> T
 
     class Task(module.Task):
         begun = None
-        closing = ()            # it may tell of files that `epoch_saved` does not write here
 
         def weights(self):
             return {f"{stem}/{name}": a for stem, network in self.modules.items()

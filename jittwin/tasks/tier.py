@@ -137,6 +137,7 @@ class Task(Plain):
         self.notes += tuple(self.source.notes)
         self.tokens = {id(data): self.encode(data.texts) for data in (self.training, self.held_out)}
         self.history, self.seen, self.written = [], {"predicted": [], "votes": []}, None
+        self.results = results([], None)
 
     def encode(self, texts: list[str]) -> Tokens | None:
         """The ids of all texts, padded to the longest, or to 512; None for a baseline. UserError: no room for 512."""
@@ -295,6 +296,7 @@ class Task(Plain):
         if chosen:
             values = ", ".join(f"{name.upper()} {chosen[name]:.4f}" for name in AGREEMENT if name in chosen)
             lines.append(f"selected by the SRCC of the test set: epoch {chosen['epoch']}: {values}")
-        lines.append("best of each measure over all epochs, not of one model: " + ", ".join(
-            f"{name.upper()} {found['value']:.4f} (epoch {found['epoch']})" for name, found in maxima.items()))
+        if maxima:
+            lines.append("best of each measure over all epochs, not of one model: " + ", ".join(
+                f"{name.upper()} {found['value']:.4f} (epoch {found['epoch']})" for name, found in maxima.items()))
         return tuple(lines)

@@ -78,6 +78,7 @@ class TierTraining(Training):
     name = "tier.training"
     task = "tier"
     sizes = ("tiny", "full")
+    free_steps = 3
 
     def config(self, size):
         return load_task(self.task).Config(

@@ -135,7 +135,7 @@ class Task(Plain):
             PromptedDataset(self.source, rows, self.way, config.column, self.model.image_prompts, augment)
             for rows, augment in ((train, True), (test, False)))
         self.notes += tuple(self.source.notes)
-        self.tokens = {id(data): self.encode(data.texts) for data in (self.training, self.held_out)}
+        self.tokens = {data: self.encode(data.texts) for data in (self.training, self.held_out)}
         self.history, self.seen, self.written = [], {"predicted": [], "votes": []}, None
         self.results = results([], None)
 
@@ -180,7 +180,7 @@ class Task(Plain):
     def predict(self, data: PromptedDataset, batch: dict):
         """Predictions (B,), a tensor."""
         backend, given = self.backend, {}
-        if tokens := self.tokens[id(data)]:
+        if tokens := self.tokens[data]:
             rows = batch["text"]
             length = tokens.ids.shape[1] if self.config.padding == "512" else tokens.mask[rows].sum(1).max()
             given |= {"ids": backend.asarray(tokens.ids[rows, :length]),

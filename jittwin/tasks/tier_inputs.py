@@ -49,7 +49,7 @@ def open_networks(config, backend) -> Start:
                               ("text_weights", "the text encoder", not config.baseline)):
         if wanted and not getattr(config, key) and not config.random_model:
             raise UserError(f"{key} is missing: set {key}=PATH, the file or hub folder of {name}, or random_model=true "
-                            "to train it from nothing")
+                            "to train it from nothing; preset=tiny does so with a small one")
     text, tokenizer, text_file = (None, None, None) if config.baseline else open_text(config)
     model = make_config(config.mode, config.backbone, config.size, text or False, config.legacy_pr_batch)
     image_file = None

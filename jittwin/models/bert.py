@@ -13,8 +13,9 @@ SUCH = "such as google-bert/bert-base-uncased"
 class BertConfig:
     """Sizes as in config.json, for those of bert-base-uncased. The dropouts are probabilities in training.
 
-    pooler: with the layer that follows the first token, which features do not need but files hold. ValueError: sizes
-    that do not go together.
+    type_vocab_size: 0 for a network without types of tokens, which is BLIP's. pooler: with the layer that follows the
+    first token, which features do not need but files hold. image_width: channels of the tokens of pictures that texts
+    can look at; 0 for a network without cross-attention. ValueError: sizes that do not go together.
     """
 
     vocab_size: int = 30522
@@ -29,6 +30,7 @@ class BertConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     pooler: bool = True
+    image_width: int = 0
 
     def __post_init__(self):
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:

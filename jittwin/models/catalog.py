@@ -6,6 +6,8 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models import (
     apf_gan_keys,
     bert,
+    blip,
+    image_reward,
     inception,
     inception_v4,
     resnet,
@@ -112,6 +114,14 @@ MODELS = (
            "quality of a generated picture, with its prompts", "best_model.pt that you train with PKU-AIGIQA-4K", "-",
            Oracle("transformers' networks and torch.nn's layers, put together as the original does",
                   "tests/torch/test_tier.py::test_it_equals_the_paper"), tier_keys.CONVERSION),
+    Record("blip", ("backbones.blip", "Blip"),
+           "features of pictures and prompts, for BLIPScore", "BLIP's model_large.pth, or its form of transformers",
+           "BSD-3-Clause", Oracle("transformers' BlipForImageTextRetrieval",
+                                  "tests/torch/test_blip.py::test_it_equals_transformers"), blip.CONVERSION),
+    Record("image_reward", ("assess.image_reward", "ImageReward"),
+           "how well people would like a generated picture", "hub THUDM/ImageReward, ImageReward.pt", "Apache-2.0",
+           Oracle("transformers' BlipForImageTextRetrieval with torch.nn's layers",
+                  "tests/torch/test_image_reward.py::test_it_equals_the_paper"), image_reward.CONVERSION),
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.

@@ -125,6 +125,11 @@ def stored_config(source: Source | None, model: str, make: Callable, what: str):
         raise unfit(source, f"its metadata describe no {what} ({error}); convert it again") from error
 
 
+def below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries whose keys begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+
+
 def counted(shapes: Shapes, key: str, first: int = 0) -> int:
     """How many of key.format(first), key.format(first + 1), … there are before one is missing."""
     return next(number for number in count() if key.format(first + number) not in shapes)

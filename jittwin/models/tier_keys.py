@@ -7,7 +7,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from jittwin.models import bert, inception_v4, resnet, vgg, vit
-from jittwin.models.conversion import Conversion, Shapes, Source, stored_config, unfit
+from jittwin.models.conversion import Conversion, Shapes, Source, below, stored_config, unfit
 from jittwin.models.tier import (
     IMAGES,
     LEAKY,
@@ -64,11 +64,6 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> TierConfig:
         raise unfit(source, f"modes {' and '.join(modes)} have the same arrays, and it does not tell which it was "
                     "trained in; say it: --mode to convert it, --tier-mode to score with it")
     return TierConfig(asked if asked in modes else modes[0], backbone, image, words, side_of(backbone, image))
-
-
-def below(shapes: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries whose keys begin with `prefix`, without it."""
-    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
 def backbone_in(shapes: Shapes) -> tuple[Any, str]:

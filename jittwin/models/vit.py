@@ -58,12 +58,17 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> ViTConfig:
     if config := stored_config(source, "vit", ViTConfig, "vision transformer"):
         return config
     try:
-        width, _, patch, _ = shapes["patch_embed.proj.weight"]
-        side, hidden = isqrt(shapes["pos_embed"][1] - 1) * patch, shapes["blocks.0.mlp.fc1.weight"][0]
-        return ViTConfig(width, counted(shapes, "blocks.{}.norm1.weight"), width // HEAD, hidden, patch, side,
-                         classes=shapes.get("head.bias", (0,))[0])
+        return sizes_of(shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise unfit(source, f"not the weights of a vision transformer, as timm has them ({error})") from error
+
+
+def sizes_of(shapes: Shapes) -> ViTConfig:
+    """KeyError, IndexError, ValueError, ZeroDivisionError: not the arrays of a vision transformer as timm has them."""
+    width, _, patch, _ = shapes["patch_embed.proj.weight"]
+    side, hidden = isqrt(shapes["pos_embed"][1] - 1) * patch, shapes["blocks.0.mlp.fc1.weight"][0]
+    return ViTConfig(width, counted(shapes, "blocks.{}.norm1.weight"), width // HEAD, hidden, patch, side,
+                     classes=shapes.get("head.bias", (0,))[0])
 
 
 CONVERSION = Conversion(infer_config)

@@ -160,4 +160,4 @@ RULES: dict[str, Rule] = {
     "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
     "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic,
     "resnet": _resnet, "inception_v4": _inception_fid, "vgg": _vgg, "vit": _transformer, "bert": _transformer,
-    "tier": _tier}
+    "tier": _tier, "blip": _transformer, "image_reward": _transformer}

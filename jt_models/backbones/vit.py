@@ -60,11 +60,10 @@ class Block(Module):
         return x + self.mlp(self.norm2(x))
 
 
-class VisionTransformer(Module):
-    """Pictures (B, 3, S, S), prepared as jittwin.models.vit says, to features (B, C).
+class VisionEncoder(Module):
+    """Pictures (B, 3, S, S) to tokens (B, 1 + N, C), normalised; the first stands for the whole picture.
 
-    config: a jittwin.models.vit.ViTConfig. The features are the first token after the last block. The normalisation
-    and the classifier that follow are part of the state only, and frozen. The weights must be loaded.
+    config: a jittwin.models.vit.ViTConfig. The weights must be loaded.
     """
 
     def __init__(self, config):
@@ -75,12 +74,30 @@ class VisionTransformer(Module):
         self.patch_embed = PatchEmbed(config)
         self.blocks = Sequential(*[Block(config) for _ in range(config.num_hidden_layers)])
         self.norm = LayerNorm(width, config.layer_norm_eps)
+
+    def tokens(self, pixels):
+        """The tokens after the last block, before the normalisation."""
+        x = self.patch_embed(pixels)
+        first = ops.zeros((x.shape[0], 1, x.shape[2])) + self.cls_token
+        return self.blocks(ops.concat([first, x], 1) + self.pos_embed)
+
+    def execute(self, pixels):
+        return self.norm(self.tokens(pixels))
+
+
+class VisionTransformer(VisionEncoder):
+    """Pictures (B, 3, S, S), prepared as jittwin.models.vit says, to features (B, C).
+
+    config: a jittwin.models.vit.ViTConfig. The features are the first token after the last block. The normalisation
+    and the classifier that follow are part of the state only, and frozen. The weights must be loaded.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
         freeze(self.norm)
         if config.classes:
-            self.head = Linear(width, config.classes)
+            self.head = Linear(config.hidden_size, config.classes)
             freeze(self.head)
 
     def execute(self, pixels):
-        x = self.patch_embed(pixels)
-        first = ops.zeros((x.shape[0], 1, x.shape[2])) + self.cls_token
-        return self.blocks(ops.concat([first, x], 1) + self.pos_embed)[:, 0]
+        return self.tokens(pixels)[:, 0]

@@ -1,4 +1,4 @@
-"""BERT as a text encoder (Devlin et al. 2019, arXiv 1810.04805).
+"""BERT as a text encoder (Devlin et al. 2019, arXiv 1810.04805), and as BLIP has it, which can also look at a picture.
 
 Keys are those of the Hugging Face hub.
 """
@@ -7,34 +7,43 @@ from torch_models.nn.layers import Dropout, Embedding, LayerNorm, Linear, Module
 
 
 class Embeddings(Module):
-    """Token ids (B, N) to (B, N, C): the sum of word, type and position embeddings. Every token has type 0."""
+    """Token ids (B, N) to (B, N, C): the sum of word, type and position embeddings.
+
+    Every token has type 0, if the network knows types.
+    """
 
     def __init__(self, config):
         super().__init__()
         width = config.hidden_size
         self.word_embeddings = Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, width)
+        self.typed = config.type_vocab_size > 0
+        if self.typed:
+            self.token_type_embeddings = Embedding(config.type_vocab_size, width)
         self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, ids):
-        x = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
+        x = self.word_embeddings(ids)
+        if self.typed:
+            x = x + self.token_type_embeddings.weight[0]
         return self.dropout(self.LayerNorm(x + self.position_embeddings.weight[:ids.shape[1]]))
 
 
 class SelfAttention(Module):
-    def __init__(self, config):
+    """Tokens x (B, N, C) look at `seen`, (B, M, D): at themselves, or at the tokens of a picture."""
+
+    def __init__(self, config, seen_width: int):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
         self.query = Linear(width, width)
-        self.key = Linear(width, width)
-        self.value = Linear(width, width)
+        self.key = Linear(seen_width, width)
+        self.value = Linear(seen_width, width)
         self.dropout = Dropout(config.attention_probs_dropout_prob)     # of the attention weights
 
-    def forward(self, x, mask):
-        return ops.attention(self.query(x), self.key(x), self.value(x), self.heads, mask,
+    def forward(self, x, seen, mask=None):
+        return ops.attention(self.query(x), self.key(seen), self.value(seen), self.heads, mask,
                              self.dropout.rate(), self.dropout.site)
 
 
@@ -52,13 +61,13 @@ class Output(Module):
 
 
 class Attention(Module):
-    def __init__(self, config):
+    def __init__(self, config, seen_width: int):
         super().__init__()
-        self.self = SelfAttention(config)
+        self.self = SelfAttention(config, seen_width)
         self.output = Output(config, config.hidden_size)
 
-    def forward(self, x, mask):
-        return self.output(self.self(x, mask), x)
+    def forward(self, x, seen, mask=None):
+        return self.output(self.self(x, seen, mask), x)
 
 
 class Intermediate(Module):
@@ -71,16 +80,20 @@ class Intermediate(Module):
 
 
 class Layer(Module):
-    """Tokens (B, N, C) to the same shape."""
+    """Tokens (B, N, C) to the same shape. image: tokens (B, M, D) of a picture to look at, None for a text alone."""
 
     def __init__(self, config):
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config, config.hidden_size)
+        if config.image_width:
+            self.crossattention = Attention(config, config.image_width)
         self.intermediate = Intermediate(config)
         self.output = Output(config, config.intermediate_size)
 
-    def forward(self, x, mask):
-        x = self.attention(x, mask)
+    def forward(self, x, mask, image=None):
+        x = self.attention(x, x, mask)
+        if image is not None:
+            x = self.crossattention(x, image)
         return self.output(self.intermediate(x), x)
 
 
@@ -89,9 +102,9 @@ class Encoder(Module):
         super().__init__()
         self.layer = ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, x, mask):
+    def forward(self, x, mask, image=None):
         for layer in self.layer:
-            x = layer(x, mask)
+            x = layer(x, mask, image)
         return x
 
 
@@ -106,8 +119,9 @@ class Pooler(Module):
 class Bert(Module):
     """Token ids (B, N), and which of them are text (B, N), 1 or 0, to (B, N, C).
 
-    config: a jittwin.models.bert.BertConfig. The pooler is part of the state alone, and frozen. The weights are to be
-    loaded.
+    config: a jittwin.models.bert.BertConfig. image: tokens (B, M, D) of a picture for every text, which the text looks
+    at, in a network with cross-attention; None reads the text alone. The pooler is part of the state alone, and frozen.
+    The weights are to be loaded.
     """
 
     def __init__(self, config):
@@ -119,5 +133,5 @@ class Bert(Module):
             freeze(self.pooler)
         name_dropouts(self)
 
-    def forward(self, ids, keep):
-        return self.encoder(self.embeddings(ids), ops.padding_mask(keep))
+    def forward(self, ids, keep, image=None):
+        return self.encoder(self.embeddings(ids), ops.padding_mask(keep), image)

@@ -35,8 +35,8 @@ class BlipConfig:
 
     def __post_init__(self):
         if self.text.image_width != self.vision.hidden_size:
-            raise ValueError(f"the text encoder looks at tokens of width {self.text.image_width}, and those of pictures "
-                             f"have {self.vision.hidden_size}")
+            raise ValueError(f"the text encoder looks at tokens of width {self.text.image_width}, and a picture "
+                             f"has {self.vision.hidden_size}")
         if self.text.type_vocab_size or self.text.pooler or self.vision.classes:
             raise ValueError("BLIP has no types of tokens, no pooler and no classifier")
 

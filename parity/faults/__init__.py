@@ -1,13 +1,13 @@
 """Seeded faults, which the checks of parity must be able to find."""
 from jittwin.errors import UserError, did_you_mean
-from parity.faults import aesthetic, backbones, layers, networks, operators, tier, training
+from parity.faults import aesthetic, backbones, blip, layers, networks, operators, tier, training
 from parity.faults.fault import Fault, broken_copy, source
 
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for table in (operators, layers, networks, backbones, training, aesthetic, tier) for fault in table.FAULTS}
+    for table in (operators, layers, networks, backbones, training, aesthetic, tier, blip) for fault in table.FAULTS}
 
 
 def find(name: str) -> Fault:

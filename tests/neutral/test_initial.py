@@ -22,12 +22,13 @@ HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
           "vgg19": "9c7bff8a82b6fa34", "inception_v3": "3aaccde24f3c7c68", "inception_fid": "2eeb5c08b5c2c203",
           "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d",
           "resnet": "6d3b41e22a9656b4", "inception_v4": "2eeb5c08b5c2c203", "vgg": "9c7bff8a82b6fa34",
-          "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731"}
+          "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731",
+          "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0"}
 
 
 def shapes(model):
     return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER,
-            "bert": TRANSFORMER, "vit": TRANSFORMER}.get(model, CONVOLUTIONS)
+            **dict.fromkeys(("bert", "vit", "blip", "image_reward"), TRANSFORMER)}.get(model, CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("model", RULES)

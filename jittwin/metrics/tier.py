@@ -1,5 +1,4 @@
 """The metric `tier`: the vote that people would give a generated picture, with the prompts that it was made from."""
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import numpy as np
 from jittwin import imaging
 from jittwin.data.matching import few
 from jittwin.errors import UserError, choose_from
-from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
+from jittwin.metrics.metric import Batch, Info, Option, Request
+from jittwin.metrics.prompted import PromptedMetric
 from jittwin.models.tier import MODES
 from jittwin.predictors.tier import TierPredictor, read_tier, untrained
 
@@ -46,38 +46,16 @@ class ImagePrompts(Mapping):
         return len(self.names)
 
 
-class TierMetric:
-    """Predicted votes; a jittwin.metrics.metric.Metric. prompts_of: names of image prompts by those of pictures."""
-
-    info = INFO
-    profile = ()
+class TierMetric(PromptedMetric):
+    """Predicted votes. prompts_of: names of image prompts by those of pictures. pictures: prepared, by these names."""
 
     def __init__(self, predictor: TierPredictor, prompts_of: Mapping[str, str], pictures: Mapping[str, np.ndarray]):
-        self.predictor, self.prompts_of, self.pictures = predictor, prompts_of, pictures
-        self.preprocess, self.provenance = predictor.preprocess, predictor.provenance
-        self.random = predictor.weights.random
-        self.told = 0
+        super().__init__(INFO, predictor)
+        self.prompts_of, self.pictures = prompts_of, pictures
 
-    def score(self, batch: Batch) -> Scores:
-        """The vote of each picture. UserError: a vote is not finite; an image prompt cannot be decoded."""
+    def values(self, batch: Batch) -> np.ndarray:
         names = [self.prompts_of.get(name) for name in batch.names]
-        try:
-            votes = self.predictor.score_pixels(np.stack(batch.pixels), batch.prompts, names, self.pictures)
-        except UserError as error:
-            raise UserError(f"{batch.names[0]} and the pictures after it: {error}") from error
-        self.tell_truncated()
-        return Scores([{INFO.name: float(vote)} for vote in votes])
-
-    def tell_truncated(self) -> None:
-        """A line on stderr about prompts that have proved too long since the last call."""
-        cut = self.predictor.truncated[self.told:]
-        self.told += len(cut)
-        if cut:
-            print(f"tier: {len(cut)} prompts have more than {self.predictor.longest} tokens and lose their ends, such "
-                  f"as {' '.join(cut[0].split())[:60]!r}", file=sys.stderr)
-
-    def describe(self, value: float) -> str:
-        return ""
+        return self.predictor.score_pixels(np.stack(batch.pixels), batch.prompts, names, self.pictures)
 
 
 def load(request: Request) -> TierMetric:

@@ -18,7 +18,6 @@ from jittwin.weights.hub import CONFIG, HubFolder, read_json
 
 VISION, TEXT = "visual_encoder.", "text_encoder."
 MED_CONFIG = "med_config.json"      # beside ImageReward.pt: the sizes of the text encoder
-TOKENS = 35                         # of every text, with its start, its end and padding
 SUCH = "such as BLIP's model_large.pth, or a folder of transformers' BlipForImageTextRetrieval"
 
 

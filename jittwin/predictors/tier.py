@@ -14,14 +14,14 @@ from jittwin.models.bert import PRESETS as TEXTS
 from jittwin.models.catalog import find
 from jittwin.models.tier import MODES, TierConfig, make_config, preprocess
 from jittwin.predictors.towers import Towers, inference_network
-from jittwin.text import BERT, Tokenizer, load_tokenizer
+from jittwin.predictors.vocabulary import vocabulary
+from jittwin.text import BERT, Tokenizer
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 STEM = "model"              # of the network's file in a checkpoint
 UNTRAINED, TOKENS = "resnet18", 64      # backbone of the untrained network, and most tokens that it reads
-ABOVE = 4                   # folders above a checkpoint's file that may hold a run's vocabulary
-VOCABULARIES = ("tokenizer.json", *BERT.files)
+FIX = "--tier-tokenizer bert-base-uncased"
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,9 @@ def read_tier(where: str | os.PathLike, mode: str | None = None, tokenizer: str 
     config = conversion.infer(source.arrays.shapes, source)
     found = None
     if config.text:
-        folder = beside(path) if tokenizer is None else Path(tokenizer)
-        found, known = load_tokenizer(folder, BERT), config.text.vocab_size
-        # Training accepts a vocabulary that leaves some of the encoder's embeddings unused.
-        if len(found) > known or tokenizer is not None and len(found) < known:
-            raise UserError(f"{folder}: its vocabulary has {len(found)} tokens, and the text encoder of {path} knows "
-                            f"{known}; give the folder of its own (--tier-tokenizer)")
+        found = vocabulary(path, tokenizer, BERT, config.text.vocab_size, FIX, at_most=True)
     return Weights(os.fspath(where), config, source.arrays, found, str(source.metadata.get("column", "")),
                    source.metadata.get("normalisation") == "native")
-
-
-def beside(path: Path) -> Path:
-    """The folder of the vocabulary that goes with a file of weights. UserError: there is none."""
-    for folder in path.absolute().parents[:ABOVE]:
-        if any((folder / name).is_file() for name in VOCABULARIES):
-            return folder
-    raise UserError(f"{path}: no vocabulary ({' or '.join(VOCABULARIES)}) lies beside it or in its run; name the "
-                    "folder of BERT's, such as bert-base-uncased (--tier-tokenizer)")
 
 
 def untrained(backend: Backend, mode: str | None = None) -> Weights:

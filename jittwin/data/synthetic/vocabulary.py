@@ -2,12 +2,15 @@
 import string
 
 from jittwin.data.synthetic.prompted import words
-from jittwin.text import BERT, Tokenizer
+from jittwin.text import BERT, Tokenizer, TokenizerKind
 
 
-def built_in_tokenizer() -> Tokenizer:
-    """Its vocabulary is the words of the built-in data, and letters, digits and ASCII punctuation for all others."""
+def built_in_tokenizer(kind: TokenizerKind = BERT) -> Tokenizer:
+    """Its vocabulary is the words of the built-in data, and letters, digits and ASCII punctuation for all others.
+
+    kind: of WordPiece.
+    """
     letters = [*string.ascii_lowercase, *string.digits]
-    special = (BERT.pad, BERT.unknown, BERT.start, BERT.end, *BERT.also)
+    special = (kind.pad, kind.unknown, kind.start, kind.end, *kind.also)
     tokens = dict.fromkeys((*special, *string.punctuation, *letters, *(f"##{letter}" for letter in letters), *words()))
-    return Tokenizer(BERT, {token: number for number, token in enumerate(tokens)})
+    return Tokenizer(kind, {token: number for number, token in enumerate(tokens)})

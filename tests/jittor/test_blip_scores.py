@@ -1,0 +1,5 @@
+"""The metrics `blipscore` and `imagereward` on Jittor."""
+from blip_scores import (  # noqa: F401  (tests)
+    test_a_prompt_is_encoded_once_and_padded_to_35_tokens,
+    test_scores_are_those_of_the_network,
+)

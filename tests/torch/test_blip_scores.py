@@ -1,0 +1,8 @@
+"""The metrics `blipscore` and `imagereward` on PyTorch."""
+from blip_scores import (  # noqa: F401  (tests)
+    test_a_prompt_is_encoded_once_and_padded_to_35_tokens,
+    test_mistakes,
+    test_pictures_are_prepared_as_for_clip,
+    test_scores_are_those_of_the_network,
+    test_two_metrics_of_one_network_share_it,
+)

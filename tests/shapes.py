@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from jittwin.models import bert
+from jittwin.models import bert, blip, image_reward
 from jittwin.models.aesthetic import AestheticConfig
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.catalog import MODELS
@@ -24,6 +24,7 @@ SMALL = {
     "vgg": VGGConfig(((8, 8), (12, 12), (16, 16, 16))), "vit": ViTConfig(32, 1, 4, 48, 8, 32, classes=5),
     "bert": bert.PRESETS["tiny"], "siglip": PRESETS["tiny"],
     "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)), "tier": make_config("pr", "vit", "tiny"),
+    "blip": blip.PRESETS["tiny"], "image_reward": image_reward.PRESETS["tiny"],
 }
 BY_SIZE = {"vgg19": None, "inception_v3": None, "inception_fid": None, **SMALL}
 

@@ -19,6 +19,7 @@ from jt_models.nn.kernels.precision import Rounded, arithmetic
 from jt_models.nn.kernels.precision import autocast as autocast  # part of this module's interface
 
 tanh = jt.tanh
+sigmoid = jt.sigmoid
 
 
 def leaky_relu(x, slope: float = 0.01):
@@ -194,23 +195,27 @@ def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -
     return CrossEntropy(labels, reduction, ignore_index)(logits)
 
 
-def interpolate(x, size, mode: str = "nearest"):
-    """Resize to (height, width), half-pixel centres, no antialiasing. mode: nearest, bilinear or bicubic [F6]."""
+def interpolate(x, size, mode: str = "nearest", align_corners: bool = False):
+    """Resize to (height, width), without antialiasing. mode: nearest, bilinear or bicubic [F6].
+
+    align_corners: the first and last pixels of either axis keep their places; else the edges of the picture do. It has
+    no meaning for nearest.
+    """
     height, width = x.shape[-2:]
     if mode == "nearest" and height % size[0] == 0 and width % size[1] == 0:
         return x[:, :, ::height // size[0], ::width // size[1]]
     for dim, new in zip((2, 3), size):
         if x.shape[dim] != new:
-            x = _resample(x, dim, new, mode)
+            x = _resample(x, dim, new, mode, align_corners)
     return x
 
 
-def _resample(x, dim: int, new: int, mode: str):
+def _resample(x, dim: int, new: int, mode: str, align_corners: bool):
     """Resize one axis, with exact indices and weights from the host. Jittor's own resize computes float32 positions
     for every pixel, and is ten times slower in bicubic mode."""
     shape, source, total = list(x.shape), ["i0", "i1", "i2", "i3"], None
     shape[dim], source[dim] = new, f"@e0(i{dim})"
-    for index, weight in _taps(x.shape[dim], new, mode):
+    for index, weight in _taps(x.shape[dim], new, mode, align_corners):
         part = x.reindex(shape, source, extras=[jt.array(index.astype(np.int32))])
         if mode != "nearest":
             part = part * jt.array(weight.astype(np.float32).reshape((-1, 1) if dim == 2 else (-1,)))
@@ -218,12 +223,14 @@ def _resample(x, dim: int, new: int, mode: str):
     return total
 
 
-def _taps(old: int, new: int, mode: str):
+def _taps(old: int, new: int, mode: str, align_corners: bool):
     """Pairs of arrays (index, weight) of length `new`: the elements that each output position reads along an axis."""
     if mode == "nearest":
         at = np.arange(new, dtype=np.float32) * np.float32(old / new)
         return [(np.minimum(np.floor(at), old - 1), None)]
     at = (np.arange(new) + 0.5) * (old / new) - 0.5
+    if align_corners:
+        at = np.arange(new) * (old - 1) / max(new - 1, 1)
     if mode == "bilinear":
         at = np.maximum(at, 0)
     base = np.floor(at)

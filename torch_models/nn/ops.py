@@ -14,6 +14,7 @@ leaky_relu = F.leaky_relu
 relu = F.relu
 gelu = F.gelu
 tanh = torch.tanh
+sigmoid = torch.sigmoid
 
 
 def concat(tensors, dim: int):
@@ -140,8 +141,12 @@ def cross_entropy(logits, labels, reduction: str = "mean", ignore_index: int = -
     return F.cross_entropy(logits, labels, reduction=reduction, ignore_index=ignore_index)
 
 
-def interpolate(x, size, mode: str = "nearest"):
-    """Resize to (height, width), half-pixel centres, no antialiasing. mode: nearest, bilinear or bicubic."""
+def interpolate(x, size, mode: str = "nearest", align_corners: bool = False):
+    """Resize to (height, width), without antialiasing. mode: nearest, bilinear or bicubic.
+
+    align_corners: the first and last pixels of either axis keep their places; else the edges of the picture do. It has
+    no meaning for nearest.
+    """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     if mode == "nearest" and x.dtype == torch.float64:
@@ -149,7 +154,7 @@ def interpolate(x, size, mode: str = "nearest"):
         rows, columns = (F.interpolate(torch.arange(old, dtype=torch.float32)[None, None], new, mode=mode)[0, 0].long()
                          for old, new in zip(x.shape[-2:], size))
         return x[:, :, rows][..., columns]
-    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=None if mode == "nearest" else False)
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=None if mode == "nearest" else align_corners)
 
 
 def upsample2(x):

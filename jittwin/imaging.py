@@ -21,16 +21,22 @@ _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 
 @contextmanager
-def _opened(file, name=None):
-    """The lazily opened Pillow image of a path or stream; any error of Pillow becomes a UserError of one line."""
+def _reading(name):
+    """In this context any error of Pillow becomes a UserError of one line."""
     try:
-        with Image.open(file) as image:
-            yield image
+        yield
     except UserError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         reason = getattr(error, "strerror", None) or "not a picture, or damaged"
-        raise UserError(f"{name or file}: cannot be read ({reason}); replace the file or remove it") from error
+        raise UserError(f"{name}: cannot be read ({reason}); replace the file or remove it") from error
+
+
+@contextmanager
+def _opened(file, name=None):
+    """The lazily opened Pillow image of a path or stream. UserError: it cannot be read."""
+    with _reading(name or file), Image.open(file) as image:
+        yield image
 
 
 def image_size(path) -> tuple[int, int]:
@@ -54,9 +60,15 @@ def decode_image(file, name: str | None = None) -> np.ndarray:
     file: a path, or a stream, which messages then call `name`.
     """
     with _opened(file, name) as image:
+        return rgb(image, name or file)
+
+
+def rgb(image: Image.Image, name) -> np.ndarray:
+    """uint8 (H, W, 3) of a picture that Pillow opened or made. UserError, which calls it `name`: damaged, or mode F."""
+    with _reading(name):
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
-            raise UserError(f"{name or file}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
+            raise UserError(f"{name}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
         return np.array(image.convert("RGB"))

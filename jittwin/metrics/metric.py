@@ -77,15 +77,15 @@ class Info:
 class Request:
     """The arguments of a metric's `load`.
 
-    images: the pictures that will be scored. options: values of Info.options by name, None where not given. random: use
-    untrained networks where no weights are given. batch: pictures per call of the network. towers: the
-    networks that metrics share. image_prompts: by the shown name of a picture, the name of the picture that it was made
-    from, of those that have one.
+    images: the pictures that will be scored; None if they are not known, which metrics that see nothing but a picture
+    and its prompt allow. options: values of Info.options by name, None where not given. random: use untrained networks
+    where no weights are given. batch: pictures per call of the network. towers: the networks that metrics share.
+    image_prompts: by the shown name of a picture that was made from another one, the name of that one.
     """
 
     backend: Backend
     dtype: str
-    images: ImageSet
+    images: ImageSet | None
     options: Mapping[str, str | None]
     random: bool = False
     batch: int = 8

@@ -53,6 +53,11 @@ def weights_options(name: str, what: str, tokenizer: str) -> tuple[Option, Optio
                    "beside the weights)"))
 
 
+def is_text_image(info: Info) -> bool:
+    """Whether load_predictor makes the metric's predictor: whether its first options are those of weights_options."""
+    return [option.name for option in info.options[:2]] == [f"{info.name}-weights", f"{info.name}-tokenizer"]
+
+
 def load_predictor(request: Request, info: Info, predictor):
     """The predictor of a metric with the options that weights_options makes.
 

@@ -15,7 +15,7 @@ FLOORS = {
         ("checkpoints", "data"),
         ("data/synthetic", "engine", "predictors"),
         ("metrics", "metrics/fid", "aesthetic", "export"),
-        ("report", "generate"),
+        ("report", "generate", "reward"),
         ("selection", "tasks"),
         ("training",),
         ("commands",),

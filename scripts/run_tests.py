@@ -64,8 +64,9 @@ def run_group(group: str, folders: list[str], report: Path, limit: float = GROUP
     """Run one group; returns its counts and output. A process that died or ran no test counts as one failure."""
     command = [sys.executable, "-m", "pytest", *folders, *OPTIONS.get(group, ()), "-q", "--durations=5",
                f"--junitxml={report}"]
-    # On shared cores, threads that spin while they wait would cost much more time than their work.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    # The groups share the cores, and threads that spin while they wait cost much more time than their work.
+    threads = max(1, (os.cpu_count() or 1) // SIDE_BY_SIDE)
+    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     with tempfile.TemporaryFile("w+", errors="backslashreplace") as log:
         try:
             status = subprocess.run(command, cwd=ROOT, timeout=limit, env=environment, stdin=subprocess.DEVNULL,

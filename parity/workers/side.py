@@ -27,6 +27,7 @@ class Side:
         self.generators_kept = global_generators() == before
         self.ops, self.layers = self.twin("nn.ops"), self.twin("nn.layers")
         self.wide = False                       # whether it computes in float64
+        self.last_true: tuple | None = None     # see parity.levels.trajectory.true_outcome
 
     def twin(self, module: str):
         """A module of this twin, such as "apf_gan.losses"."""

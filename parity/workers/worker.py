@@ -3,6 +3,7 @@
 A worker runs functions `f(side, arrays, **arguments)` that return arrays, or (arrays, values) with values fit for
 JSON. Arrays are passed as safetensors files, the rest as JSON lines; functions and classes are passed by name.
 """
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -55,8 +56,14 @@ class Worker:
         self.number, self.pending = 0, None
 
     def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:
-        """Begin a call, for which `finish` waits. Only one runs at a time. function: itself, or "module:name"."""
+        """Begin a call, for which `finish` waits. Only one runs at a time. function: itself, or "module:name".
+
+        An answer that nobody took, because its caller failed first, is read and dropped.
+        """
         function = reference(function)
+        if self.pending:
+            with contextlib.suppress(UserError, WorkerError):
+                self.finish()
         self.number += 1
         files = [Path(self.folder.name, f"{self.number}.{kind}") for kind in ("in", "out")]
         save_file({name: np.asarray(a, order="C") for name, a in (arrays or {}).items()}, files[0])

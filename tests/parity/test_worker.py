@@ -56,6 +56,13 @@ def test_an_exception_is_told_with_its_place_and_the_worker_goes_on(twins):
     assert twins.torch.call(f"{PROBES}:cube", {"x": np.ones(1, np.float32), "label": np.uint8([1])})
 
 
+def test_an_answer_that_nobody_took_is_not_the_next_answer(twins):
+    given = {"x": np.ones(1, np.float32), "label": np.uint8([1])}
+    with pytest.raises(WorkerError, match="torch"):
+        twins.both(f"{PROBES}:wrong")               # the other worker's answer stays unread
+    assert {values["framework"] for _, values in twins.both(worker_probes.cube, given).values()} == {"torch", "jittor"}
+
+
 def test_a_persons_mistake_stays_one(twins):
     with pytest.raises(UserError, match="^value=3: must be even$"):
         twins.jittor.call(f"{PROBES}:mistaken", value=3)

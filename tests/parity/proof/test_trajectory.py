@@ -1,6 +1,7 @@
 """L6: the training loop of both frameworks, and that a fault in it is noticed."""
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_one_step_from_the_same_state(rows):
 def test_a_few_steps_alone(rows):
     assert rows[1].passed, rows[1].detail["reason"]
     assert rows[1].detail["steps"] >= 3
+
+
+def test_the_run_in_float64_is_made_once_for_a_state(monkeypatch):
+    runs, side = [], SimpleNamespace(last_true=None)
+    monkeypatch.setattr(trajectory, "train", lambda side, arrays, **arguments: runs.append(arguments))
+    first, other = {"G/w": np.zeros(2)}, {"G/w": np.ones(2)}
+    for arrays, steps in ((first, 1), (first, 1), (first, 2), (other, 2), (first, 2)):
+        trajectory.true_outcome(side, dict(arrays), state={"epoch": 1}, steps=steps)
+    assert [run["steps"] for run in runs] == [1, 2, 2, 2]
 
 
 FAULTS = [

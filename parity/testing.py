@@ -11,7 +11,7 @@ import pytest
 
 from jittwin.errors import UserError, choose_from
 from parity.case import Case
-from parity.explain.finding import Finding, Recorder
+from parity.explain.finding import Finding, RecordingTwins
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
 from parity.pair import Pair
@@ -64,7 +64,7 @@ def prove(step: Step, twins: Twins, accepted: str = "") -> list[Row]:
 
     accepted: the catalogue entry that may explain a failure; "" for none.
     """
-    recorder = Recorder(twins)
+    recorder = RecordingTwins(twins)
     rows = perform(step, recorder)
     failing = [row for row in rows if not row.passed]
     if not failing:

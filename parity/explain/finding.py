@@ -81,7 +81,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-class Recorder:
+class RecordingTwins:
     """Stands for a Twins and keeps every comparison that is made through it."""
 
     def __init__(self, twins: Twins):
@@ -145,7 +145,7 @@ def explained(steps: Iterable[runner.Step], twins: Twins,
     """Perform these steps of a check and explain what fails."""
     findings, rows = [], []
     for step in steps:
-        recorder = Recorder(twins)
+        recorder = RecordingTwins(twins)
         found = runner.perform(step, recorder)
         failed = [r for r in found if not r.passed]
         rows += found

@@ -33,7 +33,7 @@ def public(ops) -> list[str]:
 def record(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tuple[Arrays, dict]:
     """In the PyTorch worker: {"calls": the smallest call of each kind, "recorded": how many calls there were}, and
     the arrays "<call>/<number>": the values of each call's arguments that are not floating point."""
-    case, recorder = load(case), Recorder(mode)
+    case, recorder = load(case), CallRecorder(mode)
     module, inputs = prepared(side, arrays, case, size, mode)
     with recorder.listening(side, module):
         case.run(side, module, inputs, mode)
@@ -43,7 +43,7 @@ def record(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tupl
     return values, {"calls": [call for call, _ in kept], "recorded": len(recorder.calls)}
 
 
-class Recorder:
+class CallRecorder:
     """Collects (call, values of its integer arguments) while `listening`."""
 
     def __init__(self, mode: str):

@@ -12,7 +12,7 @@ from jittwin.errors import UserError
 from parity import faults
 from parity.commands import explain as command_line
 from parity.explain import finding as explain
-from parity.explain.finding import Recorder
+from parity.explain.finding import RecordingTwins
 from parity.explain.search import search
 from parity.fingerprints import FINGERPRINTS
 from parity.workers.worker import WorkerError
@@ -35,7 +35,7 @@ def test_the_numbers_of_the_documents_are_those_of_the_specimens():
 @pytest.mark.parametrize("id", list(SPECIMENS))
 def test_the_difference_of_a_specimen_is_named(id, twins):
     """Without the fingerprint real Jittor disagrees with PyTorch; with it, and with no other, it agrees."""
-    recorder = Recorder(twins)
+    recorder = RecordingTwins(twins)
     with suppress(WorkerError):         # some differences are that Jittor refuses what PyTorch computes
         recorder.compare(specimens.run, SPECIMENS[id].inputs, id=id)
     suspects = search(recorder.take(), twins)
@@ -45,7 +45,7 @@ def test_the_difference_of_a_specimen_is_named(id, twins):
 
 
 def failure(twins, name: str):
-    recorder = Recorder(twins)
+    recorder = RecordingTwins(twins)
     recorder.compare(f"{PROBES}:{name}", X)
     return recorder.take()
 
@@ -66,7 +66,7 @@ def test_two_differences_at_once(twins):
 
 @pytest.mark.parametrize("name", ["crash", "crash_of_both"])
 def test_another_error_is_not_explained(twins, name):
-    recorder = Recorder(twins)
+    recorder = RecordingTwins(twins)
     with pytest.raises(WorkerError):
         recorder.compare(f"{PROBES}:{name}", X)
     twins.renew()                       # of two that raise one still owes its answer
@@ -96,7 +96,7 @@ def test_a_broken_operator_is_explained(fault, which, id, others, tmp_path):
     x = X["x"].copy()
     x[:, :, ::2] = 0
     others.replace_jittor(faults.broken_copy(faults.find(fault), tmp_path))
-    recorder = Recorder(others)
+    recorder = RecordingTwins(others)
     recorder.compare(f"{PROBES}:operators", {"x": x}, which=which)
     best = search(recorder.take(), others)[0]
     assert best.explains and best.name == id

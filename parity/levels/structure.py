@@ -1,8 +1,9 @@
 """L1: the twins hold the same state, and weights cross between them unchanged, both ways and through files.
 
 The state is every name with its shape, its type and its role: a "parameter" is trained, a "constant" is not (a buffer
-or frozen weights). The files are safetensors, .pth and .pkl; the hash of every tensor is compared. A port that loads
-a state that does not fit fails, whatever it computes. A module without tensors must refuse every tensor.
+or frozen weights). The files are safetensors, .pth and .pkl; the hash of every tensor is compared. The first file of a
+model that has a conversion record goes through upstream's form and back. A port that loads a state that does not fit
+fails, whatever it computes. A module without tensors must refuse every tensor.
 """
 import math
 import tempfile
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.weights import content_hash, read_weights, write_weights
+from jittwin.models.catalog import BY_NAME, Record
+from jittwin.models.conversion import Conversion
+from jittwin.weights import content_hash, read_weights, write_content, write_weights
 from jittwin.weights.state import changes
 from parity.align import explain_differences
 from parity.case import Case, load
@@ -152,7 +155,8 @@ def check(case: Case, size: str, mode: str, twins: Twins) -> list[Row]:
     elements, roles = sum(math.prod(shape) for shape, _, _ in described), [role for _, _, role in described]
     verdicts = {EMPTY: Verdict(0.0, 0.0, 0.0, 0.0)}
     if described:
-        verdicts = conversions(twins, arguments, aliases, routes=len(SUFFIXES) if elements < SMALL else 1)
+        verdicts = conversions(twins, arguments, aliases, routes=len(SUFFIXES) if elements < SMALL else 1,
+                               record=BY_NAME.get(case.name))
     return [row(case.name, "L1", mode, verdicts, case.dtype, size=size, parameters=roles.count("parameter"),
                 constants=roles.count("constant"), elements=elements, aliases=aliases)]
 
@@ -184,8 +188,12 @@ def _aliases(ties: list[list[str]], state: Mapping) -> dict[str, str]:
     return aliases
 
 
-def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], routes: int) -> dict[str, Verdict]:
-    """A verdict per tensor. Each route starts from other weights and uses the file formats in another order."""
+def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], routes: int,
+                record: Record | None = None) -> dict[str, Verdict]:
+    """A verdict per tensor. Each route starts from other weights and uses the file formats in another order.
+
+    record: of the model in the catalogue, if it is there.
+    """
     seen = []
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         sources: list = list(range(routes))
@@ -200,7 +208,19 @@ def conversions(twins: Twins, arguments: dict, aliases: Mapping[str, str], route
                     Path(source).unlink()       # at full size a file takes hundreds of megabytes
             seen.append(values["digests"])
             sources = targets
+            if not hop and record and record.conversion and record.files == "state":
+                through_upstream(record.conversion, sources[0], folder)
     return {name: _crossed(seen, name) for name in seen[0][0]}
+
+
+def through_upstream(conversion: Conversion, file: str, folder: str) -> None:
+    """Write the arrays of a file as upstream's PyTorch file, and what the conversion record reads of that to `file`."""
+    upstream, arrays = Path(folder, "upstream.pth"), read_weights(file)
+    named, _ = conversion.upstream(arrays)
+    write_content(upstream, conversion.compose(named, {}) if conversion.compose else named)
+    found = conversion.open(upstream).arrays
+    write_weights(file, {name: found[name] for name in arrays if name in found})
+    upstream.unlink()
 
 
 def _suffix(route: int, hop: int) -> str:

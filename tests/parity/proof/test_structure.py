@@ -1,8 +1,11 @@
 """Level L1 passes for the twins of this project, and finds every kind of state that is not the same."""
+from dataclasses import replace
+
 import pytest
 
+from jittwin.models.catalog import BY_NAME
 from parity.cases import CASES
-from parity.levels.structure import HOPS, SUFFIXES, _aliases, _suffix, check, compare_states
+from parity.levels.structure import HOPS, SUFFIXES, _aliases, _suffix, check, compare_states, conversions
 from parity.pair import Pair
 from parity.runner import Step
 
@@ -29,6 +32,16 @@ def test_the_encoder_passes(rows_of):
 def test_every_format_crosses_in_every_direction():
     hops = [(HOPS[hop], HOPS[hop + 1], _suffix(route, hop)) for route in range(3) for hop in range(3)]
     assert {(a, b, s) for a, b in (("torch", "jittor"), ("jittor", "torch")) for s in SUFFIXES} <= set(hops)
+
+
+def test_a_conversion_record_that_mixes_up_names_is_noticed(twins):
+    case, record = CASES["resnet"], BY_NAME["resnet"]
+    swap = (("^layer1[.]0[.]bn1[.]", "kept."), ("^layer1[.]0[.]bn2[.]", "layer1.0.bn1."), ("^kept[.]", "layer1.0.bn2."))
+    mixed = replace(record, conversion=replace(record.conversion, back=swap))
+    arguments = {"case": case.reference(), "size": "tiny", "mode": case.modes[0]}
+    found = conversions(twins, arguments, {}, routes=1, record=mixed)
+    wrong = {name.rpartition(".")[0] for name, verdict in found.items() if not verdict.passed}
+    assert wrong == {"layer1.0.bn1", "layer1.0.bn2"}
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -7,6 +7,7 @@ from jittwin.models import (
     apf_gan_keys,
     bert,
     blip,
+    florence2,
     image_reward,
     inception,
     inception_v4,
@@ -122,6 +123,11 @@ MODELS = (
            "how well people would like a generated picture", "hub THUDM/ImageReward, ImageReward.pt", "Apache-2.0",
            Oracle("transformers' BlipForImageTextRetrieval with torch.nn's layers",
                   "tests/torch/test_image_reward.py::test_it_equals_the_paper"), image_reward.CONVERSION),
+    Record("florence2", ("backbones.florence2", "Florence2"),
+           "tokens of pictures and prompts, for structural distortion",
+           "hub microsoft/Florence-2-base or -large, or florence-community's", "MIT",
+           Oracle("transformers' Florence2Model", "tests/torch/test_florence2.py::test_it_equals_transformers"),
+           florence2.CONVERSION),
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.

@@ -48,6 +48,8 @@ class Conversion:
     twin builds; None if they are.
     renames: pairs (regular expression, replacement) from upstream's keys to the twins'. back: pairs for the reverse.
     left_out: shell patterns of upstream's keys that are not copied.
+    transposed: shell patterns of upstream's keys whose matrices the twins hold transposed.
+    tied: shell patterns of upstream's keys that hold one array; a file has any of them, and the first counts.
     beside: shell patterns of keys that are copied although the twins do not load them.
     restore: adds the arrays that only upstream's PyTorch files have.
     describe: config to metadata.
@@ -63,6 +65,8 @@ class Conversion:
     renames: Renames = ()
     back: Renames = ()
     left_out: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     restore: Callable[[Arrays], Arrays] = lambda arrays: arrays
     describe: Callable[[Any], Mapping[str, Any]] = vars
@@ -93,16 +97,23 @@ class Conversion:
                 return False
             return True
 
-        arrays = renamed(open_weights(path, wanted, self.parts), self.renames)
+        found = open_weights(path, wanted, self.parts)
+        again = [key for pattern in self.tied for key in found if matches(key, (pattern,))][1:]
+        left_out += again
+        found = found.renamed({key: key for key in found if key not in again})
+        arrays = renamed(found.transposed(self._is_transposed), self.renames)
         metadata = {} if path.suffix == ".json" else read_metadata(path)
         if self.parts:
             metadata |= read_numbers(path)
         return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder, mode)
 
+    def _is_transposed(self, key: str) -> bool:
+        return matches(key, self.transposed)
+
     def upstream(self, arrays: Arrays) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """(arrays under the keys of upstream's PyTorch files, keys that were added)."""
         named = renamed(LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__), self.back)
-        found = dict(self.restore(named))
+        found = dict(self.restore(named.transposed(self._is_transposed)))
         return found, tuple(key for key in found if key not in named)
 
 

@@ -124,6 +124,18 @@ def _transformer(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.nda
     return _identity(name, shape)
 
 
+def _florence2(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """A transformer whose depthwise kernels are small beside the maps to which they are added; the table of times holds
+    sines and cosines, as published."""
+    shape = shapes[name]
+    if name.endswith("pos_idx_to_embed"):
+        angles = np.arange(shape[0])[:, None] * np.exp(np.arange(shape[1] // 2) * (-2 * np.log(10000) / shape[1]))
+        return np.stack([np.sin(angles), np.cos(angles)], 2).reshape(shape).astype(np.float32)
+    if name.endswith((".shared.weight", "embeddings.weight", "embed_positions.weight")):
+        return draws.normal(name, shape) * np.float32(0.02)
+    return _transformer(draws, name, shapes) * np.float32(0.1 if shape[1:2] == (1,) else 1)
+
+
 def _tier(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
     """Text encoder and backbone have the weights that they have alone; the regressor is a linear layer of PyTorch."""
     prefix = next(prefix for prefix in TIER_PARTS if name.startswith(prefix))
@@ -160,4 +172,4 @@ RULES: dict[str, Rule] = {
     "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
     "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic,
     "resnet": _resnet, "inception_v4": _inception_fid, "vgg": _vgg, "vit": _transformer, "bert": _transformer,
-    "tier": _tier, "blip": _transformer, "image_reward": _transformer}
+    "tier": _tier, "blip": _transformer, "image_reward": _transformer, "florence2": _florence2}

@@ -36,6 +36,12 @@ class LazyArrays(Mapping):
         return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]],
                           self.source)
 
+    def transposed(self, chosen: Callable[[str], bool]) -> "LazyArrays":
+        """The same arrays, the matrices whose names are `chosen` transposed."""
+        turned = {name for name in self if chosen(name)}
+        return LazyArrays({name: shape[::-1] if name in turned else shape for name, shape in self.shapes.items()},
+                          lambda name: np.ascontiguousarray(self[name].T) if name in turned else self[name], self.source)
+
     def cast(self, dtype) -> "LazyArrays":
         """The same arrays with another element type."""
         return LazyArrays(self.shapes, lambda name: self[name].astype(dtype, copy=False), self.source)

@@ -1,7 +1,7 @@
 """Florence-2 without its decoder: its sizes, its files, and how a picture is prepared for it.
 
-Xiao et al. 2023, arXiv 2311.06242, with DaViT (Ding et al. 2022, arXiv 2204.03645) and the encoder of BART (Lewis et al.
-2019, arXiv 1910.13461). Names of the weights are those of florence-community/Florence-2-* on the Hugging Face hub,
+Xiao et al. 2023, arXiv 2311.06242, with DaViT (Ding et al. 2022, arXiv 2204.03645) and the encoder of BART (Lewis et
+al. 2019, arXiv 1910.13461). Names of the weights are those of florence-community/Florence-2-* on the Hugging Face hub,
 without the prefix "model."; the names of microsoft/Florence-2-* are read as well.
 """
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jittwin.errors import UserError
-from jittwin.models.conversion import Conversion, Shapes, Source, below, counted, stored_config, unfit
+from jittwin.models.conversion import Conversion, Shapes, Source, counted, stored_config, unfit
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights.hub import CONFIG, HubFolder, Renames
 

@@ -38,9 +38,9 @@ class LazyArrays(Mapping):
 
     def transposed(self, chosen: Callable[[str], bool]) -> "LazyArrays":
         """The same arrays, the matrices whose names are `chosen` transposed."""
-        turned = {name for name in self if chosen(name)}
-        return LazyArrays({name: shape[::-1] if name in turned else shape for name, shape in self.shapes.items()},
-                          lambda name: np.ascontiguousarray(self[name].T) if name in turned else self[name], self.source)
+        shapes = {name: shape[::-1] if chosen(name) else shape for name, shape in self.shapes.items()}
+        return LazyArrays(shapes, lambda name: np.ascontiguousarray(self[name].T) if chosen(name) else self[name],
+                          self.source)
 
     def cast(self, dtype) -> "LazyArrays":
         """The same arrays with another element type."""

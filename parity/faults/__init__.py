@@ -1,13 +1,12 @@
 """Seeded faults, which the checks of parity must be able to find."""
 from jittwin.errors import UserError, did_you_mean
-from parity.faults import aesthetic, backbones, blip, layers, networks, operators, tier, training
+from parity.faults import aesthetic, backbones, blip, florence2, layers, networks, operators, tier, training
 from parity.faults.fault import Fault, broken_copy, source
 
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for table in (operators, layers, networks, backbones, training, aesthetic, tier, blip) for fault in table.FAULTS}
+TABLES = (operators, layers, networks, backbones, training, aesthetic, tier, blip, florence2)
+FAULTS: dict[str, Fault] = {fault.name: fault for table in TABLES for fault in table.FAULTS}
 
 
 def find(name: str) -> Fault:

@@ -14,6 +14,9 @@ LORA = {"a.lora_A.default.weight": (4, 32), "a.lora_B.default.weight": (48, 4), 
         "head.bias": (5,)}
 TRANSFORMER = {"embeddings.word_embeddings.weight": (9, 8), "pos_embed": (1, 5, 8), "a.norm1.weight": (8,),
                "a.norm1.bias": (8,), "a.qkv.weight": (24, 8), "a.qkv.bias": (24,)}
+FLORENCE = {"language_model.shared.weight": (9, 8), "a.embed_positions.weight": (6, 8), "b.row_embeddings.weight": (3, 4),
+            "a.conv1.weight": (4, 1, 3, 3), "a.conv1.bias": (4,), "a.norm1.weight": (4,), "a.qkv.weight": (12, 4),
+            "b.pos_idx_to_embed": (3, 8)}
 PARTS = {"encoder.text_encoder.": TRANSFORMER,
          "encoder.image_encoder.": {"conv1.weight": (4, 3, 3, 3), "bn1.weight": (4,)}}
 TIER = {prefix + key: shape for prefix, part in PARTS.items() for key, shape in part.items()} | {
@@ -23,11 +26,11 @@ HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
           "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d",
           "resnet": "6d3b41e22a9656b4", "inception_v4": "2eeb5c08b5c2c203", "vgg": "9c7bff8a82b6fa34",
           "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731",
-          "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0"}
+          "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0", "florence2": "e59d03eaec1625f2"}
 
 
 def shapes(model):
-    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER,
+    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER, "florence2": FLORENCE,
             **dict.fromkeys(("bert", "vit", "blip", "image_reward"), TRANSFORMER)}.get(model, CONVOLUTIONS)
 
 

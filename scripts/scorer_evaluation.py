@@ -21,7 +21,6 @@ from jittwin.metrics.agreement import agreements
 from jittwin.metrics.assessment import Assessment, assess
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import MARK, Request
-from jittwin.predictors.towers import Towers
 from jittwin.report.files import as_csv
 
 DATA = "./Dataset/PKU-AIGIQA-4K"
@@ -68,7 +67,7 @@ def scored(data: Aigiqa4k, rows: Sequence[Row], column: str, args: Namespace) ->
     module = ASSESSED[args.metric]
     options = {option.name: given.get(option.name) for option in module.INFO.options}
     backend, dtype = ready_backend(args.backend, args.device, "float32")
-    metric = module.load(Request(backend, dtype, images, options, args.random_weights, towers=Towers()))
+    metric = module.load(Request(backend, dtype, images, options, args.random_weights))
     found = assess(images, [metric], prompts=[row.prompt for row in rows])
     votes = {name: Vote(row.votes[column]) for name, row in zip(images.shown_names, rows)}
     return found, votes

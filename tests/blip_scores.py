@@ -1,5 +1,6 @@
 """The metrics `blipscore` and `imagereward`, as tests that either twin must pass."""
 import io
+import weakref
 from contextlib import redirect_stderr
 from dataclasses import asdict, replace
 
@@ -9,8 +10,10 @@ from PIL import Image
 
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
+from jittwin.metrics.assessment import assess
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import Batch, Request
+from jittwin.metrics.passes import passes, weights_of
 from jittwin.models import blip
 from jittwin.models.image_reward import MEAN, STD
 from jittwin.predictors.blip import BlipScorePredictor, ImageRewardPredictor
@@ -82,6 +85,28 @@ def test_two_metrics_of_one_network_share_it(backend):
     first, second = (loaded(backend, "imagereward", towers=towers) for _ in range(2))
     assert first.predictor.network is second.predictor.network
     assert first.preprocess == loaded(backend, "blipscore", towers=towers).preprocess
+
+
+def test_metrics_measured_one_after_the_other_give_the_same(backend, tmp_path):
+    """Where memory is limited, networks are released between two passes; prompts stay encoded."""
+    rng = np.random.default_rng(2)
+    for name in NAMES:
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), np.uint8)).save(tmp_path / name)
+    images, towers = ImageSet(tmp_path), Towers()
+    metrics = [loaded(backend, name, towers=towers) for name in PREDICTORS]
+    groups = passes(metrics, weights_of(metrics[1:]))
+    assert groups == [[metrics[0]], [metrics[1]]] and passes(metrics, weights_of(metrics)) == [metrics]
+    networks = [weakref.ref(metric.predictor.network) for metric in metrics]
+    sizes = [sum(array.size for array in backend.state_numpy(network()).values()) for network in networks]
+    assert [weights_of([metric]) for metric in metrics] == [4 * size for size in sizes]
+    with redirect_stderr(io.StringIO()):
+        together = assess(images, metrics, prompts=PROMPTS, quiet=True)
+        encoded = []
+        for metric in metrics:
+            metric.predictor.encode = encoded.append
+        alone = assess(images, metrics, prompts=PROMPTS, quiet=True, passes=groups, between=towers.release)
+    assert alone.rows == together.rows and len(alone.rows) == 4 and not encoded
+    assert networks[0]() is None and networks[1]() is None
 
 
 @pytest.mark.parametrize("options, message", [

@@ -1,5 +1,6 @@
 """`jittwin assess`: how good single pictures are."""
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,15 @@ from jittwin.metrics.agreement import LEVEL, RESAMPLES, Agreement, agreements
 from jittwin.metrics.assessment import BATCH, Assessment, assess, gather
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import MARK, Info, Metric, Request
+from jittwin.metrics.passes import passes, weights_of
 from jittwin.metrics.ranking import ranking
 from jittwin.metrics.ratings import AGREEMENT
 from jittwin.predictors.towers import Towers
 from jittwin.report.files import JSON, PAGE, TABLE, Report, as_csv, as_json
 from jittwin.report.page import with_interval
 
+GB = 1e9
+WORK = 100_000_000      # bytes for a picture of a batch and what networks make of it
 UNREADABLE = 1          # exit status where some pictures have no score
 
 
@@ -53,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="arithmetic of the networks (default: auto, bfloat16 on a GPU, float32 on the CPU)")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
     parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
+    parser.add_argument("--memory-limit", type=float, metavar="GB", help="most memory to take (on a GPU, of the "
+                        "device); metrics whose networks do not fit together are measured one after the other")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--skip-bad", action="store_true", help="exit with status 0 even if some pictures cannot be "
                         f"read (default: {UNREADABLE}); they are skipped and counted in either case")
@@ -66,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
     wanted = chosen(args)
     check_positive(args, "batch", "workers", "threads")
+    if args.memory_limit is not None and not args.memory_limit > 0:
+        raise UserError(f"--memory-limit {args.memory_limit:g}: must be greater than 0")
     if args.rank and not args.prompts:
         raise UserError("--rank: ranks pictures of the same prompt: give --prompts FILE")
     if not args.against and (args.column or args.skip_unrated):
@@ -84,9 +92,10 @@ def run(args: argparse.Namespace) -> int:
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
                                            args.random_weights, args.batch, towers, image_prompts))
                for name in wanted]
+    groups = [metrics] if args.memory_limit is None else groups_within(args, metrics, backend.memory())
     report = Report(Path(args.report)) if args.report else None
     found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
-                   on_map=report and report.write_map)
+                   on_map=report and report.write_map, passes=groups, between=towers.release)
     if args.rank:
         found = replace(found, ranking=ranking(found.rows, metrics))
     if args.against:
@@ -103,6 +112,33 @@ def run(args: argparse.Namespace) -> int:
     if report:
         report.write(found)
     return UNREADABLE if found.failed and not args.skip_bad else 0
+
+
+def groups_within(args: argparse.Namespace, metrics: list[Metric], taken: int) -> list[list[Metric]]:
+    """The metrics in groups that --memory-limit allows; what is done is told on stderr.
+
+    taken: bytes in use before a network is built. UserError: a network alone exceeds the limit.
+    """
+    taken += args.batch * WORK
+    room = round(args.memory_limit * GB) - taken
+    largest = max(metrics, key=lambda metric: weights_of([metric]))
+    if weights_of([largest]) > room:
+        least = math.ceil((weights_of([largest]) + taken) / GB * 10) / 10
+        raise UserError(f"--memory-limit {args.memory_limit:g}: {largest.info.name} needs {gigabytes(largest)} GB for "
+                        f"its weights, beside {taken / GB:.2f} GB for the program and --batch {args.batch} pictures; "
+                        f"give at least {least:g}, or a smaller --batch")
+    groups = passes(metrics, room)
+    if len(groups) > 1:
+        listed = ", then ".join(f"{' and '.join(metric.info.name for metric in group)} ({gigabytes(*group)} GB)"
+                                for group in groups)
+        print(f"--memory-limit {args.memory_limit:g}: the weights of all metrics need {gigabytes(*metrics)} GB, so the "
+              f"pictures are read {len(groups)} times: for {listed}", file=sys.stderr)
+    return groups
+
+
+def gigabytes(*metrics: Metric) -> str:
+    """What the weights of these metrics need together."""
+    return f"{weights_of(metrics) / GB:.2f}"
 
 
 def read_against(args: argparse.Namespace, images: ImageSet) -> tuple[dict[str, Vote], list[str], list[str]]:

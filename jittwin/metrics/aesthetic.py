@@ -21,7 +21,7 @@ class AestheticMetric:
 
     def __init__(self, predictor: Predictor):
         self.predictor, self.preprocess = predictor, predictor.preprocess
-        self.random, self.provenance = predictor.random, predictor.provenance
+        self.random, self.provenance, self.towers = predictor.random, predictor.provenance, predictor.towers
 
     def score(self, batch: Batch) -> Scores:
         """For each picture the score, and the predicted fraction of every rating. UserError: a score is not finite."""

@@ -5,6 +5,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
@@ -65,43 +67,58 @@ def gather(sources: Sequence[str]) -> ImageSet:
 
 def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, workers: int | None = None,
            prompts: Sequence[str] | None = None, thumbnails: bool = False, on_map: OnMap | None = None,
-           quiet: bool = False) -> Assessment:
+           quiet: bool = False, passes: Sequence[Sequence[Metric]] | None = None,
+           between: Callable[[], None] = lambda: None) -> Assessment:
     """Score the pictures by all metrics.
 
     prompts: one per picture, in the order of images.names. thumbnails: make them. on_map: called with the metric's
-    name, the picture's name and the map, for every map that a metric draws. UserError: none of the pictures can be
-    read, or a metric gives no finite value.
+    name, the picture's name and the map, for every map that a metric draws. passes: the metrics in groups, for each of
+    which the pictures are read once; None for one group. between: called between two passes. UserError: none of the
+    pictures can be read, or a metric gives no finite value.
     """
-    start, rows, failed, small = time.perf_counter(), [], [], {}
-    # Metrics with equal `preprocess` share its result, so each picture is prepared once in every way.
-    ways = list(dict.fromkeys(metric.preprocess for metric in metrics))
-    way_of = [ways.index(metric.preprocess) for metric in metrics]
+    start, heads, values, failed, small = time.perf_counter(), {}, {}, {}, {}
+    for number, group in enumerate(passes or [metrics]):
+        if number:
+            between()
+        prepare = preparation(group, thumbnails and not number)
+        items = prepared(images, prepare, workers, lambda error: failed.setdefault(printable(str(error))))
+        with tqdm(total=len(images), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
+            for some in grouped(items, batch):
+                indices, (sizes, jpegs, inputs) = [index for index, _ in some], zip(*(item for _, item in some))
+                names = [images.shown_names[index] for index in indices]
+                texts = prompts and [prompts[index] for index in indices]
+                for at, (index, name) in enumerate(zip(indices, names)):
+                    heads[index] = {"image": name, "width": sizes[at][1], "height": sizes[at][0]}
+                    heads[index] |= {"prompt": texts[at]} if texts else {}
+                if not number:
+                    small.update(zip(names, jpegs))
+                for metric, given in zip(group, zip(*inputs)):
+                    scores = metric.score(Batch(given, names, sizes, texts, on_map is not None))
+                    for index, found in zip(indices, scores.values, strict=True):
+                        values[index, id(metric)] = found
+                    for name, drawn in zip(names, scores.maps or ()):
+                        on_map(metric.info.name, name, drawn)
+                bar.update(len(some))
+        if not heads:
+            raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
+    # A picture that was removed between two passes lacks some of the scores.
+    complete = [index for index in sorted(heads) if all((index, id(metric)) in values for metric in metrics)]
+    rows = [reduce(or_, (values[index, id(metric)] for metric in metrics), heads[index]) for index in complete]
+    return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, time.perf_counter() - start)
 
-    def prepare(image: np.ndarray):
-        return image.shape[:2], thumbnail(image) if thumbnails else None, [way(image) for way in ways]
 
-    items = prepared(images, prepare, workers, lambda error: failed.append(printable(str(error))))
-    with tqdm(total=len(images), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
-        for group in grouped(items, batch):
-            indices, (sizes, jpegs, inputs) = [index for index, _ in group], zip(*(item for _, item in group))
-            names = [images.shown_names[index] for index in indices]
-            texts = prompts and [prompts[index] for index in indices]
-            found = [{"image": name, "width": width, "height": height} for name, (height, width) in zip(names, sizes)]
-            for row, text in zip(found, texts or ()):
-                row["prompt"] = text
-            if thumbnails:
-                small.update(zip(names, jpegs))
-            for metric, way in zip(metrics, way_of):
-                scores = metric.score(Batch([each[way] for each in inputs], names, sizes, texts, on_map is not None))
-                for row, values in zip(found, scores.values, strict=True):
-                    row.update(values)
-                for name, drawn in zip(names, scores.maps or ()):
-                    on_map(metric.info.name, name, drawn)
-            rows += found
-            bar.update(len(group))
-    if not rows:
-        raise UserError(f"{failed[0]}; none of {len(images)} pictures could be scored")
-    return Assessment(list(metrics), rows, failed, small, time.perf_counter() - start)
+def preparation(metrics: Sequence[Metric], thumbnails: bool) -> Callable[[np.ndarray], tuple]:
+    """A function from a picture uint8 (H, W, 3) to (size, thumbnail or None, what each metric's `preprocess` returns).
+
+    Metrics with equal `preprocess` share its result, so each picture is prepared once in every way.
+    """
+    ways = dict.fromkeys(metric.preprocess for metric in metrics)
+
+    def prepare(image: np.ndarray) -> tuple:
+        small, found = thumbnail(image) if thumbnails else None, {way: way(image) for way in ways}
+        return image.shape[:2], small, [found[metric.preprocess] for metric in metrics]
+
+    return prepare
 
 
 def grouped(items: Iterator, size: int) -> Iterator[list]:

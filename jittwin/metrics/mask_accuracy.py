@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jittwin import imaging
-from jittwin.backend import Backend
+from jittwin.backend import Backend, Module
 from jittwin.classes import CLASSES, colour_label
 from jittwin.data.landscape import label_folder, list_pictures
 from jittwin.data.pictures import ImageSet, prepared
@@ -20,10 +20,11 @@ from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
 from jittwin.models.catalog import find
 from jittwin.models.segformer import ADE_CLASSES, landscape_classes, preset, variant_of
-from jittwin.predictors.towers import Towers, inference_network
+from jittwin.predictors.towers import Tower, Towers
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
+from jittwin.weights.lazy import LazyArrays
 
 # The network's input: resized to 640x640 without keeping proportions, normalised by ImageNet's mean and deviation.
 PREPROCESS = Preprocess((640, 640), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
@@ -70,11 +71,15 @@ class MaskAccuracy:
         self.variant = variant_of(config)
         self.table = landscape_classes() if config.num_labels == ADE_CLASSES else np.arange(CLASSES, dtype=np.uint8)
         try:
-            self.network = inference_network(backend, "segformer", config, arrays, towers,
-                                             allow_unexpected=conversion.beside)
+            self.tower = Tower(backend, "segformer", config, arrays, towers, allow_unexpected=conversion.beside)
         except UserError as error:
             raise UserError(f"{error}; mask accuracy takes {FILES}") from error
-        self.weights = "random" if weights is None else content_hash(backend.state_numpy(self.network))
+        state = LazyArrays(backend.state_shapes("segformer", config), lambda key: arrays[key].astype(np.float32))
+        self.weights = "random" if weights is None else content_hash(state)
+
+    @property
+    def network(self) -> Module:
+        return self.tower.network
 
     @property
     def random(self) -> bool:
@@ -117,7 +122,7 @@ class MaskAccuracyMetric:
     info, profile, preprocess = INFO, (), PREPROCESS
 
     def __init__(self, network: MaskAccuracy, maps: dict[str, Path]):
-        self.network, self.maps, self.random = network, maps, network.random
+        self.network, self.maps, self.random, self.towers = network, maps, network.random, (network.tower,)
         self.provenance = {"network": f"SegFormer {network.variant}", "weights_sha256": network.weights,
                            "random_weights": network.random, "backend": network.backend.name,
                            "device": network.backend.device}

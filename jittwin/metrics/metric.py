@@ -11,7 +11,7 @@ import numpy as np
 from jittwin.backend import Backend
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
-from jittwin.predictors.towers import Towers
+from jittwin.predictors.towers import Tower, Towers
 
 MARK = " (random weights)"      # printed after every value of an untrained network
 
@@ -125,7 +125,7 @@ class Metric(Protocol):
     profile: names of further numbers, which the report shows as a bar chart for each picture. random: whether the
     network is untrained. provenance: everything besides the pictures that the values depend on. preprocess: a function
     from a picture uint8 (H, W, 3) to an array; it runs in several threads, and metrics whose `preprocess` are equal
-    share the array.
+    share the array. towers: the networks that it uses.
     """
 
     info: Info
@@ -133,6 +133,7 @@ class Metric(Protocol):
     random: bool
     provenance: dict
     preprocess: Callable[[np.ndarray], np.ndarray]
+    towers: Sequence[Tower]
 
     def score(self, batch: Batch) -> Scores:
         """Score a batch of any size. UserError: a value is not finite."""

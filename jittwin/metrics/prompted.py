@@ -18,7 +18,7 @@ class PromptedMetric:
     def __init__(self, info: Info, predictor):
         self.info, self.predictor = info, predictor
         self.preprocess, self.provenance = predictor.preprocess, predictor.provenance
-        self.random = predictor.weights.random
+        self.random, self.towers = predictor.weights.random, (predictor.tower,)
         self.told = 0
 
     def values(self, batch: Batch) -> np.ndarray:

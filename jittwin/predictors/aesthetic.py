@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jittwin import imaging
-from jittwin.backend import Backend, ready_backend
+from jittwin.backend import Backend, Module, ready_backend
 from jittwin.checkpoints.adapters import check_adapter, read_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import (
@@ -25,7 +25,8 @@ from jittwin.models.aesthetic import (
     trainable_keys,
 )
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, read_tower
-from jittwin.predictors.towers import Towers, inference_network
+from jittwin.predictors.towers import Tower as InferenceTower
+from jittwin.predictors.towers import Towers
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
@@ -136,8 +137,11 @@ class Predictor:
     """Base class of predictors. Subclasses define `logits`, from pixels float32 (N, 3, S, S) to (N, 10).
 
     They also define `random`, whether the weights are untrained, and `provenance`, names and hashes of the weights.
-    image_size: S. batch: pictures in one forward pass. resample: see SiglipVisionConfig.
+    towers: the networks of a framework that it uses. image_size: S. batch: pictures in one forward pass. resample: see
+    SiglipVisionConfig.
     """
+
+    towers: Sequence[InferenceTower] = ()
 
     def __init__(self, image_size: int, batch: int = BATCH, resample: str = "bilinear"):
         if batch < 1:
@@ -194,8 +198,13 @@ class ScorerPredictor(Predictor):
                  towers: Towers | None = None):
         super().__init__(scorer.config.tower.image_size, batch, scorer.config.tower.resample)
         self.backend, self.scorer, self.dtype = backend, scorer, dtype
-        self.network = inference_network(backend, "aesthetic", scorer.config, scorer.state(), towers,
-                                         scorer.weights if towers is not None else None, dtype, finish=merged)
+        self.tower = InferenceTower(backend, "aesthetic", scorer.config, scorer.state(), towers,
+                                    scorer.weights if towers is not None else None, dtype, finish=merged)
+        self.towers = (self.tower,)
+
+    @property
+    def network(self) -> Module:
+        return self.tower.network
 
     @property
     def random(self) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jittwin.backend import Backend
+from jittwin.backend import Backend, Module
 from jittwin.errors import UserError
 from jittwin.models.catalog import find
-from jittwin.predictors.towers import Towers, inference_network
+from jittwin.predictors.towers import Tower, Towers
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.preprocessing import Preprocess
 from jittwin.text import Tokenizer, TokenizerKind, Tokens
@@ -71,10 +71,14 @@ class TextImagePredictor(ABC):
         self.backend, self.weights, self.dtype = backend, weights, dtype
         self.preprocess, self.longest = preprocess, longest
         self.sha256 = content_hash(weights.arrays)
-        self.network = inference_network(backend, weights.model, weights.config, weights.arrays, towers, self.sha256,
-                                         dtype, find(weights.model).conversion.beside)
+        self.tower = Tower(backend, weights.model, weights.config, weights.arrays, towers, self.sha256, dtype,
+                           find(weights.model).conversion.beside)
         self.truncated: list[str] = []
         self._encoded: dict[str, Any] = {}
+
+    @property
+    def network(self) -> Module:
+        return self.tower.network
 
     @abstractmethod
     def encode(self, tokens: Tokens) -> Iterable:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.backend import Backend
+from jittwin.backend import Backend, Module
 from jittwin.checkpoints.find import run_file
 from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.models.bert import PRESETS as TEXTS
 from jittwin.models.catalog import find
 from jittwin.models.tier import MODES, TierConfig, make_config, preprocess
-from jittwin.predictors.towers import Towers, inference_network
+from jittwin.predictors.towers import Tower, Towers
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BERT, Tokenizer
 from jittwin.weights import content_hash
@@ -83,12 +83,16 @@ class TierPredictor:
         self.backend, self.weights, self.config, self.dtype = backend, weights, weights.config, dtype
         self.preprocess = preprocess(weights.config, weights.native)
         self.sha256 = content_hash(weights.arrays)
-        self.network = inference_network(backend, "tier", weights.config, weights.arrays, towers, self.sha256, dtype,
-                                         find("tier").conversion.beside)
+        self.tower = Tower(backend, "tier", weights.config, weights.arrays, towers, self.sha256, dtype,
+                           find("tier").conversion.beside)
         self.longest = min(BERT.length, self.config.text.max_position_embeddings) if self.config.text else 0
         self.truncated: list[str] = []
         self._texts: dict[str, np.ndarray] = {}
         self._prompts: dict[str, np.ndarray] = {}
+
+    @property
+    def network(self) -> Module:
+        return self.tower.network
 
     def score_pixels(self, pixels: np.ndarray, prompts: Sequence[str],
                      image_prompts: Sequence[str | None] | None = None,

@@ -1,11 +1,16 @@
 """Networks for inference, built once for all the predictors and metrics that need the same weights."""
+import gc
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from jittwin.backend import Backend, Module
 from jittwin.weights import content_hash
+from jittwin.weights.state import check_state
+
+FLOAT = 4       # bytes of an element: networks hold float32 whatever the precision of their products
 
 
 class Towers:
@@ -21,27 +26,45 @@ class Towers:
         return self._built[key]
 
     def release(self) -> None:
-        """Forget all networks: their memory is free as soon as no predictor or metric uses them."""
+        """Free the memory of all networks. A predictor that is used again builds its network again."""
         self._built.clear()
+        gc.collect()        # modules of some frameworks refer to themselves
 
 
-def inference_network(backend: Backend, model: str, config: Any, arrays: Mapping[str, np.ndarray],
-                      towers: Towers | None = None, weights: str | None = None, dtype: str = "float32",
-                      allow_unexpected: Iterable[str] = (),
-                      finish: Callable[[Module], None] = lambda network: None) -> Module:
+class Tower:
     """A model with these arrays, in inference mode.
 
-    towers: where it is taken from, and kept for others; None builds it anew. weights: hash of the arrays, computed
-    where it is not known. dtype: in which the network is used. finish: done to a new network last. UserError: the
-    arrays do not fit.
+    towers: where it is taken from when it is used, and kept for others; None builds it at once, for its owner alone.
+    weights: hash of the arrays, computed where it is not known. dtype: in which the network is used. finish: done to a
+    new network last. bytes: of its weights. UserError: the arrays do not fit.
     """
-    def build() -> Module:
-        network = backend.build(model, config)
-        backend.load_numpy(network, arrays, allow_unexpected=tuple(allow_unexpected))
-        backend.train_mode(network, False)
-        finish(network)
-        return network
 
-    if towers is None:
-        return build()
-    return towers.get((backend.name, backend.device, model, config, weights or content_hash(arrays), dtype), build)
+    def __init__(self, backend: Backend, model: str, config: Any, arrays: Mapping[str, np.ndarray],
+                 towers: Towers | None = None, weights: str | None = None, dtype: str = "float32",
+                 allow_unexpected: Iterable[str] = (), finish: Callable[[Module], None] = lambda network: None):
+        shapes = backend.state_shapes(model, config)
+        check_state(shapes, arrays, allow_unexpected=allow_unexpected)
+        self.bytes = FLOAT * sum(map(prod, shapes.values()))
+
+        def build() -> Module:
+            network = backend.build(model, config)
+            backend.load_numpy(network, arrays, allow_unexpected=tuple(allow_unexpected))
+            backend.train_mode(network, False)
+            finish(network)
+            return network
+
+        if towers is None:
+            self.key, built = None, build()
+            self._get = lambda: built
+        else:
+            self.key = (backend.name, backend.device, model, config, weights or content_hash(arrays), dtype)
+            self._get = lambda: towers.get(self.key, build)
+
+    @property
+    def network(self) -> Module:
+        return self._get()
+
+
+def bytes_of(towers: Iterable[Tower]) -> int:
+    """Bytes of the weights of several; a network that they share counts once."""
+    return sum({tower.key or id(tower): tower.bytes for tower in towers}.values())

@@ -71,7 +71,7 @@ def done(request, place):
     ended = run(
         ["assess", place / "pictures", *use, "--output", out / "a.json", "--report", out / "report"],
         ["assess", place / "pictures", *use, "--tower", place / "tower", "--batch", "1", "--skip-bad",
-         "--output", out / "a.csv"],
+         "--memory-limit", "500", "--output", out / "a.csv"],
         ["assess", place / "pictures", *use, "--skip-bad", "--dtype", "bfloat16", "--output", out / "half.json"],
         ["assess", place / "pictures/1.jpg", "--random-weights", "--metrics", "aesthetic,tier", "--prompts",
          place / "prompts.csv", "--tier-mode", "pr", "--tier-image-prompts", place / "pictures", "--backend", backend,
@@ -156,7 +156,7 @@ def test_the_twins_agree(place):
 def test_mistakes(place, tmp_path):
     use = ["--aesthetic-weights", place / "best_lora.pth", "--tower", place / "tower", "--backend", "torch"]
     export = ["export_onnx.py", "--weights", place / "best_lora.pth", "--backend", "torch"]
-    none, nothing, tower, text, two, full, helped, absent = run(
+    none, nothing, tower, text, two, full, helped, absent, limit = run(
         ["assess", place / "pictures", "--backend", "torch"],
         ["assess", place / "pictures/bad.jpg", *use, "--output", tmp_path / "a.json", "--report", tmp_path / "r"],
         ["assess", place / "pictures", *use[:2], "--tower", place / "pictures", "--backend", "torch"],
@@ -165,7 +165,8 @@ def test_mistakes(place, tmp_path):
         Command(["assess", str(place / "pictures"), *map(str, use), "--output", str(tmp_path / "a.json")],
                 disk_full_after=0),
         ["inference_aesthetic_lora.py"],
-        ["inference_aesthetic_lora.py", place / "pictures", "--weights", tmp_path / "absent.pth"])
+        ["inference_aesthetic_lora.py", place / "pictures", "--weights", tmp_path / "absent.pth"],
+        ["assess", place / "pictures", *use, "--memory-limit", "0.01"])
     assert "no metric's weights are given: give --aesthetic-weights ADAPTER" in none.one_line()
     assert "none of 1 pictures could be scored" in nothing.one_line()
     assert "config.json: not found" in tower.one_line()
@@ -174,6 +175,7 @@ def test_mistakes(place, tmp_path):
     assert full.status == 2 and "a.json: cannot be written: No space left" in full.err
     assert helped.status == 2 and "usage: python scripts/inference_aesthetic_lora.py" in helped.out
     assert "absent.pth" in absent.one_line()
+    assert "--memory-limit 0.01: aesthetic needs 0.00 GB for its weights, beside " in limit.one_line()
     assert not list(tmp_path.iterdir())
 
 

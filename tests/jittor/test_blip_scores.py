@@ -1,5 +1,6 @@
 """The metrics `blipscore` and `imagereward` on Jittor."""
 from blip_scores import (  # noqa: F401  (tests)
     test_a_prompt_is_encoded_once_and_padded_to_35_tokens,
+    test_metrics_measured_one_after_the_other_give_the_same,
     test_scores_are_those_of_the_network,
 )

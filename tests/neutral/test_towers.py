@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 
+from jittwin.errors import UserError
 from jittwin.models.segformer import preset
-from jittwin.predictors.towers import Towers, inference_network
+from jittwin.predictors.towers import Tower, Towers, bytes_of
+from jittwin.weights.lazy import LazyArrays
 
 
 class Counting:
@@ -16,6 +18,9 @@ class Counting:
     def build(self, model, config):
         self.built.append(model)
         return {"model": model, "finished": 0}
+
+    def state_shapes(self, model, config):
+        return {"w": (1,)}
 
     def load_numpy(self, network, arrays, allow_unexpected):
         network["arrays"] = dict(arrays)
@@ -33,8 +38,7 @@ def request_of():
     backend, towers = Counting(), Towers()
 
     def network(value=1.0, config=preset("B0"), dtype="float32", towers=towers, model="segformer", **more):
-        return inference_network(backend, model, config, {"w": np.array([value])}, towers, dtype=dtype, finish=finish,
-                                 **more)
+        return Tower(backend, model, config, {"w": np.array([value])}, towers, dtype=dtype, finish=finish, **more).network
     network.backend, network.towers = backend, towers
     return network
 
@@ -58,9 +62,25 @@ def test_released_networks_are_built_again(request_of):
     assert request_of() is not first and len(request_of.backend.built) == 2
 
 
-def test_without_a_place_to_share_nothing_is_hashed(request_of):
-    class Unread(dict):
-        def items(self):
-            raise AssertionError
+def test_without_a_place_to_share_nothing_is_hashed_and_it_is_built_at_once(request_of):
+    backend = request_of.backend
+    tower = Tower(backend, "segformer", preset("B0"), LazyArrays({"w": (1,)}, lambda name: np.zeros(1)))
+    assert len(backend.built) == 1 and tower.network is tower.network and len(backend.built) == 1
+    backend.load_numpy = lambda *arguments, **more: None
+    Tower(backend, "segformer", preset("B0"), LazyArrays({"w": (1,)}, {}.__getitem__))      # no array is read
 
-    inference_network(request_of.backend, "segformer", preset("B0"), Unread())
+
+def test_with_a_place_it_is_built_when_it_is_used_but_its_shapes_are_checked_before(request_of):
+    backend, arrays = request_of.backend, {"w": np.zeros(1)}
+    tower = Tower(backend, "segformer", preset("B0"), arrays, Towers())
+    assert not backend.built and tower.bytes == 4 and tower.network and backend.built
+    with pytest.raises(UserError, match=r"the weights do not fit the model: 1 of another shape: w \(2,\) instead"):
+        Tower(backend, "segformer", preset("B0"), {"w": np.zeros(2)}, Towers())
+
+
+def test_a_network_that_several_share_counts_once(request_of):
+    def tower(value, towers):
+        return Tower(request_of.backend, "segformer", preset("B0"), {"w": np.array([value])}, towers)
+
+    towers = Towers()
+    assert bytes_of([tower(1, towers), tower(1, towers), tower(2, towers), tower(1, None), tower(1, None)]) == 16

@@ -16,7 +16,9 @@ import numpy as np
 
 from jittwin.weights.arrays import BY_DTYPE, WeightsError
 
+# Stand-ins by (module, name). The name ANY stands for all names of a package and of the packages in it.
 Globals = Mapping[tuple[str, str], Callable]
+ANY = "*"
 
 
 class Refused(pickle.UnpicklingError):
@@ -145,10 +147,10 @@ class _Unpickler(pickle._Unpickler):
             dtype = object.__new__(Dtype)
             dtype.value = _EXTENSION_DTYPES[module, name]
             return dtype
-        try:
-            return self.allowed[module, name]
-        except KeyError:
-            raise Refused(f"global '{module}.{name}'") from None
+        for known in ((module, name), (module.split(".")[0], ANY)):
+            if known in self.allowed:
+                return self.allowed[known]
+        raise Refused(f"global '{module}.{name}'")
 
     def persistent_load(self, saved_id):
         if self.persistent is None:

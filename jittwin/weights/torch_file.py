@@ -1,7 +1,8 @@
 """PyTorch's .pth/.pt/.bin files, read and written without PyTorch.
 
 Zip form (torch >= 1.6): <folder>/data.pkl describes the tensors, <folder>/data/<key>
-hold the storages. Legacy form: five pickles in a row, then the storages.
+hold the storages. Legacy form: five pickles in a row, then the storages. TorchScript archives
+have the zip form; their modules are read for the tensors in them, and their code is not looked at.
 """
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jittwin.weights.arrays import BY_DTYPE, KINDS, WeightsError, canonical, raw
-from jittwin.weights.safe_pickle import Array, Refused, StandIn, restricted_load
+from jittwin.weights.safe_pickle import ANY, Array, Refused, StandIn, restricted_load
 
 # The first pickle of a legacy file: an integer that spells the magic number, then STOP.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -23,6 +24,9 @@ FOLDER = "archive"
 ALIGNMENT = 64
 # A tensor may repeat its storage (stride 0). More elements than this are refused, as an attack on memory.
 MOST_EXPANDED = 1 << 26
+# Attributes of a TorchScript archive's modules. One module may stand in several places, so a small file could ask for
+# more names than fit in memory.
+MOST_ATTRIBUTES = 1 << 20
 
 
 class StorageType(StandIn):
@@ -78,6 +82,34 @@ class Tensor(StandIn):
         return np.ndarray(self.size, self.dtype, data, self.offset * itemsize, strides).copy()
 
 
+class ScriptModule(StandIn):
+    """A module of a TorchScript archive, with its attributes."""
+    __slots__ = ("attributes",)
+
+    def __init__(self):
+        self.attributes = {}
+
+    def __setstate__(self, state) -> None:
+        if type(state) is not dict or not all(type(name) is str for name in state):
+            raise Refused("a TorchScript module without named attributes")
+        self.attributes = state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by their names in a state dictionary. ValueError: too many."""
+        found, left, seen = {}, [("", self)], 0
+        while left:
+            prefix, module = left.pop()
+            seen += len(module.attributes)
+            if seen > MOST_ATTRIBUTES:
+                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes of modules")
+            for name, value in module.attributes.items():
+                if isinstance(value, Tensor):
+                    found[prefix + name] = value
+                elif isinstance(value, ScriptModule):
+                    left.append((f"{prefix}{name}.", value))
+        return found
+
+
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides, in elements, as torch counts them: sizes of 0 count as 1."""
     return tuple(math.prod(max(n, 1) for n in shape[axis + 1:]) for axis in range(len(shape)))
@@ -95,21 +127,29 @@ def _rebuild_v3(storage, offset, size, stride, requires_grad, hooks, dtype, meta
     return Tensor(storage, offset, size, stride, dtype.dtype)
 
 
-def _rebuild_parameter(tensor, *ignored) -> Tensor:
-    return tensor
+def _itself(value, *ignored) -> Any:
+    return value
 
 
 def _size(items=()) -> tuple:
     return tuple(items)
 
 
+def _list(items=(), *ignored) -> list:
+    """A list of TorchScript, whose elements have one type."""
+    return list(items)
+
+
 GLOBALS = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_v2,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_v2,
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_v3,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter"): _itself,
+    ("torch._utils", "_rebuild_parameter_with_state"): _itself,
     ("torch", "Size"): _size,
+    ("__torch__", ANY): ScriptModule,
+    **{("torch.jit._pickle", f"build_{kind}list"): _list for kind in ("int", "double", "bool", "tensor")},
+    ("torch.jit._pickle", "restore_type_tag"): _itself,
     ("torch.storage", "UntypedStorage"): StorageType(np.dtype(np.uint8)),
     **{(module, kind.storage): StorageType(kind.dtype)
        for kind in KINDS if kind.storage for module in ("torch", "torch.cuda")},
@@ -141,12 +181,15 @@ def folder(names: list[str]) -> str | None:
 def read_zip(archive: zipfile.ZipFile, where: str, wanted: Callable[[Any], Iterable] | None = None) -> Any:
     """The object in a zip-form file, with `Tensor` stand-ins in place of tensors.
 
+    That of a TorchScript archive is the dictionary of its tensors.
     wanted: a function from the object to the tensors whose storages are loaded; None for all.
     """
     names, storages = archive.namelist(), _Storages()
     root = folder(names)
     with archive.open(root + "data.pkl") as stream:
         content = restricted_load(stream, where, GLOBALS, storages)
+    if isinstance(content, ScriptModule):
+        content = content.tensors()
     big = root + "byteorder" in names and archive.read(root + "byteorder") == b"big"
     chosen = storages if wanted is None else [v.storage.key for v in wanted(content) if isinstance(v, Tensor)]
     for storage in (storages[key] for key in dict.fromkeys(chosen)):

@@ -103,6 +103,46 @@ def test_hostile_pickles_run_nothing(tmp_path, container, name):
         assert "refused" in message and any(word in message for word in ("system'", "exec'", "eval'"))
 
 
+MODULE = b"c__torch__.torch.nn.modules\nNet\n)\x81"       # a module of a TorchScript archive, without attributes
+
+
+def script(state: bytes) -> bytes:
+    """The pickle of a TorchScript archive whose module has this state."""
+    return b"\x80\x02" + MODULE + state + b"b."
+
+
+def nested(depth: int) -> bytes:
+    """Modules in one another, each of which holds the next twice: 2 ** depth names for a few bytes."""
+    state = b"}"
+    for level in range(depth):
+        state = b"}(U\x01a" + MODULE + state + b"bq" + bytes([level]) + b"U\x01bh" + bytes([level]) + b"u"
+    return state
+
+
+@pytest.mark.parametrize("state, words", [
+    (b"}U\x01wcposix\nsystem\n(Vecho x > TARGET\ntRs", "refused: the pickle contains global 'posix.system'"),
+    (b"}U\x01wcbuiltins\nexec\n(Vopen('TARGET', 'w')\ntRs", "refused: the pickle contains global 'builtins.exec'"),
+    (b"}U\x01wc__torch__\nNet\n(Vecho\ntRs", "damaged or truncated"),
+    (b"}K\x01K\x02s", "refused: the pickle contains a TorchScript module without named attributes"),
+    (b"]", "refused: the pickle contains a TorchScript module without named attributes"),
+    (nested(40), "more than 1048576 attributes of modules")])
+def test_a_torchscript_archive_runs_nothing(tmp_path, state, words):
+    """The code in such an archive is not even looked at."""
+    target, path = tmp_path / "written_by_attack", tmp_path / "model.pt"
+    torch_zip(path, script(state.replace(b"TARGET", str(target).encode())))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/code/__torch__.py", f"open({str(target)!r}, 'w')\n")
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    assert words in one_line(caught, path) and not target.exists()
+
+
+def test_a_torchscript_archive_without_mischief(tmp_path):
+    """The control: the same bytes without an attack are read."""
+    torch_zip(tmp_path / "model.pt", script(nested(3)))
+    assert read_weights(tmp_path / "model.pt") == {}
+
+
 def test_attacks_are_real(tmp_path):
     """The control: Python's own unpickler runs the same bytes."""
     for name in ("os.system", "posix.system", "builtins.exec", "builtins.eval", "inst", "numpy runstring"):

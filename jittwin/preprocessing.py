@@ -57,3 +57,8 @@ class Preprocess:
             return self.size
         shorter = min(height, width)
         return self.size * height // shorter, self.size * width // shorter
+
+
+def as_for_clip(side: int) -> Preprocess:
+    """The preparation of a picture by CLIP, and by what compares pictures and texts like it."""
+    return Preprocess(side, "bicubic", CLIP_MEAN, CLIP_STD, crop=(side, side))

@@ -60,8 +60,7 @@ class Backend:
 
     def state_shapes(self, name, config, **options):
         # Jittor allocates an array when its values are needed, and here they are not.
-        module = self.build(name, config, **options)
-        return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        return _shapes(self.build(name, config, **options))
 
     def no_grad(self):
         return ops.no_grad()
@@ -72,10 +71,7 @@ class Backend:
             part.is_train = flag
 
     def parameters(self, module, trainable_only=True):
-        buffers = set()
-        if trainable_only:
-            for path, part in module.named_modules():
-                buffers |= {f"{path}.{name}" if path else name for name in getattr(part, "buffer_names", ())}
+        buffers = _recorded(module, "buffer_names") if trainable_only else ()
         return {name: value for name, value in module.state_dict().items()
                 if name not in buffers and (value.requires_grad or not trainable_only)}
 
@@ -98,14 +94,15 @@ class Backend:
             group["lr"] = rate
 
     def state_numpy(self, module, exclude=()):
-        return {name: value.numpy() for name, value in module.state_dict().items() if not matches(name, exclude)}
+        shapes = _shapes(module)
+        return {name: value.numpy().reshape(shapes[name]) for name, value in module.state_dict().items()
+                if not matches(name, exclude)}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state = module.state_dict()
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-        for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
+        for name in check_state(_shapes(module), arrays, allow_missing, allow_unexpected):
             # Without the cast a file's element type would replace the parameter's [S4].
-            state[name].update(jt.array(np.asarray(arrays[name]).astype(str(state[name].dtype))))
+            state[name].update(jt.array(np.atleast_1d(arrays[name]).astype(str(state[name].dtype))))
         jt.sync_all()
         jt.gc()  # frees the replaced values, which Jittor's allocator would keep
 
@@ -144,3 +141,15 @@ class Backend:
         if self.world_size > 1:
             jt.sync_all(True)
             self.all_reduce(np.zeros(1, np.float32))    # no process leaves this before all have entered it
+
+
+def _recorded(module, kind: str) -> set[str]:
+    """The names in the state that the parts of a module have recorded: "buffer_names" or "scalar_names"."""
+    return {f"{path}.{name}" if path else name for path, part in module.named_modules()
+            for name in getattr(part, kind, ())}
+
+
+def _shapes(module) -> dict[str, tuple[int, ...]]:
+    """The shapes of the state. Jittor has no scalars [P10]; those of a module are recorded."""
+    scalars = _recorded(module, "scalar_names")
+    return {name: () if name in scalars else tuple(value.shape) for name, value in module.state_dict().items()}

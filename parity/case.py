@@ -76,7 +76,7 @@ def spread_weights(shapes: Shapes, seed: int) -> Arrays:
             values = 1 + 0.1 * values               # the gain of a normalisation
         elif len(shape) > 1:
             values = values / np.sqrt(np.prod(shape[1:]))
-        arrays[name] = values.astype(np.float32)
+        arrays[name] = np.asarray(values, np.float32)
     return arrays
 
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, fields
 
 from jittwin.errors import UserError
 from jittwin.models.conversion import Conversion, Shapes, Source, counted, stored_config, unfit
-from jittwin.weights.hub import CONFIG, HubFolder
+from jittwin.weights.hub import CONFIG, HubFolder, numbers
 
 HEAD = 64       # channels of an attention head, in every size that Google published
 SUCH = "such as google-bert/bert-base-uncased"
@@ -50,11 +50,7 @@ def read_config(folder: HubFolder, pooler: bool) -> BertConfig:
     for name, legal in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if found.get(name, legal) != legal:
             raise UserError(f"{path}: {name} is {found[name]!r}; legal: {legal}, {SUCH}")
-    sizes = {field.name: found.get(field.name, field.default) for field in fields(BertConfig)}
-    for name, value in sizes.items():
-        kind = type(getattr(BertConfig, name))
-        if type(value) not in ({kind, int} if kind is float else {kind}) or value < 0:
-            raise UserError(f"{path}: {name} is {value!r}; legal: a number, as in {getattr(BertConfig, name)}")
+    sizes = numbers(found, {field.name: field.default for field in fields(BertConfig)}, f"{path}:")
     try:
         return BertConfig(**{**sizes, "pooler": pooler})
     except ValueError as error:

@@ -11,10 +11,10 @@ from typing import Any
 
 from jittwin.errors import UserError
 from jittwin.models.bert import BertConfig
-from jittwin.models.conversion import Conversion, Shapes, Source, below, counted, stored_config, unfit
+from jittwin.models.conversion import Conversion, Shapes, Source, below, counted, renaming, stored_config, unfit
 from jittwin.models.vit import HEAD, ViTConfig, sizes_of
-from jittwin.preprocessing import CLIP_MEAN, CLIP_STD, Preprocess
-from jittwin.weights.hub import CONFIG, HubFolder, read_json
+from jittwin.preprocessing import Preprocess, as_for_clip
+from jittwin.weights.hub import CONFIG, HubFolder, numbers, read_json
 
 VISION, TEXT = "visual_encoder.", "text_encoder."
 MED_CONFIG = "med_config.json"      # beside ImageReward.pt: the sizes of the text encoder
@@ -55,8 +55,7 @@ PRESETS = {
 
 def preprocess(config: BlipConfig) -> Preprocess:
     """The preparation of a picture, which is CLIP's."""
-    side = config.vision.image_size
-    return Preprocess(side, "bicubic", CLIP_MEAN, CLIP_STD, crop=(side, side))
+    return as_for_clip(config.vision.image_size)
 
 
 def infer_config(shapes: Shapes, source: Source | None = None) -> BlipConfig:
@@ -121,11 +120,7 @@ def read_config(folder: HubFolder) -> BlipConfig:
         given = found.get(part) or {}
         if not isinstance(given, dict) or given.get("hidden_act", "gelu") != "gelu":
             raise UserError(f"{path}: its {part} describes no network with gelu; legal: {SUCH}")
-        parts.append({name: given.get(name, default) for name, default in defaults.items()})
-        for name, value in parts[-1].items():
-            kind = type(defaults[name])
-            if type(value) not in ({kind, int} if kind is float else {kind}) or value < 0:
-                raise UserError(f"{path}: {part} {name} is {value!r}; legal: a number, as in {defaults[name]}")
+        parts.append(numbers(given, defaults, f"{path}: {part}"))
     vision, text = ViTConfig(**parts[0], classes=0), parts[1]
     return BlipConfig(vision, BertConfig(**text, type_vocab_size=0, pooler=False, image_width=vision.hidden_size),
                       found.get("image_text_hidden_size", 256))
@@ -136,7 +131,7 @@ def from_description(vision: Mapping, text: Mapping, **rest) -> BlipConfig:
     return BlipConfig(ViTConfig(**vision), BertConfig(**text), **rest)
 
 
-# Regular expressions for one name in our files and in transformers'; {} stands for the number of a block.
+# Names in our files and in transformers'; {} stands for the number of a block.
 HUB_NAMES = (("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
              ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
              ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
@@ -146,11 +141,6 @@ HUB_NAMES = (("visual_encoder.cls_token", "vision_model.embeddings.class_embeddi
              ("visual_encoder.blocks.{}.norm1.", "vision_model.encoder.layers.{}.layer_norm1."),
              ("visual_encoder.blocks.{}.norm2.", "vision_model.encoder.layers.{}.layer_norm2."),
              ("visual_encoder.blocks.{}.mlp.", "vision_model.encoder.layers.{}.mlp."))
-
-
-def renaming(old: str, new: str) -> tuple[str, str]:
-    """A pair for Conversion from one column of HUB_NAMES to the other."""
-    return "^" + old.replace(".", r"\.").replace("{}", r"(\d+)"), new.replace("{}", r"\1")
 
 
 # Of training, the official file holds momentum copies, queues of features, a temperature and a decoder of captions.

@@ -7,6 +7,7 @@ from jittwin.models import (
     apf_gan_keys,
     bert,
     blip,
+    clip,
     florence2,
     image_reward,
     inception,
@@ -128,6 +129,11 @@ MODELS = (
            "hub microsoft/Florence-2-base or -large, or florence-community's", "MIT",
            Oracle("transformers' Florence2Model", "tests/torch/test_florence2.py::test_it_equals_transformers"),
            florence2.CONVERSION),
+    Record("clip", ("backbones.clip", "Clip"),
+           "features of pictures and prompts, for CLIPScore and PickScore",
+           "OpenAI's ViT-L-14.pt, hub openai/clip-vit-large-patch14, yuvalkirstain/PickScore_v1", "MIT",
+           Oracle("transformers' CLIPModel, and OpenAI's network restated in torch.nn",
+                  "tests/torch/test_clip.py::test_it_equals_transformers"), clip.CONVERSION),
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.

@@ -29,6 +29,7 @@ class Source:
     where: its path. arrays: by the keys of the twins; each is read when it is accessed. left_out: keys of the file that
     were not taken over. metadata: that of our own files, and numbers that upstream stores beside its arrays. folder:
     the hub folder, or None. mode: what the user says about arrays that may serve in several modes, None for nothing.
+    regrouped: whether Conversion.regroup made the arrays from others.
     """
 
     where: str
@@ -37,6 +38,7 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     folder: HubFolder | None = None
     mode: str | None = None
+    regrouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Conversion:
     expected: (config, shapes) to the keys and shapes of a complete file, if these are not the keys of the module that a
     twin builds; None if they are.
     renames: pairs (regular expression, replacement) from upstream's keys to the twins'. back: pairs for the reverse.
+    regroup: the arrays of an upstream whose arrays are cut in another way than the twins', by the twins' keys; it
+    returns other files' arrays as they are. ungroup: the reverse, to which restore and back are applied.
     left_out: shell patterns of upstream's keys that are not copied.
     transposed: shell patterns of upstream's keys whose matrices the twins hold transposed.
     tied: shell patterns of upstream's keys that hold one array; a file has any of them, and the first counts.
@@ -64,6 +68,8 @@ class Conversion:
     expected: Callable[[Any, Shapes], Shapes] | None = None
     renames: Renames = ()
     back: Renames = ()
+    regroup: Callable[[LazyArrays], LazyArrays] = lambda arrays: arrays
+    ungroup: Callable[[LazyArrays], LazyArrays] = lambda arrays: arrays
     left_out: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     tied: tuple[str, ...] = ()
@@ -101,18 +107,21 @@ class Conversion:
         again = [key for pattern in self.tied for key in found if matches(key, (pattern,))][1:]
         left_out += again
         found = found.renamed({key: key for key in found if key not in again})
-        arrays = renamed(found.transposed(self._is_transposed), self.renames)
+        stored = renamed(found.transposed(self._is_transposed), self.renames)
+        arrays = self.regroup(stored)
         metadata = {} if path.suffix == ".json" else read_metadata(path)
         if self.parts:
             metadata |= read_numbers(path)
-        return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder, mode)
+        return Source(os.fspath(where), arrays, tuple(dict.fromkeys(left_out)), metadata, folder, mode,
+                      arrays is not stored)
 
     def _is_transposed(self, key: str) -> bool:
         return matches(key, self.transposed)
 
     def upstream(self, arrays: Arrays) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """(arrays under the keys of upstream's PyTorch files, keys that were added)."""
-        named = renamed(LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__), self.back)
+        ours = LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__)
+        named = renamed(self.ungroup(ours), self.back)
         found = dict(self.restore(named.transposed(self._is_transposed)))
         return found, tuple(key for key in found if key not in named)
 
@@ -139,6 +148,15 @@ def stored_config(source: Source | None, model: str, make: Callable, what: str):
 def below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The entries whose keys begin with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+
+
+def renaming(old: str, new: str) -> tuple[str, str]:
+    """A pair for the renames of a Conversion.
+
+    {} stands for the number of a block. A name that ends with a dot stands for all names that begin with it.
+    """
+    end = "" if old.endswith(".") else "$"
+    return "^" + old.replace(".", r"\.").replace("{}", r"(\d+)") + end, new.replace("{}", r"\1")
 
 
 def counted(shapes: Shapes, key: str, first: int = 0) -> int:

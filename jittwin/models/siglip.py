@@ -48,6 +48,10 @@ class SiglipVisionConfig:
             raise ValueError(f"patches of {self.patch_size} pixels are larger than the image of {self.image_size}")
 
     @property
+    def hidden_act(self) -> str:
+        return ACTIVATION
+
+    @property
     def tokens(self) -> int:
         """Number of patches of an image; a rest at its right and lower edge is ignored."""
         return (self.image_size // self.patch_size) ** 2

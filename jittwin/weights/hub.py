@@ -129,6 +129,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def numbers(found: Mapping[str, Any], defaults: Mapping[str, float], where: str) -> dict[str, float]:
+    """The values of the keys of `defaults` in a part of config.json, or the defaults. where: the beginning of messages.
+
+    UserError: a value of another type than its default, or a negative one.
+    """
+    values = {name: found.get(name, default) for name, default in defaults.items()}
+    for name, value in values.items():
+        kind = type(defaults[name])
+        if type(value) not in ({kind, int} if kind is float else {kind}) or value < 0:
+            raise UserError(f"{where} {name} is {value!r}; legal: a number, as in {defaults[name]}")
+    return values
+
+
 def renamed(arrays: LazyArrays, renames: Renames) -> LazyArrays:
     """The same arrays under other keys. renames: pairs (regular expression, replacement), applied in turn.
 

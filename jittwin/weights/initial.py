@@ -136,6 +136,16 @@ def _florence2(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarr
     return _transformer(draws, name, shapes) * np.float32(0.1 if shape[1:2] == (1,) else 1)
 
 
+def _clip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """As in `_transformer`. Cosines are multiplied by 1 / 0.07, with which the paper's training begins."""
+    shape = shapes[name]
+    if name == "logit_scale":
+        return np.full(shape, np.log(1 / 0.07), np.float32)
+    if name.endswith(("token_embedding.weight", "position_embedding.weight", "class_embedding")):
+        return draws.normal(name, shape) * np.float32(0.02)
+    return _transformer(draws, name, shapes)
+
+
 def _tier(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
     """Text encoder and backbone have the weights that they have alone; the regressor is a linear layer of PyTorch."""
     prefix = next(prefix for prefix in TIER_PARTS if name.startswith(prefix))
@@ -172,4 +182,4 @@ RULES: dict[str, Rule] = {
     "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
     "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic,
     "resnet": _resnet, "inception_v4": _inception_fid, "vgg": _vgg, "vit": _transformer, "bert": _transformer,
-    "tier": _tier, "blip": _transformer, "image_reward": _transformer, "florence2": _florence2}
+    "tier": _tier, "blip": _transformer, "image_reward": _transformer, "florence2": _florence2, "clip": _clip}

@@ -4,7 +4,7 @@ Keys are those of the Hugging Face hub without the prefix "vision_model.".
 """
 from jt_models.boot import jt
 from jt_models.nn import ops
-from jt_models.nn.layers import Conv2d, Embedding, LayerNorm, Linear, Module, ModuleList, checkpoint
+from jt_models.nn.layers import GELU, Conv2d, Embedding, LayerNorm, Linear, Module, ModuleList, checkpoint
 
 
 class Embeddings(Module):
@@ -22,6 +22,8 @@ class Embeddings(Module):
 
 
 class Attention(Module):
+    """Tokens (B, N, C) look at themselves. mask: see ops.attention."""
+
     def __init__(self, config):
         super().__init__()
         width = config.hidden_size
@@ -31,8 +33,8 @@ class Attention(Module):
         self.q_proj = Linear(width, width)
         self.out_proj = Linear(width, width)
 
-    def execute(self, x):
-        return self.out_proj(ops.attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads))
+    def execute(self, x, mask=None):
+        return self.out_proj(ops.attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, mask))
 
 
 class GELUTanh(Module):
@@ -40,10 +42,18 @@ class GELUTanh(Module):
         return ops.gelu_tanh(x)
 
 
+class QuickGELU(Module):
+    def execute(self, x):
+        return ops.quick_gelu(x)
+
+
+ACTIVATIONS = {"gelu_pytorch_tanh": GELUTanh, "quick_gelu": QuickGELU, "gelu": GELU}     # by their names on the hub
+
+
 class MLP(Module):
     def __init__(self, config):
         super().__init__()
-        self.activation_fn = GELUTanh()
+        self.activation_fn = ACTIVATIONS[config.hidden_act]()
         self.fc1 = Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
@@ -52,7 +62,7 @@ class MLP(Module):
 
 
 class EncoderLayer(Module):
-    """Tokens (B, N, C) to the same shape."""
+    """Tokens (B, N, C) to the same shape. mask: see ops.attention."""
 
     def __init__(self, config):
         super().__init__()
@@ -61,8 +71,8 @@ class EncoderLayer(Module):
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = MLP(config)
 
-    def execute(self, x):
-        x = x + self.self_attn(self.layer_norm1(x))
+    def execute(self, x, mask=None):
+        x = x + self.self_attn(self.layer_norm1(x), mask)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -70,6 +80,11 @@ class Encoder(Module):
     def __init__(self, config):
         super().__init__()
         self.layers = ModuleList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def execute(self, x, mask=None):
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
 
 
 class PooledAttention(Module):

@@ -15,6 +15,11 @@ class Module(nn.Module):
         self.__dict__.setdefault("buffer_names", set()).add(name)
         setattr(self, name, value.stop_grad())
 
+    def register_scalar(self, name: str):
+        """A parameter without dimensions: here a vector of one element [P10], which the state shows as a scalar."""
+        self.__dict__.setdefault("scalar_names", set()).add(name)
+        setattr(self, name, jt.zeros((1,)))
+
 
 class Linear(Module):
     """y = x W^T + b; weight (out, in)."""

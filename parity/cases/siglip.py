@@ -53,7 +53,7 @@ def tower_weights(shapes, seed: int) -> dict[str, np.ndarray]:
             factor = 0.1 * np.sqrt(values.shape[-1])
         else:
             factor = np.sqrt(values.shape[-1]) if name.endswith("head.probe") else 1
-        arrays[name] = values * np.float32(factor)
+        arrays[name] = np.asarray(values * np.float32(factor))      # a product of scalars is no array
     return arrays
 
 

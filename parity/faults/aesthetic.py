@@ -32,7 +32,7 @@ FAULTS = (
           "x = x.transpose(0, 1, 3, 2).reshape(x.shape[0], x.shape[1], -1).transpose(0, 2, 1)",
           "patches are numbered column by column"),
     Fault("siglip_norm_after_attention", "", S,
-          "x = x + self.self_attn(self.layer_norm1(x))", "x = self.layer_norm1(x + self.self_attn(x))",
+          "x = x + self.self_attn(self.layer_norm1(x), mask)", "x = self.layer_norm1(x + self.self_attn(x, mask))",
           "a block normalises after its sum, as BERT does"),
     Fault("siglip_pooled_projections", "", S,
           "((query, 0), (x, width), (x, 2 * width))", "((query, width), (x, 0), (x, 2 * width))",

@@ -112,10 +112,10 @@ def perturb(arrays: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarr
 
 
 def _moved(a, generator) -> np.ndarray:
-    a = np.ascontiguousarray(a)
+    shape, a = np.shape(a), np.ascontiguousarray(a)     # which gives a scalar a dimension
     bits = a.view(np.int32 if a.dtype == np.float32 else np.int64)
     step = generator.integers(0, 2, a.shape, np.uint8).astype(bits.dtype) * 2 - 1
-    return (bits + step * ((a != 0) & (np.abs(a) < np.finfo(a.dtype).max))).view(a.dtype)
+    return (bits + step * ((a != 0) & (np.abs(a) < np.finfo(a.dtype).max))).view(a.dtype).reshape(shape)
 
 
 def floor(name: str, truth) -> float:

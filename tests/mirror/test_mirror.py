@@ -25,6 +25,7 @@ ALLOWED = {
         "norm", "pool", "precision")},
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,
+    "backbones/clip.py": WRAPPED,
 }
 ALLOWED_IMPORTS = {
     "jt_models/boot.py": "the only place that imports Jittor",

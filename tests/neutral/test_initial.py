@@ -17,6 +17,9 @@ TRANSFORMER = {"embeddings.word_embeddings.weight": (9, 8), "pos_embed": (1, 5, 
 FLORENCE = {"language_model.shared.weight": (9, 8), "a.embed_positions.weight": (6, 8), "b.row_embeddings.weight": (3, 4),
             "a.conv1.weight": (4, 1, 3, 3), "a.conv1.bias": (4,), "a.norm1.weight": (4,), "a.qkv.weight": (12, 4),
             "b.pos_idx_to_embed": (3, 8)}
+CLIP = {"logit_scale": (), "vision_model.embeddings.class_embedding": (8,), "fc1.weight": (9, 8), "fc1.bias": (9,),
+        "text_model.embeddings.token_embedding.weight": (9, 8),
+        "vision_model.embeddings.patch_embedding.weight": (8, 3, 4, 4), "vision_model.pre_layrnorm.weight": (8,)}
 PARTS = {"encoder.text_encoder.": TRANSFORMER,
          "encoder.image_encoder.": {"conv1.weight": (4, 3, 3, 3), "bn1.weight": (4,)}}
 TIER = {prefix + key: shape for prefix, part in PARTS.items() for key, shape in part.items()} | {
@@ -26,11 +29,13 @@ HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
           "segformer": "97a7d2437abb1bc6", "siglip": "bfa9e69e3f616fdd", "aesthetic": "ebd9ffb6b8fbcc6d",
           "resnet": "6d3b41e22a9656b4", "inception_v4": "2eeb5c08b5c2c203", "vgg": "9c7bff8a82b6fa34",
           "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731",
-          "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0", "florence2": "e59d03eaec1625f2"}
+          "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0", "florence2": "e59d03eaec1625f2",
+          "clip": "3a8ac87ba496f563"}
 
 
 def shapes(model):
-    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER, "florence2": FLORENCE,
+    return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER,
+            "florence2": FLORENCE, "clip": CLIP,
             **dict.fromkeys(("bert", "vit", "blip", "image_reward"), TRANSFORMER)}.get(model, CONVOLUTIONS)
 
 

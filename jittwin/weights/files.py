@@ -59,12 +59,14 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
 
 def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True,
                  parts: Sequence[str] = ()) -> LazyArrays:
-    """Like `read_weights`, but each array of a safetensors file is read when it is accessed."""
+    """Like `read_weights`, but each array of a safetensors or PyTorch zip file is read when it is accessed."""
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
         kind = kind_of(stream, where)
         if kind == "index":
             return _open_shards(json.load(stream)["weight_map"], where, keep)
+        if kind == "torch":
+            return _open_torch(path, where, keep, parts)
         if kind != "safetensors":
             arrays = read_weights(path, keep, parts)
             return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__, where)
@@ -196,13 +198,17 @@ def _arrays(content: Any, where: str, keep: Callable[[str], bool], parts: Sequen
     """The arrays that `keep` accepts, from the state dictionary in the content of a pickle."""
     arrays = {}
     for key, value in _unwrapped(content, where, parts).items():
-        if not keep(key):
-            continue
-        if not _is_array(value):
-            raise WeightsError(f"{where}: {key!r} holds {type(value).__name__}, not an array; "
-                               "save the state dictionary alone")
-        arrays[key] = value.value if isinstance(value, Array) else value.array()
+        if keep(key):
+            _checked(key, value, where)
+            arrays[key] = value.value if isinstance(value, Array) else value.array()
     return canonical(arrays, where)
+
+
+def _checked(key: str, value: Any, where: str) -> torch_file.Tensor | Array:
+    if not _is_array(value):
+        raise WeightsError(f"{where}: {key!r} holds {type(value).__name__}, not an array; save the state dictionary "
+                           "alone")
+    return value
 
 
 def _unwrapped(content: Any, where: str, parts: Sequence[str]) -> dict:
@@ -226,6 +232,25 @@ def _unwrapped(content: Any, where: str, parts: Sequence[str]) -> dict:
 def _is_array(value: Any) -> bool:
     return isinstance(value, torch_file.Tensor) or (
         isinstance(value, Array) and isinstance(value.value, np.ndarray))
+
+
+def _open_torch(path, where: str, keep: Callable[[str], bool], parts: Sequence[str]) -> LazyArrays:
+    archive = zipfile.ZipFile(path)     # stays open: every array would read its table of contents again
+    content = torch_file.read_zip(archive, where, lambda content: ())
+    found = {key: _checked(key, value, where) for key, value in _unwrapped(content, where, parts).items() if keep(key)}
+    tensors = {key: value for key, value in found.items() if isinstance(value, torch_file.Tensor)}
+    arrays = canonical({key: value.value for key, value in found.items() if key not in tensors}, where)
+    for tensor in tensors.values():
+        torch_file.check(archive, tensor)
+
+    def read(key: str) -> np.ndarray:
+        if key in arrays:
+            return arrays[key].copy()
+        with reading(where):
+            return canonical({key: torch_file.read_tensor(archive, tensors[key])}, where)[key]
+
+    shapes = {key: tensors[key].size if key in tensors else arrays[key].shape for key in found}
+    return LazyArrays(shapes, read, where)
 
 
 def _read_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:

@@ -44,12 +44,19 @@ class Storage(StandIn):
     def __init__(self, dtype: np.dtype, key: str, count: int):
         self.dtype, self.key, self.count = dtype, key, count
 
+    @property
+    def bytes(self) -> int:
+        return self.count * self.dtype.itemsize
+
+    def check(self, available: int) -> None:
+        """ValueError: the file has fewer bytes."""
+        if not 0 <= self.bytes <= available:
+            raise ValueError(f"storage {self.key} needs {self.bytes} bytes, the file has {available}")
+
     def fill(self, stream: BinaryIO, available: int, big: bool) -> None:
-        size = self.count * self.dtype.itemsize
-        if not 0 <= size <= available:
-            raise ValueError(f"storage {self.key} needs {size} bytes, the file has {available}")
-        self.data, self.big = np.empty(size, np.uint8), big
-        if stream.readinto(self.data.data) != size:
+        self.check(available)
+        self.data, self.big = np.empty(self.bytes, np.uint8), big
+        if stream.readinto(self.data.data) != self.bytes:
             raise EOFError(f"storage {self.key} ends early")
 
 
@@ -65,15 +72,20 @@ class Tensor(StandIn):
         self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
         self.dtype = dtype or storage.dtype
 
+    def check(self) -> None:
+        """ValueError: it leaves its storage."""
+        elements, count = self.storage.bytes // self.dtype.itemsize, math.prod(self.size)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
+        if count > max(elements, MOST_EXPANDED) or count and last >= elements:
+            raise ValueError(f"a tensor of shape {self.size} leaves its storage of {elements} elements")
+
     def array(self) -> np.ndarray:
         """The elements: the storage itself if the view covers all of it, else a copy."""
+        self.check()
         data, itemsize, count = self.storage.data, self.dtype.itemsize, math.prod(self.size)
         if self.storage.big:
             data = data.reshape(-1, itemsize)[:, ::-1].reshape(-1)
         flat = data.view(self.dtype)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
-        if count > max(flat.size, MOST_EXPANDED) or count and last >= flat.size:
-            raise ValueError(f"a tensor of shape {self.size} leaves its storage of {flat.size} elements")
         if count == flat.size and self.stride == row_major(self.size):
             return flat.reshape(self.size)
         if not count:
@@ -190,13 +202,42 @@ def read_zip(archive: zipfile.ZipFile, where: str, wanted: Callable[[Any], Itera
         content = restricted_load(stream, where, GLOBALS, storages)
     if isinstance(content, ScriptModule):
         content = content.tensors()
-    big = root + "byteorder" in names and archive.read(root + "byteorder") == b"big"
     chosen = storages if wanted is None else [v.storage.key for v in wanted(content) if isinstance(v, Tensor)]
-    for storage in (storages[key] for key in dict.fromkeys(chosen)):
-        entry = archive.getinfo(f"{root}data/{storage.key}")
-        with archive.open(entry) as stream:
-            storage.fill(stream, entry.file_size, big)
+    for key in dict.fromkeys(chosen):
+        load(archive, storages[key])
     return content
+
+
+def check(archive: zipfile.ZipFile, tensor: Tensor) -> None:
+    """ValueError, KeyError: the archive does not hold the whole tensor."""
+    tensor.check()
+    tensor.storage.check(entry_of(archive, tensor.storage).file_size)
+
+
+def entry_of(archive: zipfile.ZipFile, storage: Storage) -> zipfile.ZipInfo:
+    return archive.getinfo(f"{folder(archive.namelist())}data/{storage.key}")
+
+
+def load(archive: zipfile.ZipFile, storage: Storage) -> None:
+    """Read the elements of a storage of the object that read_zip returned."""
+    names, entry = archive.namelist(), entry_of(archive, storage)
+    order = f"{folder(names)}byteorder"
+    with archive.open(entry) as stream:
+        storage.fill(stream, entry.file_size, order in names and archive.read(order) == b"big")
+
+
+def read_tensor(archive: zipfile.ZipFile, tensor: Tensor) -> np.ndarray:
+    """The elements of a tensor of the object that read_zip returned without its storages.
+
+    They do not stay in memory, but a storage stays that the tensor is a part of: other parts will be read.
+    """
+    storage = tensor.storage
+    if not hasattr(storage, "data"):
+        load(archive, storage)
+    array = tensor.array()
+    if array.nbytes == storage.bytes:
+        del storage.data
+    return array
 
 
 def read_legacy(stream: BinaryIO, where: str) -> Any:

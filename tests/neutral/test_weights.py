@@ -8,6 +8,8 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from collections import OrderedDict
 
 import ml_dtypes
@@ -17,7 +19,15 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jittwin.atomic import atomic_write
-from jittwin.weights import WeightsError, content_hash, read_metadata, read_weights, write_weights
+from jittwin.weights import (
+    WeightsError,
+    content_hash,
+    open_weights,
+    read_metadata,
+    read_weights,
+    torch_file,
+    write_weights,
+)
 
 EXTENSIONS = (".safetensors", ".pth", ".pkl", ".npz")
 
@@ -61,6 +71,10 @@ def test_round_trip_through_every_pair(tmp_path, first, second):
     same(arrays, found)
     assert all(array.flags.writeable for array in found.values())
     assert content_hash(found) == content_hash(arrays)
+    opened = open_weights(tmp_path / f"b{second}")
+    same(arrays, opened)
+    assert opened.shapes == {key: np.shape(value) for key, value in arrays.items()}
+    assert all(array.flags.writeable for array in opened.values())
     assert (tmp_path / f"a{first}").read_bytes() == (tmp_path / f"c{first}").read_bytes()
 
 
@@ -80,6 +94,36 @@ def test_the_content_hash_sees_names_types_shapes_and_bytes():
 
 
 # Bytes on disk, written out by hand or by the format's own library.
+
+@pytest.mark.parametrize("extension", [".safetensors", ".pth"])
+def test_opened_arrays_are_read_one_after_the_other(tmp_path, extension):
+    """So that a large network is not in memory twice; what was read before is not kept."""
+    path = tmp_path / f"a{extension}"
+    write_weights(path, {f"{n}": np.full(250_000, n, np.float32) for n in range(10)})
+    tracemalloc.start()
+    found = open_weights(path)
+    for key, array in found.items():
+        assert array[-1] == int(key)
+        array[:] = -1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6 and found["7"][0] == 7 and len(found) == 10
+
+
+def test_tensors_that_are_parts_of_one_storage(tmp_path):
+    """PyTorch writes the storage whole; it is read once."""
+    whole = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_weights(tmp_path / "a.pth", {"w": whole})
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        content = torch_file.read_zip(archive, "a.pth", lambda content: ())
+        storage = content["w"].storage
+        row, column, both = (torch_file.Tensor(storage, *view) for view in ((4, (4,), (1,)), (1, (3,), (4,)), (0, (3, 4), (4, 1))))
+        assert torch_file.read_tensor(archive, row).tolist() == [4, 5, 6, 7]
+        storage.data.view(np.float32)[:] += 1
+        assert torch_file.read_tensor(archive, column).tolist() == [2, 6, 10]
+        assert (torch_file.read_tensor(archive, both) == whole + 1).all() and not hasattr(storage, "data")
+        assert (torch_file.read_tensor(archive, both) == whole).all()
+
 
 def test_jittor_pkl_bytes(tmp_path):
     arrays = {"w": np.arange(70000, dtype=np.float32).reshape(7, -1), "b": np.zeros(2, np.float32)}

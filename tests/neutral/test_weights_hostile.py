@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jittwin.weights import WeightsError, read_weights, restricted_load, write_weights
+from jittwin.weights import WeightsError, open_weights, read_weights, restricted_load, write_weights
 
 
 @pytest.mark.parametrize("content, words", [
@@ -188,14 +188,16 @@ def torch_tensor(path, offset, size, stride, data: bytes, byteorder: bytes = b"l
                                                   (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (1 << 40,), (0,))])
 def test_tensors_must_stay_in_their_storage(tmp_path, offset, size, stride):
     torch_tensor(tmp_path / "w.pth", offset, size, stride, bytes(24))
-    with pytest.raises(WeightsError):
-        read_weights(tmp_path / "w.pth")
+    for read in (read_weights, open_weights):
+        with pytest.raises(WeightsError):
+            read(tmp_path / "w.pth")
 
 
 def test_big_endian_torch_file(tmp_path):
     numbers = np.arange(6, dtype=">f4")
     torch_tensor(tmp_path / "w.pth", 1, (2, 2), (1, 2), numbers.tobytes(), b"big")
-    assert read_weights(tmp_path / "w.pth")["w"].tolist() == [[1, 3], [2, 4]]
+    for read in (read_weights, open_weights):
+        assert read(tmp_path / "w.pth")["w"].tolist() == [[1, 3], [2, 4]]
 
 
 # Damage.
@@ -207,9 +209,27 @@ def test_truncated_anywhere(tmp_path, extension):
     content = path.read_bytes()
     for length in {0, 1, 4, 8, 30, len(content) // 2, len(content) - 30, len(content) - 1}:
         path.write_bytes(content[:length])
-        with pytest.raises(WeightsError) as caught:
-            read_weights(path)
-        one_line(caught, path)
+        for read in (read_weights, open_weights):
+            with pytest.raises(WeightsError) as caught:
+                read(path)
+            one_line(caught, path)
+
+
+def test_damage_of_an_array_is_told_when_it_is_read(tmp_path):
+    """The zip file has a checksum for each; a storage may also be shorter than its tensor says."""
+    path = tmp_path / "a.pth"
+    write_weights(path, {"w": np.arange(40, dtype=np.float32), "v": np.ones(3)})
+    content = path.read_bytes()
+    at = content.index(np.arange(40, dtype=np.float32).tobytes())
+    path.write_bytes(content[:at] + b"\xff" + content[at + 1:])
+    found = open_weights(path)
+    assert found["v"].tolist() == [1, 1, 1]
+    with pytest.raises(WeightsError) as caught:
+        found["w"]
+    one_line(caught, path)
+    torch_tensor(path, 0, (6,), (1,), bytes(20))
+    with pytest.raises(WeightsError, match="storage 0 needs 24 bytes, the file has 20"):
+        open_weights(path)
 
 
 def test_jittor_checksum(tmp_path):

@@ -1,0 +1,258 @@
+"""What scripts/bench.py measures, each by a function that runs in a process of its own.
+
+A function takes the backend's name, the size, "full" or "tiny", and a folder for files, and returns figures: wall
+"seconds", "cpu" seconds of all threads, and "memory", the peak of the process in bytes.
+"""
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.backend import load_backend
+from jittwin.data.pictures import ImageSet
+from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render
+from jittwin.draws import Draws
+from jittwin.generate import Sampler
+from jittwin.metrics.fid.features import FidScorer
+from jittwin.models import aesthetic, bert, blip, image_reward, siglip, tier
+from jittwin.models.apf_gan import ModelConfig, stage
+from jittwin.tasks.apf_gan import Config
+from jittwin.weights import read_weights, write_weights
+from jittwin.weights.initial import initial_weights
+from jittwin.weights.state import matches
+
+READ_WEIGHTS = {"generate", "train", "seeds"}       # measures that read what `weights` has written
+SEEDS = 20
+TOWER = "so400m-patch16-512"
+BATCH, TOKENS = 8, {"full": 32, "tiny": 16}     # of the networks of BACKBONES
+TRAINED = 2                     # pictures of TIER's training step
+PICTURES = {"full": (64, 1024, 768), "tiny": (24, 256, 192)}     # how many, width, height
+MODELS = {"E": "apf_gan.encoder", "G": "apf_gan.generator", "D": "apf_gan.discriminator"}
+
+
+def model_config(size: str) -> ModelConfig:
+    return Config(**(Config.PRESETS["tiny"] if size == "tiny" else {})).model()
+
+
+def ready(name: str):
+    backend = load_backend(name)
+    backend.setup()
+    return backend
+
+
+def scene(config: ModelConfig) -> dict:
+    """One built-in landscape: image (3, H, W) and label (H, W)."""
+    height, width = config.size
+    return SyntheticLandscapes(1, width, height, aspect_ratio=config.aspect_ratio).get(0, Draws(0))
+
+
+def timed(action, warm: int, times: int) -> dict[str, float]:
+    """Median wall and CPU seconds of `action`, which must wait until its results are computed."""
+    for _ in range(warm):
+        action()
+    walls, cpus = [], []
+    for _ in range(times):
+        wall, cpu = time.perf_counter(), time.process_time()
+        action()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return {"seconds": median(walls), "cpu": median(cpus)}
+
+
+def weights(name: str, size: str, folder: Path) -> dict:
+    """Write initial weights of all networks, which the timed processes read."""
+    backend, config = ready(name), model_config(size)
+    for key, model in MODELS.items():
+        arrays = initial_weights(config.semantics.initial_rule, backend.state_shapes(model, config))
+        write_weights(folder / f"{key}.safetensors", arrays, {})
+    return {}
+
+
+def sampler(name: str, size: str, folder: Path):
+    backend, config = ready(name), model_config(size)
+    made = Sampler(backend, config, {key: read_weights(folder / f"{key}.safetensors") for key in "EG"})
+    label = scene(config)["label"][None]
+    return backend, lambda seeds: [images for _, images in made(["scene"], label, range(seeds))]
+
+
+def generate(name: str, size: str, folder: Path) -> dict:
+    backend, sample = sampler(name, size, folder)
+    return timed(lambda: sample(1), warm=1, times=3) | {"memory": backend.memory()}
+
+
+def seeds(name: str, size: str, folder: Path) -> dict:
+    backend, sample = sampler(name, size, folder)
+    one = timed(lambda: sample(1), warm=1, times=2)
+    sample(2)  # compiles what only several seeds need
+    many = timed(lambda: sample(SEEDS), warm=0, times=1)
+    return many | {"memory": backend.memory(), "one": one["seconds"], "one_cpu": one["cpu"]}
+
+
+def train(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), model_config(size)
+    at, modules = stage(config.pg_niter, config.pg_niter, config.num_D), {}
+    for key, model in MODELS.items():
+        modules[key] = backend.build(model, config)
+        backend.load_numpy(modules[key], read_weights(folder / f"{key}.safetensors"))
+        backend.train_mode(modules[key], True)
+    generators = {f"{key}.{name}": value for key in "EG"
+                  for name, value in backend.parameters(modules[key]).items()}
+    optimizers = [backend.optimizer("adam", [{"params": parameters, "lr": rate}], betas=(0.0, 0.9),
+                                    form=config.semantics.adam)
+                  for parameters, rate in ((generators, 1e-4), (backend.parameters(modules["D"]), 4e-4))]
+    objective = backend.build("apf_gan.objective", config, modules["E"], modules["G"], modules["D"])
+    sides = objective.generator_losses, objective.discriminator_losses
+    sample = scene(config)
+    label, real = backend.asarray(sample["label"][None]), backend.asarray(sample["image"][None])
+
+    def iteration():
+        for optimizer, losses in zip(optimizers, sides):
+            backend.step(optimizer, sum(losses(label, real, at, Draws(0)).values()))
+        backend.synchronize()
+
+    return timed(iteration, warm=2, times=1 if size == "full" else 5) | {"memory": backend.memory()}
+
+
+def fid(name: str, size: str, folder: Path) -> dict:
+    count, width, height = PICTURES[size]
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        pictures.mkdir()
+        for index in range(count):
+            imaging.save_image(pictures / f"{index}.jpg", render(index % 8, width, height)[0], 90)
+    backend = ready(name)
+    scorer, images = FidScorer(backend, random=True), ImageSet(pictures)
+    scorer.compute(ImageSet([pictures / f"{index}.jpg" for index in range(scorer.batch)]), quiet=True)
+    return timed(lambda: scorer.compute(images, quiet=True), warm=0, times=1) | {"memory": backend.memory()}
+
+
+def pixels(backend, config):
+    """One picture of the built-in landscapes, in the form of the tower's input."""
+    return backend.asarray(siglip.preprocess(config)(render(0, 640, 480)[0])[None])
+
+
+def tower(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), siglip.PRESETS["tiny" if size == "tiny" else TOWER]
+    module = backend.build("siglip", config)
+    backend.load_numpy(module, initial_weights("siglip", backend.state_shapes("siglip", config)))
+    backend.train_mode(module, False)
+    x = pixels(backend, config)
+
+    def forward():
+        with backend.no_grad():
+            backend.numpy(module(x))
+
+    return timed(forward, warm=1, times=3) | {"memory": backend.memory()}
+
+
+def lora(name: str, size: str, folder: Path, **options) -> dict:
+    backend = ready(name)
+    config = aesthetic.AestheticConfig(siglip.PRESETS["tiny" if size == "tiny" else TOWER])
+    module = backend.build("aesthetic", config, **options)
+    shapes = backend.state_shapes("siglip", config.tower)
+    trained = initial_weights("aesthetic", aesthetic.trainable_keys(config, shapes))
+    backend.load_numpy(module, aesthetic.tower_state(initial_weights("siglip", shapes)), aesthetic.TRAINED)
+    backend.load_numpy(module, trained, aesthetic.FROZEN)
+    backend.train_mode(module, True)
+    optimizer = backend.optimizer("adamw", [{"params": backend.parameters(module), "lr": 2e-4}])
+    x, target = pixels(backend, config.tower), backend.asarray(np.full((1, 10), 0.1, np.float32))
+
+    def step():
+        backend.seed(1)
+        backend.step(optimizer, module.loss(x, target)["EMD"], clip=1.0)
+        backend.synchronize()
+
+    return timed(step, warm=2, times=2) | {"memory": backend.memory()}
+
+
+def recompute(name: str, size: str, folder: Path) -> dict:
+    return lora(name, size, folder, gradient_checkpointing=True)
+
+
+class Backbone(NamedTuple):
+    """model: in the catalogue. configs: by size. forward: (module, pixels, ids, keep) to a tensor."""
+
+    model: str
+    configs: dict[str, Any]
+    forward: Callable
+
+
+def of_pictures(name: str) -> Backbone:
+    """One of TIER's image encoders."""
+    configs = {size: images[name] for size, images in tier.IMAGES.items()}
+    return Backbone(tier.MODELS[type(configs["full"])], configs, lambda module, pixels, ids, keep: module(pixels))
+
+
+BACKBONES = {
+    **{name: of_pictures(name) for name in ("resnet18", "resnet50", "inceptionv4", "vgg16", "vit")},
+    "bert": Backbone("bert", {"full": bert.PRESETS["base-uncased"], "tiny": bert.PRESETS["tiny"]},
+                     lambda module, pixels, ids, keep: module(ids, keep)),
+    "blip": Backbone("blip", {"full": blip.PRESETS["large"], "tiny": blip.PRESETS["tiny"]},
+                     lambda module, pixels, ids, keep: module(pixels, ids, keep)),
+    "imagereward": Backbone("image_reward", {"full": image_reward.PRESETS["large"],
+                                             "tiny": image_reward.PRESETS["tiny"]},
+                            lambda module, pixels, ids, keep: module(pixels, ids, keep)),
+}
+
+
+def batch(backend, size: str, side: int, count: int) -> tuple:
+    """Noise for pixels, and the ids and the mask of texts."""
+    draws, shape = Draws(0), (count, TOKENS[size])
+    return tuple(map(backend.asarray, (draws.normal("pixels", (count, 3, side, side)),
+                                       (draws.uniform("ids", shape) * 50).astype(np.int32),
+                                       np.ones(shape, np.float32))))
+
+
+def side_of(name: str, config, size: str) -> int:
+    """Of the square pictures that a network takes, in pixels."""
+    for part in (config, getattr(config, "vision", None), getattr(getattr(config, "blip", None), "vision", None)):
+        if found := getattr(part, "image_size", None):
+            return found
+    return tier.SIDES[size].get(name, tier.SIDE[size])
+
+
+def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
+    backend, (model, configs, forward) = ready(name), BACKBONES[measure]
+    config = configs[size]
+    module = backend.build(model, config)
+    backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
+    backend.train_mode(module, False)
+    given = batch(backend, size, side_of(measure, config, size), BATCH)
+
+    def run():
+        with backend.no_grad():
+            backend.numpy(forward(module, *given))
+
+    return timed(run, warm=1, times=3) | {"memory": backend.memory()}
+
+
+def train_tier(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), tier.make_config("nr", "vit", size)
+    module = backend.build("tier", config)
+    backend.load_numpy(module, initial_weights("tier", backend.state_shapes("tier", config)))
+    backend.train_mode(module, True)
+    trained = {key: p for key, p in backend.parameters(module).items() if not matches(key, tier.FROZEN)}
+    optimizer = backend.optimizer("adam", [{"params": trained, "lr": 1e-5}], weight_decay=1e-5)
+    pixels, ids, keep = batch(backend, size, config.image_size, TRAINED)
+    target = backend.asarray(np.full(TRAINED, 3, np.float32))
+
+    def step():
+        backend.seed(1)
+        backend.step(optimizer, module.loss(module(pixels, ids, keep), target)["MSE"])
+        backend.synchronize()
+
+    return timed(step, warm=1, times=2) | {"memory": backend.memory()}
+
+
+def imported(name: str, size: str, folder: Path) -> dict:
+    return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
+
+
+WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
+           "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
+           **{name: partial(backbone, name) for name in BACKBONES}}

@@ -106,6 +106,39 @@ def _resize(array, size, method):
     return np.array(Image.fromarray(array).resize((size[1], size[0]), method))
 
 
+def resize_levels(levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map uint8 (H, W) to uint8 `size`, bilinear with half-pixel centres and without antialiasing.
+
+    It rounds as OpenCV's resize, to which it is equal bit for bit: weights are multiples of 1/2048, and what each of
+    two rows adds loses what is below a quarter. Half the size in both directions is the mean of four pixels.
+    """
+    (height, width), (new_height, new_width) = levels.shape, size
+    values = levels.astype(np.int64)
+    if (height, width) == (new_height, new_width):
+        return levels
+    if (height, width) == (2 * new_height, 2 * new_width):
+        return (values.reshape(new_height, 2, new_width, 2).sum((1, 3)) + 2 >> 2).astype(np.uint8)
+    left, right, across = _neighbours(width, new_width)
+    # Beyond the last column there is nothing to add; beyond the last row it is added in two parts.
+    across = np.where(left == right, 0, across)
+    columns = values[:, left] * (_UNIT - across) + values[:, right] * across >> 4
+    top, below, down = (each[:, None] for each in _neighbours(height, new_height))
+    rows = (columns[top[:, 0]] * (_UNIT - down) >> 16) + (columns[below[:, 0]] * down >> 16)
+    return np.clip(rows + 2 >> 2, 0, 255).astype(np.uint8)
+
+
+_UNIT = 2048    # weight 1 of a neighbour
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `new` positions (lower neighbour, upper neighbour, weight of the upper one) among `old`."""
+    at = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    first = np.floor(at)
+    weight = np.rint((at - first) * np.float32(_UNIT)).astype(np.int64)
+    first = first.astype(np.int64)
+    return np.clip(first, 0, old - 1), np.clip(first + 1, 0, old - 1), weight
+
+
 def to_unit_range(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) to float32 (3, H, W) in [-1, 1]."""
     scaled = image.astype(np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""`jittwin prepare landscape|ava|aigiqa4k`: check a data folder, or write one made here."""
+"""`jittwin prepare landscape|ava|aigiqa4k|evalmuse`: check a data folder, or write one made here."""
 import argparse
 from pathlib import Path
 
@@ -8,11 +8,14 @@ from jittwin.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=" or ".join(KINDS))
     parser.add_argument("folder", metavar="DIR", help="folder to check or to write; landscape: with imgs/ and labels/; "
-                        "ava: with AVA.txt and images/; aigiqa4k: with annotation.xlsx, All/ and I2I/Image_prompt/")
-    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; ava and "
-                        "aigiqa4k: write N damaged pictures with votes drawn to match")
+                        "ava: with AVA.txt and images/; aigiqa4k: with annotation.xlsx, All/ and I2I/Image_prompt/; evalmuse: "
+                        "with train/train_info.json and train/images/")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; the "
+                        "others: write N damaged pictures with votes drawn to match")
     parser.add_argument("--photographs", nargs="+", metavar="PATH",
-                        help="ava, aigiqa4k: cut the N pictures from these files and folders instead of drawing them")
+                        help="cut the N pictures from these files and folders instead of drawing them; not for landscape")
+    parser.add_argument("--maps", choices=MAPS, help="evalmuse: also write train/maps.npz, the maps that the marked "
+                        "regions give, of the pictures' sizes or as squares of 512 pixels")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
                         help="size of the written pictures in pixels (default: 512x384)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the written pictures (default: 0)")
@@ -31,8 +34,10 @@ def run(args: argparse.Namespace) -> None:
     if args.synthetic is not None and args.synthetic < 1:
         raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
     if args.photographs and (args.kind == "landscape" or args.synthetic is None):
-        raise UserError("--photographs: needs ava or aigiqa4k, and --synthetic N, the number of pictures to cut from "
-                        "them")
+        raise UserError("--photographs: needs ava, aigiqa4k or evalmuse, and --synthetic N, the number of pictures to "
+                        "cut from them")
+    if args.maps and args.kind != "evalmuse":
+        raise UserError(f"--maps {args.maps}: is for evalmuse; leave it out")
     KINDS[args.kind](args)
 
 
@@ -142,4 +147,60 @@ def _parts(rows, mode) -> str:
             f"{sum(row.prompt in known for row in test)} of them with a text that is trained on")
 
 
-KINDS = {"landscape": _landscape, "ava": _ava, "aigiqa4k": _aigiqa4k}
+def _evalmuse(args):
+    """Decodes every picture, draws every region, and writes DIR/problems.csv if something is unusual."""
+    from jittwin.atomic import write_file
+    from jittwin.data.evalmuse import PARTS, EvalMuse
+    from jittwin.data.evalmuse_files import STORED_SIDE, maps, write_maps
+    from jittwin.data.synthetic.distorted import write_mini_evalmuse
+
+    folder = Path(args.folder)
+    if args.synthetic is not None:
+        write_mini_evalmuse(folder, args.synthetic, *args.size, args.seed, args.photographs or ())
+    problems = []
+    for part in PARTS:
+        if part != "train" and not (folder / part).exists():
+            continue
+        data = EvalMuse(folder, part)
+        found = data.problems + data.geometry()
+        print("\n".join([*_marked(data), *data.notes]))
+        problems += [(part, problem) for problem in found]
+        if part == "train" and args.maps:
+            written = write_maps(folder / "train" / "maps.npz", maps(data.samples, STORED_SIDE if args.maps != "native"
+                                                                     else None))
+            print(f"{folder / 'train' / 'maps.npz'}: {written} maps")
+    if problems:
+        print(f"{len(problems)} things are unusual; the pictures are used as they are. The first ones:")
+        print("\n".join(f"  {part}: {problem}" for part, problem in problems[:SHOWN]))
+        write_file(folder / PROBLEMS, _csv([("part", "picture", "what"), *(
+            (part, problem.name, problem.what) for part, problem in problems)]))
+        print(f"all of them: {folder / PROBLEMS}")
+    print(f"{folder}: ready for training")
+
+
+def _marked(data):
+    """Lines about the pictures, votes and regions of a part of EvalMuse."""
+    from jittwin.data.evalmuse import to_vote
+
+    yield f"{data.path}: {len(data.samples)} pictures, all decode"
+    votes = [to_vote(sample.score) for sample in data.samples if sample.score is not None]
+    if votes:
+        regions = [len(each) for marks in data.marks.values() for each in marks]
+        clean = sum(not any(marks) for marks in data.marks.values())
+        yield (f"votes: mean {sum(votes) / len(votes):.3f}, {min(votes):.3f} to {max(votes):.3f}; {sum(regions)} regions "
+               f"by {len(regions)} annotations; {clean} pictures are not marked at all")
+
+
+def _csv(rows) -> str:
+    import csv
+    import io
+
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+SHOWN = 10                  # problems that are printed
+PROBLEMS = "problems.csv"
+MAPS = ("native", "512")
+KINDS = {"landscape": _landscape, "ava": _ava, "aigiqa4k": _aigiqa4k, "evalmuse": _evalmuse}

@@ -1,4 +1,4 @@
-"""PyTorch files that hold more than arrays: training scripts store numbers and text beside the weights."""
+"""Files that hold more than arrays: PyTorch's, in which scripts store numbers and text beside weights, and pickles."""
 import os
 import zipfile
 from typing import Any
@@ -7,7 +7,7 @@ from jittwin.atomic import atomic_write
 from jittwin.weights import torch_file
 from jittwin.weights.arrays import WeightsError
 from jittwin.weights.files import kind_of, reading
-from jittwin.weights.safe_pickle import Array
+from jittwin.weights.safe_pickle import Array, restricted_load
 
 
 def read_content(path: str | os.PathLike) -> Any:
@@ -24,6 +24,19 @@ def read_content(path: str | os.PathLike) -> Any:
         if kind == "torch-legacy":
             return torch_file.plain(torch_file.read_legacy(stream, where), where)
         raise WeightsError(f"{where}: a {kind} file; what is read here is a PyTorch .pth")
+
+
+def read_pickle(path: str | os.PathLike) -> Any:
+    """The content of a plain pickle: dictionaries, lists, tuples, numbers, text, None and NumPy arrays.
+
+    WeightsError: missing, damaged, hostile, or not a pickle. Nothing in the file is ever executed.
+    """
+    where = os.fspath(path)
+    with reading(where), open(path, "rb") as stream:
+        kind = kind_of(stream, where)
+        if kind != "pickle":
+            raise WeightsError(f"{where}: a {kind} file; what is read here is a pickle of a dictionary")
+        return torch_file.plain(restricted_load(stream, where), where)
 
 
 def read_numbers(path: str | os.PathLike) -> dict[str, int | float]:

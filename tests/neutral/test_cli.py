@@ -32,7 +32,7 @@ FLAGS = {
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode", "--reference-compat"},
-    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed"},
+    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed", "--maps"},
     "list": set(),
 }
 
@@ -67,7 +67,9 @@ def test_the_flags_of_every_command_are_pinned():
     (["prepare", "ava", "no/such/folder"], "no/such/folder: no such folder; give the folder with AVA.txt and images/"),
     (["prepare", "aigiqa4k", "no/such/folder"], "no/such/folder: no such folder; give the folder with annotation.xlsx"),
     (["prepare", "ava", "x", "--synthetic", "0"], "--synthetic 0: must be at least 1"),
-    (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: needs ava or aigiqa4k, and --syn"),
+    (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: needs ava, aigiqa4k or evalmuse, and --syn"),
+    (["prepare", "evalmuse", "no/such/folder"], "no/such/folder: no such folder; give the folder with train/images/"),
+    (["prepare", "ava", "x", "--maps", "512"], "--maps 512: is for evalmuse; leave it out"),
     (["prepare", "ava", "no/such", "--synthetic", "2", "--photographs", "no.jpg"], "no.jpg: no such file or folder")])
 def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert cli.main(argv) == 2

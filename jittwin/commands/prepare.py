@@ -8,12 +8,13 @@ from jittwin.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=" or ".join(KINDS))
     parser.add_argument("folder", metavar="DIR", help="folder to check or to write; landscape: with imgs/ and labels/; "
-                        "ava: with AVA.txt and images/; aigiqa4k: with annotation.xlsx, All/ and I2I/Image_prompt/; evalmuse: "
-                        "with train/train_info.json and train/images/")
+                        "ava: with AVA.txt and images/; aigiqa4k: with annotation.xlsx, All/ and I2I/Image_prompt/; "
+                        "evalmuse: with train/train_info.json and train/images/")
     parser.add_argument("--synthetic", type=int, metavar="N", help="write N procedural landscapes into DIR; the "
                         "others: write N damaged pictures with votes drawn to match")
     parser.add_argument("--photographs", nargs="+", metavar="PATH",
-                        help="cut the N pictures from these files and folders instead of drawing them; not for landscape")
+                        help="cut the N pictures from these files and folders instead of drawing them; "
+                        "not for landscape")
     parser.add_argument("--maps", choices=MAPS, help="evalmuse: also write train/maps.npz, the maps that the marked "
                         "regions give, of the pictures' sizes or as squares of 512 pixels")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
@@ -187,8 +188,8 @@ def _marked(data):
     if votes:
         regions = [len(each) for marks in data.marks.values() for each in marks]
         clean = sum(not any(marks) for marks in data.marks.values())
-        yield (f"votes: mean {sum(votes) / len(votes):.3f}, {min(votes):.3f} to {max(votes):.3f}; {sum(regions)} regions "
-               f"by {len(regions)} annotations; {clean} pictures are not marked at all")
+        yield (f"votes: mean {sum(votes) / len(votes):.3f}, {min(votes):.3f} to {max(votes):.3f}; {sum(regions)} "
+               f"regions by {len(regions)} annotations; {clean} pictures are not marked at all")
 
 
 def _csv(rows) -> str:

@@ -34,9 +34,9 @@ Draw = Callable[[tuple[int, int]], np.ndarray]
 class Sample:
     """A picture with what a detector is to say about it.
 
-    name: of the file. read: a function that gives the picture, uint8 (H, W, 3). score: from 0 to 1, None where nobody voted. draw: a function from the
-    picture's (height, width) to its map, uint8 (h, w) from 0 to 255, of the same or another size; None where nobody
-    marked anything.
+    name: of the file. read: a function that gives the picture, uint8 (H, W, 3). score: from 0 to 1, None where nobody
+    voted. draw: a function from the picture's (height, width) to its map, uint8 (h, w) from 0 to 255, of the same or
+    another size; None where nobody looked for distortions.
     """
     name: str
     read: Callable[[], np.ndarray]
@@ -115,7 +115,8 @@ class EvalMuse:
 
     def _marks(self, name: str, content) -> list[list[Region]]:
         if not isinstance(content, list):
-            raise ValueError(f"has {type(content).__name__} as {MARKS}; write a list with the regions of each annotator")
+            raise ValueError(f"has {type(content).__name__} as {MARKS}; write a list of regions for each "
+                             "annotator")
         found = []
         for number, regions in enumerate(content, 1):
             if regions is None:
@@ -179,8 +180,8 @@ def read_entries(path: Path) -> dict[str, dict]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no JSON ({error}); get the file again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__} where an object of pictures by id is expected; get the "
-                        "file again")
+        raise UserError(f"{path}: holds {type(content).__name__} where an object of pictures by id is expected; get "
+                        "the file again")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Files of EvalMuse-Structure other than its annotation: maps that were drawn before, the original's pickles, negatives.
+"""Files of EvalMuse-Structure beside its annotation: maps that were drawn before, the original's pickles, negatives.
 
 Maps are kept as <name>.npz, a compressed uint8 (h, w) for each picture, beside <name>.json with prompts and votes. The
 original keeps the same in train_info.pkl: {picture: {"heat_map": uint8 (512, 512), "prompt": text, "score": vote}}.
@@ -177,7 +177,8 @@ def negatives(folder, count: int, seed: int = 0) -> list[Sample]:
     there = listed(images)
     if missing := [name for name in names[:count] if name not in there]:
         raise UserError(f"{images}: {len(missing)} of {count} photographs are not there: {few(missing)}; restore them")
-    return [Sample(name, partial(imaging.decode_image, there[name]), captions[name], 1.0, _clean) for name in names[:count]]
+    return [Sample(name, partial(imaging.decode_image, there[name]), captions[name], 1.0, _clean)
+            for name in names[:count]]
 
 
 def read_captions(path) -> dict[str, str]:

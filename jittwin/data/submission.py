@@ -91,8 +91,9 @@ def read_submission(path) -> dict[str, Prediction]:
     found = {}
     for name, entry in content.items():
         area, score = (entry.get(AREA), entry.get(SCORE)) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(area, np.ndarray) or area.ndim != 2 or not (
-                area.dtype in (np.uint8, np.bool_)) or isinstance(score, bool) or not isinstance(score, (int, float)):
+        is_map = isinstance(area, np.ndarray) and area.ndim == 2 and area.dtype in (np.uint8, np.bool_)
+        is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
+        if not (isinstance(name, str) and is_map and is_number):
             raise UserError(f"{path}: its entry {name!r:.60} is not {{{SCORE!r}: number, {AREA!r}: uint8 (H, W)}}; "
                             "write the file again")
         found[name] = Prediction(float(score), area.astype(np.uint8))

@@ -241,8 +241,8 @@ def write_mini_evalmuse(folder, count: int, width: int, height: int, seed: int =
             for index, name in enumerate(data.names)}
         write_file(temporary / "train" / "train_info.json", json.dumps(entries, indent=1) + "\n")
         write_file(temporary / "planted.csv", _planted_table(data))
-        write_file(temporary / "README.txt", "Made by `jittwin prepare evalmuse --synthetic`: pictures in which places are "
-                   "distorted\n(planted.csv: which and how), marks of three simulated annotators, and votes that "
+        write_file(temporary / "README.txt", "Made by `jittwin prepare evalmuse --synthetic`: pictures in which places "
+                   "are distorted\n(planted.csv: which and how), marks of three simulated annotators, and votes that "
                    "follow\nfrom the planted area. Nobody gave them.\n")
 
 

@@ -14,7 +14,7 @@ such pairs. A process warms up before it is timed. Other load on the machine cha
   recompute the same with gradient checkpointing
   tier      one training step of TIER-NR with ViT-L/16 and BERT, two pictures
   backbones a forward pass of every other network, 8 pictures with texts of 32 tokens; each also by its own name
-            (resnet18, resnet50, inceptionv4, vgg16, vit, bert, blip, imagereward)
+            (resnet18, resnet50, inceptionv4, vgg16, vit, bert, clip_l14, clip_h14, blip, imagereward)
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
 """
 import argparse

@@ -19,7 +19,7 @@ from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render
 from jittwin.draws import Draws
 from jittwin.generate import Sampler
 from jittwin.metrics.fid.features import FidScorer
-from jittwin.models import aesthetic, bert, blip, image_reward, siglip, tier
+from jittwin.models import aesthetic, bert, blip, clip, image_reward, siglip, tier
 from jittwin.models.apf_gan import ModelConfig, stage
 from jittwin.tasks.apf_gan import Config
 from jittwin.weights import read_weights, write_weights
@@ -192,6 +192,8 @@ BACKBONES = {
     **{name: of_pictures(name) for name in ("resnet18", "resnet50", "inceptionv4", "vgg16", "vit")},
     "bert": Backbone("bert", {"full": bert.PRESETS["base-uncased"], "tiny": bert.PRESETS["tiny"]},
                      lambda module, pixels, ids, keep: module(ids, keep)),
+    **{f"clip_{name}": Backbone("clip", {"full": clip.PRESETS[name], "tiny": clip.PRESETS["tiny"]},
+                                lambda module, pixels, ids, keep: module(pixels, ids)) for name in ("l14", "h14")},
     "blip": Backbone("blip", {"full": blip.PRESETS["large"], "tiny": blip.PRESETS["tiny"]},
                      lambda module, pixels, ids, keep: module(pixels, ids, keep)),
     "imagereward": Backbone("image_reward", {"full": image_reward.PRESETS["large"],

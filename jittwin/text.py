@@ -5,6 +5,7 @@ read from tokenizer.json or, without it, from the files of the tokenizer's kind,
 """
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +104,12 @@ class Tokenizer:
     def __len__(self) -> int:
         """Number of ids, which is the number of rows of a table of embeddings."""
         return self.splitter.get_vocab_size()
+
+    def like(self, kind: TokenizerKind) -> "Tokenizer":
+        """A tokenizer with the same vocabulary that cleans texts as `kind` does."""
+        found = copy(self)
+        found.kind = replace(self.kind, name=kind.name, clean=kind.clean)
+        return found
 
     def id(self, token: str) -> int | None:
         """The id of one token; None when there is none."""

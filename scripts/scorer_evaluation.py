@@ -21,12 +21,12 @@ from jittwin.metrics.agreement import agreements
 from jittwin.metrics.assessment import Assessment, assess
 from jittwin.metrics.catalog import ASSESSED
 from jittwin.metrics.metric import MARK, Request
+from jittwin.metrics.prompted import is_text_image
 from jittwin.report.files import as_csv
 
 DATA = "./Dataset/PKU-AIGIQA-4K"
 SPLITS = ("all", "test", "train")
-SCORES = tuple(name for name, metric in ASSESSED.items()
-               if [option.name for option in metric.INFO.options][:2] == [f"{name}-weights", f"{name}-tokenizer"])
+SCORES = tuple(name for name, metric in ASSESSED.items() if is_text_image(metric.INFO))
 
 
 def parser(prog: str, score: str, subset: str) -> cli.Parser:

@@ -64,7 +64,7 @@ def test_ranks_are_those_of_the_scores(backend, paths):
 
 @pytest.mark.parametrize("options, message", [
     ({"name": "ImageReward-v1.0"}, r"no reward model 'ImageReward-v1.0' \(did you mean 'imagereward'\?\): choose from "),
-    ({"name": "tier"}, "no reward model 'tier'.*: choose from blipscore, imagereward"),
+    ({"name": "tier"}, "no reward model 'tier'.*: choose from clipscore, blipscore, imagereward, pickscore"),
     ({}, "imagereward needs trained weights: give weights, a file such as hub THUDM/ImageReward, or random_model=True"),
     ({"weight": "a.pt"}, r"imagereward has no option 'weight' \(did you mean 'weights'\?\): choose from weights, tokenizer"),
     ({"weights": "absent.pt"}, "absent.pt: not found"),

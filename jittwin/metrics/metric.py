@@ -70,7 +70,7 @@ class Info:
     @property
     def digits(self) -> int:
         """Decimals to print."""
-        return 4 if self.span[1] - self.span[0] <= 1 else 2
+        return 4 if self.span[1] - self.span[0] < 5 else 2
 
 
 @dataclass(frozen=True)

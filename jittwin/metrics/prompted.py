@@ -58,10 +58,11 @@ def is_text_image(info: Info) -> bool:
     return [option.name for option in info.options[:2]] == [f"{info.name}-weights", f"{info.name}-tokenizer"]
 
 
-def load_predictor(request: Request, info: Info, predictor):
+def load_predictor(request: Request, info: Info, predictor, **settings):
     """The predictor of a metric with the options that weights_options makes.
 
-    predictor: its class, with `read` and `untrained`. UserError: no weights, or damaged ones.
+    predictor: its class, with `read` and `untrained`. settings: further arguments of the class. UserError: no weights,
+    or damaged ones.
     """
     weights, tokenizer = info.options[:2]
     where = request.options[weights.name]
@@ -70,4 +71,4 @@ def load_predictor(request: Request, info: Info, predictor):
                         "--random-weights")
     found = (predictor.untrained(request.backend) if where is None else
              predictor.read(where, request.options[tokenizer.name]))
-    return predictor(request.backend, found, request.dtype, request.towers)
+    return predictor(request.backend, found, request.dtype, request.towers, **settings)

@@ -11,7 +11,8 @@ from jittwin.errors import UserError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 COMMANDS = {"BLIPScore_evalaute": ("blipscore", "I2I"), "BLIPScore_evaluate": ("blipscore", "I2I"),
-            "ImageReward_evalaute": ("imagereward", "T2I"), "ImageReward_evaluate": ("imagereward", "T2I")}
+            "ImageReward_evalaute": ("imagereward", "T2I"), "ImageReward_evaluate": ("imagereward", "T2I"),
+            "Pick_evalaute": ("pickscore", "T2I"), "Pick_evaluate": ("pickscore", "T2I")}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def evaluation(monkeypatch):
 
 @pytest.mark.parametrize("score, subset, more", [
     ("blipscore", "I2I", []), ("imagereward", "T2I", ["--true_score", "MOS_c", "--log_info", "x", "--seed", "2"]),
+    ("pickscore", "T2I", []), ("blipscore", "I2I", ["--metric", "clipscore"]),
     ("imagereward", "I2I", ["--metric", "blipscore", "--subset", "AIGIQA4K", "--split", "test"])])
 def test_correlations_are_those_of_the_rows_in_question(evaluation, folder, tmp_path, capsys, score, subset, more):
     flags = dict(zip(more[::2], more[1::2]))

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from jittwin.models import bert, blip, clip, florence2, image_reward
+from jittwin.models import bert, blip, clip, distortion, florence2, image_reward
 from jittwin.models.aesthetic import AestheticConfig
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.catalog import MODELS
@@ -25,7 +25,7 @@ SMALL = {
     "bert": bert.PRESETS["tiny"], "siglip": PRESETS["tiny"],
     "aesthetic": AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8)), "tier": make_config("pr", "vit", "tiny"),
     "blip": blip.PRESETS["tiny"], "image_reward": image_reward.PRESETS["tiny"],
-    "florence2": florence2.PRESETS["tiny"], "clip": clip.PRESETS["tiny"],
+    "florence2": florence2.PRESETS["tiny"], "clip": clip.PRESETS["tiny"], "distortion": distortion.make_config("tiny"),
 }
 BY_SIZE = {"vgg19": None, "inception_v3": None, "inception_fid": None, **SMALL}
 

@@ -8,6 +8,7 @@ from jittwin.models import (
     bert,
     blip,
     clip,
+    distortion,
     florence2,
     image_reward,
     inception,
@@ -134,6 +135,11 @@ MODELS = (
            "OpenAI's ViT-L-14.pt, hub openai/clip-vit-large-patch14, yuvalkirstain/PickScore_v1", "MIT",
            Oracle("transformers' CLIPModel, and OpenAI's network restated in torch.nn",
                   "tests/torch/test_clip.py::test_it_equals_transformers"), clip.CONVERSION),
+    Record("distortion", ("assess.distortion", "Distortion"),
+           "implausible places of a generated picture, and a score",
+           "last.pth of the original that you train with EvalMuse-Structure", "-",
+           Oracle("transformers' Florence2Model with torch.nn's layers, put together as the original does",
+                  "tests/torch/test_distortion.py::test_it_equals_the_original"), distortion.CONVERSION),
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.

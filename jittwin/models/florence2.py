@@ -206,6 +206,27 @@ def renames(prefix: str = "") -> Renames:
     )
 
 
+def microsofts(prefix: str = "") -> Renames:
+    """The pairs for the reverse of `renames`."""
+    start = "^" + prefix.replace(".", r"\.")
+    block = start + r"(vision_tower\.blocks\.\d+\.\d+\.(?:spatial|channel)_block)\."
+    half = start + r"(vision_tower\.blocks\.\d+\.\d+)\."
+    projector = start + r"multi_modal_projector\."
+    return (
+        (start + r"vision_tower\.convs\.(\d+)\.conv\.", prefix + r"vision_tower.convs.\1.proj."),
+        (block + r"(conv[12])\.", prefix + r"\1.\2.fn.dw."),
+        (block + r"(window|channel)_attn\.", prefix + r"\1.\2_attn.fn."),
+        (block + r"ffn\.", prefix + r"\1.ffn.fn.net."),
+        (half + r"spatial_block\.norm1\.", prefix + r"\1.spatial_block.window_attn.norm."),
+        (half + r"channel_block\.norm1\.", prefix + r"\1.channel_block.channel_attn.norm."),
+        (block + r"norm2\.", prefix + r"\1.ffn.norm."),
+        (projector + r"image_projection\.weight$", f"{prefix}image_projection"),
+        (projector + r"image_position_embed\.", f"{prefix}image_pos_embed."),
+        (projector, prefix),
+        (start + r"language_model\.", f"{prefix}language_model.model."),
+    )
+
+
 # The matrix that microsoft/Florence-2-* holds transposed.
 TRANSPOSED = "*image_projection"
 # Names of the one table of tokens.

@@ -102,9 +102,9 @@ def _aesthetic(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarr
 
 
 def _uniform(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """A linear layer as in PyTorch: weights and biases are uniform within 1 / sqrt(inputs)."""
-    inputs = shapes[name.removesuffix("bias") + "weight" if name.endswith(".bias") else name][1]
-    return (2 * draws.uniform(name, shapes[name]) - 1) / np.float32(np.sqrt(inputs))
+    """A linear layer or convolution as in PyTorch: weights and biases are uniform within 1 / sqrt(inputs)."""
+    inputs = shapes[name.removesuffix("bias") + "weight" if name.endswith(".bias") else name][1:]
+    return (2 * draws.uniform(name, shapes[name]) - 1) / np.float32(np.sqrt(np.prod(inputs)))
 
 
 def _resnet(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
@@ -146,6 +146,16 @@ def _clip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
     return _transformer(draws, name, shapes)
 
 
+def _distortion(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
+    """The trunk has the weights that it has alone; the heads are layers as in PyTorch."""
+    prefix = "florence2."
+    if name.startswith(prefix):
+        inner = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+        return _florence2(draws, name.removeprefix(prefix), inner)
+    normalises = name.rpartition(".")[0] + ".running_mean" in shapes
+    return _identity(name, shapes[name]) if normalises else _uniform(draws, name, shapes)
+
+
 def _tier(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
     """Text encoder and backbone have the weights that they have alone; the regressor is a linear layer of PyTorch."""
     prefix = next(prefix for prefix in TIER_PARTS if name.startswith(prefix))
@@ -182,4 +192,5 @@ RULES: dict[str, Rule] = {
     "apf_gan": _apf_gan, "apf_gan.silent": _apf_gan_silent, "vgg19": _vgg, "inception_v3": _inception,
     "inception_fid": _inception_fid, "segformer": _segformer, "siglip": _siglip, "aesthetic": _aesthetic,
     "resnet": _resnet, "inception_v4": _inception_fid, "vgg": _vgg, "vit": _transformer, "bert": _transformer,
-    "tier": _tier, "blip": _transformer, "image_reward": _transformer, "florence2": _florence2, "clip": _clip}
+    "tier": _tier, "blip": _transformer, "image_reward": _transformer, "florence2": _florence2, "clip": _clip,
+    "distortion": _distortion}

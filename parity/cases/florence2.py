@@ -11,25 +11,23 @@ SEED = 13       # of the dropout masks, which come from counters in both twins
 
 
 class Florence2(Case):
-    """"full" is Florence-2-base, or in the mode "large" Florence-2-large, on one picture. With "masked" the padding of
-    the texts is not attended to."""
+    """"full" is Florence-2-base on one picture. With "masked" the padding of the texts is not attended to."""
     name = "florence2"
     sizes = ("tiny", "full")
     modes = ("eval", "eval masked", "train masked")
-    more_modes = ("eval large",)
     differentiable = ("pixels",)
     full_depth = 4                            # vision_tower.blocks.stage.N
 
-    def config(self, size: str, mode: str):
-        return PRESETS["tiny" if size == "tiny" else "large" if "large" in mode.split() else "base"]
+    def config(self, size: str):
+        return PRESETS["tiny" if size == "tiny" else "base"]
 
     def build(self, side, size, mode):
-        return side.backend.build(self.name, self.config(size, mode))
+        return side.backend.build(self.name, self.config(size))
 
     def inputs(self, size, mode):
         lengths = np.array(LENGTHS[size])[:, None]
         keep = np.arange(lengths.max()) < lengths
-        ids = Draws(3).integers("ids", 2, self.config(size, mode).text.vocab_size - 1, keep.shape)
+        ids = Draws(3).integers("ids", 2, self.config(size).text.vocab_size - 1, keep.shape)
         return {"pixels": Draws(3).normal("pixels", (len(lengths), 3, SIDES[size], SIDES[size])),
                 "ids": np.where(keep, ids, 1).astype(np.int32), "keep": keep.astype(np.int32)}
 

@@ -1,6 +1,7 @@
 """Faults of Florence-2's trunk and of the detector of structural distortion."""
 from parity.faults.fault import Fault
 
+H = "assess/distortion.py"
 V, T, F = (f"backbones/{name}.py" for name in ("davit", "bart", "florence2"))
 TRUNK = ("florence2",)
 
@@ -26,4 +27,12 @@ FAULTS = (
           "self.self_attn_layer_norm(x + self.attention_dropout(self.self_attn(x, mask)))",
           "x + self.attention_dropout(self.self_attn(self.self_attn_layer_norm(x), mask))",
           "a layer normalises what it reads instead of its sum", TRUNK),
+    Fault("edges_of_maps_in_place", "F7", H,
+          "align_corners=True", "align_corners=False", "maps are doubled with their edges in place, not their corners"),
+    Fault("read_tokens_first", "", H,
+          "ops.concat([image, hidden[:, :count]], 2)", "ops.concat([hidden[:, :count], image], 2)",
+          "the mask head gets the tokens after they were read before those that were not"),
+    Fault("score_of_the_unread_picture", "", H,
+          "            seen = hidden[:, 0]", "            seen = image[:, 0]",
+          "the score is that of the picture's token before it was read with the text"),
 )

@@ -20,6 +20,9 @@ FLORENCE = {"language_model.shared.weight": (9, 8), "a.embed_positions.weight": 
 CLIP = {"logit_scale": (), "vision_model.embeddings.class_embedding": (8,), "fc1.weight": (9, 8), "fc1.bias": (9,),
         "text_model.embeddings.token_embedding.weight": (9, 8),
         "vision_model.embeddings.patch_embedding.weight": (8, 3, 4, 4), "vision_model.pre_layrnorm.weight": (8,)}
+DISTORTION = {"florence2." + key: shape for key, shape in FLORENCE.items()} | {
+    "h.conv_layers.0.weight": (4, 6, 3, 3), "h.conv_layers.0.bias": (4,), "h.conv_layers.1.weight": (4,),
+    "h.conv_layers.1.bias": (4,), "h.conv_layers.1.running_mean": (4,), "h.conv_layers.1.running_var": (4,)}
 PARTS = {"encoder.text_encoder.": TRANSFORMER,
          "encoder.image_encoder.": {"conv1.weight": (4, 3, 3, 3), "bn1.weight": (4,)}}
 TIER = {prefix + key: shape for prefix, part in PARTS.items() for key, shape in part.items()} | {
@@ -30,12 +33,12 @@ HASHES = {"apf_gan": "f796619ec525d870", "apf_gan.silent": "3b8b2162e7fd1d15",
           "resnet": "6d3b41e22a9656b4", "inception_v4": "2eeb5c08b5c2c203", "vgg": "9c7bff8a82b6fa34",
           "vit": "076f04e30c773fc0", "bert": "076f04e30c773fc0", "tier": "0e04ee91f54b2731",
           "blip": "076f04e30c773fc0", "image_reward": "076f04e30c773fc0", "florence2": "e59d03eaec1625f2",
-          "clip": "3a8ac87ba496f563"}
+          "clip": "3a8ac87ba496f563", "distortion": "267fba76d4c59526"}
 
 
 def shapes(model):
     return {"siglip": tower_shapes(TINY), "aesthetic": LORA, "apf_gan": SPADE, "apf_gan.silent": SPADE, "tier": TIER,
-            "florence2": FLORENCE, "clip": CLIP,
+            "florence2": FLORENCE, "clip": CLIP, "distortion": DISTORTION,
             **dict.fromkeys(("bert", "vit", "blip", "image_reward"), TRANSFORMER)}.get(model, CONVOLUTIONS)
 
 

@@ -1,0 +1,64 @@
+"""The case of the detector of structural distortion: every head, and both ways to read a text."""
+import numpy as np
+
+from jittwin.draws import Draws
+from jittwin.models.conversion import below
+from jittwin.models.distortion import TRUNK, make_config
+from parity.case import Case
+from parity.cases.backbones import shifted_weights
+from parity.cases.florence2 import Florence2
+
+SEED = 17       # of the dropout masks, which come from counters in both twins
+LENGTHS = {"tiny": 8, "full": 1024}
+CONV_SIDE = 160     # of the smallest tiny picture for the score head "conv"
+
+
+class Distortion(Case):
+    """A mode says eval or train, the mask head and the score head; "fast" does not attend to padding. "full" is the
+    published detector on Florence-2-large, with a text of 1024 tokens."""
+    name = "distortion"
+    sizes = ("tiny", "full")
+    modes = ("eval concat linear", "train concat_cls linear2_cls fast")
+    more_modes = ("train concat linear", "eval last linear_cls", "train last linear2", "eval concat conv fast",
+                  "train concat conv")
+    differentiable = ("pixels",)
+    optimizer = ("adamw", {"weight_decay": 1e-2})
+    full_depth = 3
+
+    def config(self, size: str, mode: str):
+        _, mask_head, score_head, *rest = mode.split()
+        return make_config("tiny" if size == "tiny" else "large", score_head, mask_head,
+                           "fast" if "fast" in rest else "reference", LENGTHS[size],
+                           CONV_SIDE if size == "tiny" and score_head == "conv" else None)
+
+    def build(self, side, size, mode):
+        return side.backend.build(self.name, self.config(size, mode))
+
+    def inputs(self, size, mode):
+        """Pictures whose colours differ, so that a batch has a variance to normalise by, and texts of different
+        lengths."""
+        config, draws = self.config(size, mode), Draws(3)
+        count = 4 if size == "tiny" else 2 if mode.startswith("train") else 1
+        pixels = draws.normal("pixels", (count, 3, config.image_size, config.image_size))
+        keep = np.arange(config.text_length) < np.array([[7], [4], [6], [2]])[:count] * config.text_length // 8
+        ids = draws.integers("ids", 2, config.trunk.text.vocab_size - 1, keep.shape)
+        return {"pixels": pixels + 2 * draws.normal("colours", (count, 3, 1, 1)),
+                "ids": np.where(keep, ids, 1).astype(np.int32), "keep": keep.astype(np.int32)}
+
+    def run(self, side, module, inputs, mode):
+        side.ops.seed_dropout(SEED)
+        heat, score = module(inputs["pixels"], inputs["ids"], inputs["keep"])
+        return {"heat": heat, "score": score}
+
+    def weights(self, shapes, seed):
+        """Those of the trunk's case, and heads whose ReLUs are rarely near 0. The normalisations shift their inputs,
+        and the layers before them do not."""
+        trunk = {TRUNK + name: array for name, array in Florence2().weights(below(shapes, TRUNK), seed).items()}
+        heads = shifted_weights({name: shape for name, shape in shapes.items() if name not in trunk}, seed)
+        for name, values in heads.items():
+            if name.endswith(".bias") and len(shapes[name.removesuffix("bias") + "weight"]) > 1:
+                heads[name] = values * np.float32(0.04)
+        return trunk | heads
+
+
+CASES = (Distortion(),)

@@ -143,7 +143,10 @@ MODELS = (
 )
 BY_NAME = {record.name: record for record in MODELS}
 # Losses build graphs, so those of several models together live in the twins too, and are built by name as well.
-WHERE = {record.name: record.where for record in MODELS} | {"apf_gan.objective": ("apf_gan.losses", "Objective")}
+WHERE = {record.name: record.where for record in MODELS} | {
+    "apf_gan.objective": ("apf_gan.losses", "Objective"),
+    "distortion.objective": ("assess.distortion_losses", "Objective"),
+}
 
 
 def find(name: str) -> Record:

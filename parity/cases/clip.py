@@ -14,7 +14,7 @@ LENGTHS = {"tiny": (9, 4, 12), "full": (77,)}     # tokens of each text, with it
 
 class Clip(Case):
     """The mode "gelu" has the other activation, and the end of a text is given by its id instead of being the largest
-    id. "full" is OpenAI's ViT-L/14 on one picture, and in the mode "gelu" ViT-H/14, which PickScore has."""
+    id. "full" is OpenAI's ViT-L/14 on one picture, and in the mode "gelu" LAION's, which has the same sizes."""
     name = "clip"
     sizes = ("tiny", "full")
     modes = ("eval", "eval gelu")
@@ -23,14 +23,11 @@ class Clip(Case):
     full_depth = 4                            # text_model.encoder.layers.N
 
     def config(self, size: str, mode: str) -> ClipConfig:
-        gelu = "gelu" in mode.split()
-        if size == "full":
-            return PRESETS["h14" if gelu else "l14"]
-        tiny = PRESETS["tiny"]
-        if not gelu:
-            return tiny
-        return replace(tiny, text=replace(tiny.text, hidden_act="gelu", eos_token_id=tiny.text.vocab_size - 1),
-                       vision=replace(tiny.vision, hidden_act="gelu"))
+        found = PRESETS["tiny" if size == "tiny" else "l14"]
+        if "gelu" not in mode.split():
+            return found
+        return replace(found, text=replace(found.text, hidden_act="gelu", eos_token_id=found.text.vocab_size - 1),
+                       vision=replace(found.vision, hidden_act="gelu"))
 
     def build(self, side, size, mode):
         return side.backend.build(self.name, self.config(size, mode))

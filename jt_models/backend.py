@@ -99,8 +99,8 @@ class Backend:
                 if not matches(name, exclude)}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
-        state = module.state_dict()
-        for name in check_state(_shapes(module), arrays, allow_missing, allow_unexpected):
+        state, shapes = module.state_dict(), _shapes(module)
+        for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
             # Without the cast a file's element type would replace the parameter's [S4].
             state[name].update(jt.array(np.atleast_1d(arrays[name]).astype(str(state[name].dtype))))
         jt.sync_all()

@@ -45,7 +45,7 @@ def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor])
     for line in lines(found, metric, args.show_distribution):
         print(line)
     for message in found.failed:
-        print(f"left out: {message}", file=sys.stderr)
+        print(f"skipped: {message}", file=sys.stderr)
     if args.output:
         write_file(args.output, as_csv(found) if args.output.lower().endswith(".csv") else as_json(found))
     return 0

@@ -114,6 +114,8 @@ def test_metrics_measured_one_after_the_other_give_the_same(backend, tmp_path):
     ({"weights": "nothing"}, "nothing: not found; give a weights file"),
     ({"weights": "a.safetensors", "tokenizer": "small"}, "small: its vocabulary has 8 tokens, and the text encoder of "
      ".*a.safetensors knows .*; give its own: --blipscore-tokenizer bert-base-uncased"),
+    ({"weights": "a.safetensors", "tokenizer": "absent"}, "absent: is not a folder; name the one that holds the "
+     "vocabulary, vocab.txt or tokenizer.json: --blipscore-tokenizer bert-base-uncased"),
     ({"weights": "384/a.safetensors"}, "was trained on pictures of 384 pixels .*; blipscore is made with pictures "
      "of 224 pixels, and positions are not interpolated"),
     ({"weights": "b/a.safetensors"}, r"b/a.safetensors: no vocabulary \(tokenizer.json or vocab.txt\) lies beside it")])

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     for line in lines(found):
         print(line)
     for message in found.failed:
-        print(f"left out: {message}", file=sys.stderr)
+        print(f"skipped: {message}", file=sys.stderr)
     if args.output:
         write_file(args.output, as_csv(found) if args.output.lower().endswith(".csv") else as_json(found))
     if report:
@@ -152,8 +152,8 @@ def read_against(args: argparse.Namespace, images: ImageSet) -> tuple[dict[str, 
         message = (f"{args.against}: no vote for {len(unrated)} of the {len(images)} pictures in {images}: "
                    f"{few(unrated)}")
         if not args.skip_unrated:
-            raise UserError(f"{message}; add their votes, or leave them out with --skip-unrated")
-        print(f"{message}; they are left out of the agreement", file=sys.stderr)
+            raise UserError(f"{message}; add their votes, or exclude them with --skip-unrated")
+        print(f"{message}; they are excluded from the agreement", file=sys.stderr)
     if unused:
         print(f"{args.against}: {len(unused)} of its {len(table.by_name)} votes are of no picture in {images}: "
               f"{few(unused)}", file=sys.stderr)
@@ -220,7 +220,7 @@ def lines(found: Assessment) -> Iterator[str]:
                f"{greatest}, {facts['n']} pictures ({info.better} is better, {info.range})")
     yield from ranking_lines(found)
     yield from agreement_lines(found)
-    yield (f"{len(found.rows)} scored, {len(found.failed)} left out, {found.seconds:.1f} s, "
+    yield (f"{len(found.rows)} scored, {len(found.failed)} skipped, {found.seconds:.1f} s, "
            f"{found.seconds / len(found.rows):.2f} s a picture")
 
 

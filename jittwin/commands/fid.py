@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     backends = {side.provenance["backend"] for side in (a, b) if "backend" in side.provenance}
     known = {"weights": None, "random_weights": args.random_weights} | a.provenance | b.provenance
     results = {"mode": args.mode, "n_a": a.n or None, "n_b": b.n or None,
-               "left_out_a": a.provenance.get("bad", 0), "left_out_b": b.provenance.get("bad", 0),
+               "skipped_a": a.provenance.get("bad", 0), "skipped_b": b.provenance.get("bad", 0),
                "backend": " and ".join(sorted(backends)) or args.backend,
                "weights_sha256": None if known["random_weights"] else known["weights"],
                "random_weights": known["random_weights"]} | compare(a, b, wanted)
@@ -109,7 +109,7 @@ def report(results: dict) -> list[str]:
             digits = 4 if name == "fid" else 6      # the digits that both twins agree on; JSON has all digits
             lines.append(f"{label} {results[name]:.{digits}f}{plus}{mark}")
     counts = [f"{results[f'n_{side}'] or 'an unknown number of'}" +
-              (f" ({results[f'left_out_{side}']} left out)" if results[f"left_out_{side}"] else "") for side in "ab"]
+              (f" ({results[f'skipped_{side}']} skipped)" if results[f"skipped_{side}"] else "") for side in "ab"]
     lines.append(f"mode {results['mode']}, {' against '.join(counts)} pictures, {results['backend']}")
     return lines
 

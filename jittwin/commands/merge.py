@@ -113,5 +113,5 @@ def soup(args: argparse.Namespace, sources: list[str]) -> list[str]:
     kept, log = greedy_soup(ranked, lambda names: mean_of(*names))
     for source, value, taken in log:
         print(f"{source}: FID alone {alone[source]:.6f}{evaluation.mark}, of the mean {value:.6f}{evaluation.mark}, "
-              f"{'kept' if taken else 'left out'}")
+              f"{'kept' if taken else 'excluded'}")
     return kept

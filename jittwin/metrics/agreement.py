@@ -83,7 +83,7 @@ def estimates(predicted: np.ndarray, votes: np.ndarray, resamples: int = RESAMPL
               seed: int = SEED) -> dict[str, Estimate]:
     """The AGREEMENT of scores (N,) with votes (N,), with intervals; nan of nothing.
 
-    Resamples in which a correlation is not defined, since all pictures in it are equal, are left out of its interval.
+    Resamples in which a correlation is not defined, since all pictures in it are equal, are excluded from its interval.
     """
     if not len(votes):
         return dict.fromkeys(AGREEMENT, Estimate(np.nan, np.nan, np.nan))

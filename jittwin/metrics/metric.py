@@ -4,6 +4,7 @@ A metric of `jittwin assess` is a module of this folder with INFO and `load(requ
 """
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isinf
 from typing import Protocol
 
 import numpy as np
@@ -59,7 +60,10 @@ class Info:
 
     @property
     def range(self) -> str:
-        return "{:g} to {:g}".format(*self.span)
+        least, greatest = self.span
+        if isinf(least) or isinf(greatest):
+            return "unbounded" if isinf(least) else f"at least {least:g}"
+        return f"{least:g} to {greatest:g}"
 
     def check(self, options: Mapping[str, str | None]) -> None:
         """UserError: a required option was not given."""

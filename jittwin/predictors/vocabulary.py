@@ -14,8 +14,11 @@ def vocabulary(weights: Path, folder: str | os.PathLike | None, kind: TokenizerK
 
     weights: their file. known: tokens that the network has embeddings of. fix: the flag that names a folder, with an
     example of one, for messages. at_most: a vocabulary beside the weights may be smaller, since training may leave some
-    of the embeddings unused. UserError: no vocabulary, one of another size or kind.
+    of the embeddings unused. UserError: no such folder, no vocabulary, one of another size or kind.
     """
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"{os.fspath(folder)}: is not a folder; name the one that holds the vocabulary, "
+                        f"{' and '.join(kind.files)} or tokenizer.json: {fix}")
     where = beside(weights, kind, fix) if folder is None else Path(folder)
     found = load_tokenizer(where, kind)
     if len(found) > known or len(found) < known and not (at_most and folder is None):

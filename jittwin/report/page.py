@@ -68,7 +68,7 @@ def _agreement(found) -> str:
     heads = "".join(f"<th>{name}</th>" for name in ("metric", "of", "pictures", *map(str.upper, AGREEMENT)))
     return (f"<h2>Agreement with {escape(found.agreement.column)} of {escape(found.agreement.file)}</h2>"
             f"<table><tr>{heads}</tr>{rows}</table><p>{LEVEL:.0%} intervals of {RESAMPLES} resamples; "
-            f"{len(found.agreement.unrated)} pictures have no vote and are left out.</p>")
+            f"{len(found.agreement.unrated)} pictures have no vote and are excluded.</p>")
 
 
 def with_interval(estimate: Estimate) -> str:

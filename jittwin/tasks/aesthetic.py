@@ -184,7 +184,7 @@ class Task(Plain):
         self.out.mkdir(parents=True, exist_ok=True)
         split = open_split(self.out / "dataset_split.json", index, **options).without(bad)
         self.notes += (*index.left_out(), *([f"{index.images}: {len(bad)} of {len(index.ids)} pictures cannot be "
-                                             f"decoded and are left out: see {BAD_IDS}"] if bad else []))
+                                             f"decoded and are excluded: see {BAD_IDS}"] if bad else []))
         parts = [split.train_ids, split.val_ids]
         if split.test_ids is not split.val_ids:
             parts.append(split.test_ids)

@@ -82,8 +82,8 @@ def test_statistics_and_zip_give_the_number_of_the_folders(results, place, backe
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mistakes(results, place, backend):
     skipped, damaged, other_mode, one = results[backend][2:6]
-    assert number(skipped) > 0 and "left out" in skipped.err and "2.png" in skipped.err
-    assert "6 against 3 (1 left out) pictures" in skipped.out
+    assert number(skipped) > 0 and "skipped: " in skipped.err and "2.png" in skipped.err
+    assert "6 against 3 (1 skipped) pictures" in skipped.out
     left = json.loads((place / f"{backend} left.json").read_text())
     assert (left["n_b"], left["left_out_a"], left["left_out_b"]) == (3, 0, 1)
     assert damaged.status == 2 and "2.png: cannot be read" in damaged.err

@@ -190,7 +190,7 @@ def test_what_training_leaves_out_is_told(tmp_path):
     told = "\n".join(Task(config, Shapes(), str(folder), tmp_path / "run").notes)
     assert "AVA.txt: rows not used: 1 too short" in told
     assert f"1 rated pictures have no file, such as {missing.split()[1]}" in told
-    assert "1 of 38 pictures cannot be decoded and are left out: see bad_ids.txt" in told
+    assert "1 of 38 pictures cannot be decoded and are excluded: see bad_ids.txt" in told
     assert "the learning rates reach 0 after 4 of 8 steps" in told    # 33 train in 3 batches of 11, two a step
     quiet = settings.resolve(Config, overrides=["preset=tiny"])
     assert Task(quiet, Shapes(), None, tmp_path / "run").notes == ()

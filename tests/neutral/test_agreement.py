@@ -159,7 +159,7 @@ def annotation(path, count=16, drop=()):
 def test_the_published_table_tells_subsets_and_split(tmp_path):
     votes = read_votes(annotation(tmp_path / "annotation.xlsx"), "MOS_q").by_name
     assert votes["3.png"] == Vote(0.75, "I2I", "test") and votes["8.png"] == Vote(2, "T2I", "train")
-    # Once rows are left out, places tell nothing.
+    # Once rows are missing, places tell nothing.
     filtered = read_votes(annotation(tmp_path / "part.xlsx", drop=(0, 1, 5, 9)), "MOS_q").by_name
     assert filtered["3.png"] == Vote(0.75, "I2I", None) and filtered["8.png"] == Vote(2, "T2I", None)
 
@@ -214,7 +214,7 @@ def test_the_command_tells_agreement_and_ranks(place, capsys):
     assert cli.main([*BOTH, "--prompts", "p.csv", "--rank", "--against", "v.csv", "--column", "MOS_q", "--skip-unrated",
                      "--report", "report"]) == 0
     captured = capsys.readouterr()
-    assert "v.csv: no vote for 1 of the 4 pictures in set: 4.png; they are left out" in captured.err
+    assert "v.csv: no vote for 1 of the 4 pictures in set: 4.png; they are excluded from the agreement" in captured.err
     assert "v.csv: 1 of its 4 votes are of no picture in set: 9.png" in captured.err
     lines = captured.out.splitlines()
     at = lines.index("prompt: a cat, on <b>")
@@ -256,7 +256,7 @@ def test_nothing_of_it_is_in_files_where_it_was_not_asked_for(place, capsys):
     (["--skip-unrated"], "--skip-unrated: goes with --against FILE"),
     (["--against", "v.csv"], "the column of the votes is not named: choose from picture, MOS_q, split"),
     (["--against", "v.csv", "--column", "MOS_q"],
-     "no vote for 1 of the 4 pictures in set: 4.png; add their votes, or leave them out with --skip-unrated"),
+     "no vote for 1 of the 4 pictures in set: 4.png; add their votes, or exclude them with --skip-unrated"),
     (["--against", "none.xlsx", "--column", "MOS_q"], "none.xlsx: cannot be read (No such file"),
     (["--against", "other.csv", "--column", "a"],
      "other.csv: none of the 4 pictures in set has a vote; it names x.png")])

@@ -188,7 +188,7 @@ def test_table_record_and_lines_say_where_weights_are_random(done):
     assert record["metrics"]["brightness"]["mean"] == 147.5 and record["images"][0]["brightness_high"] == 0.75
     assert len(record["failed"]) == 1
     lines = list(command.lines(done))
-    assert "brightness 20.00" in lines[0] and "dark" in lines[0] and lines[-1].startswith("4 scored, 1 left out")
+    assert "brightness 20.00" in lines[0] and "dark" in lines[0] and lines[-1].startswith("4 scored, 1 skipped")
     assert [("(random weights)" in line) for line in lines[:-1]] == [random] * 5
 
 
@@ -291,3 +291,11 @@ def test_the_scripts_take_the_originals_flags(name, flags, monkeypatch):
     spec.loader.exec_module(module)
     actions = module.build_parser()._actions
     assert {text for action in actions for text in action.option_strings or [action.dest]} == flags | {"-h"}
+
+
+@pytest.mark.parametrize("span, shown, digits", [
+    ((1, 10), "1 to 10", 2), ((-1, 1), "-1 to 1", 4), ((0, 2.5), "0 to 2.5", 4), ((0, 1), "0 to 1", 4),
+    ((-float("inf"), float("inf")), "unbounded", 2), ((0, float("inf")), "at least 0", 2)])
+def test_the_range_of_a_metric_in_words(span, shown, digits):
+    info = Info("x", "assess", "", "higher", span, "none")
+    assert (info.range, info.digits) == (shown, digits)

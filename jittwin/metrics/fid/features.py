@@ -82,7 +82,7 @@ class FidScorer:
                         kept[places[index]], known[places[index]] = row, True
                 bar.update(len(indices))
         for error in bad:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
         if moments.n < 2:
             raise UserError(f"{images}: {moments.n} of {len(images)} pictures can be read; a distance needs at least "
                             "two")

@@ -85,7 +85,7 @@ def test_mistakes(results, place, backend):
     assert number(skipped) > 0 and "skipped: " in skipped.err and "2.png" in skipped.err
     assert "6 against 3 (1 skipped) pictures" in skipped.out
     left = json.loads((place / f"{backend} left.json").read_text())
-    assert (left["n_b"], left["left_out_a"], left["left_out_b"]) == (3, 0, 1)
+    assert (left["n_b"], left["skipped_a"], left["skipped_b"]) == (3, 0, 1)
     assert damaged.status == 2 and "2.png: cannot be read" in damaged.err
     assert other_mode.status == 2 and "made with mode pytorch-fid, not clean" in other_mode.err
     assert "one picture; a distance needs at least two" in one.one_line()

@@ -166,6 +166,18 @@ def save_image(path, image: np.ndarray, quality: int = 75) -> None:
     write_file(path, encoded.getvalue())
 
 
+def jet(levels: np.ndarray) -> np.ndarray:
+    """A map uint8 (H, W) in the colours called jet, from blue over green to red: uint8 (H, W, 3)."""
+    values = levels.astype(np.int64)[..., None]
+    return np.clip(382 - np.abs(4 * values - 255 * np.array((3, 2, 1))), 0, 255).astype(np.uint8)
+
+
+def heat_overlay(image: np.ndarray, levels: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """A picture uint8 (H, W, 3) mixed with `share` of the jet colours of its map uint8 (h, w), which is resized."""
+    warm = jet(resize_levels(levels, image.shape[:2])).astype(np.float32)
+    return np.rint((1 - share) * image + share * warm).astype(np.uint8)
+
+
 def captioned(image: np.ndarray, text: str, side: int = 160) -> np.ndarray:
     """uint8 (H, W, 3) as a square of `side` pixels with a line of text below."""
     cell = Image.new("RGB", (side, side + 20), "white")

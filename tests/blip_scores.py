@@ -1,5 +1,6 @@
 """The metrics `blipscore` and `imagereward`, as tests that either twin must pass."""
 import io
+import json
 import weakref
 from contextlib import redirect_stderr
 from dataclasses import asdict, replace
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jittwin import cli
+from jittwin.commands import assess as command
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
 from jittwin.metrics.assessment import assess
@@ -107,6 +110,28 @@ def test_metrics_measured_one_after_the_other_give_the_same(backend, tmp_path):
         alone = assess(images, metrics, prompts=PROMPTS, quiet=True, passes=groups, between=towers.release)
     assert alone.rows == together.rows and len(alone.rows) == 4 and not encoded
     assert networks[0]() is None and networks[1]() is None
+
+
+def test_the_command_measures_one_after_the_other_where_memory_is_limited(backend, tmp_path, monkeypatch, capsys):
+    """The numbers are the same, and the networks of the first pass are gone in the second."""
+    for number in range(3):
+        Image.new("RGB", (70, 80), (60 * number, 90, 200)).save(tmp_path / f"{number}.png")
+    (tmp_path / "p.csv").write_text("".join(f"{number}.png,a view of a coast\n" for number in range(3)))
+    argv = ["assess", str(tmp_path), "--prompts", str(tmp_path / "p.csv"), "--metrics", "blipscore,imagereward",
+            "--random-weights", "--backend", backend.name]
+    pools, get, release = [], Towers.get, Towers.release
+    monkeypatch.setattr(Towers, "get", lambda self, *build: (get(self, *build), pools.append(len(self._built)))[0])
+    monkeypatch.setattr(Towers, "release", lambda self: pools.append("released") or release(self))
+    assert cli.main([*argv, "--output", str(tmp_path / "together.json")]) == 0
+    assert "released" not in pools and max(pools) == 2
+    pools.clear()
+    capsys.readouterr()
+    monkeypatch.setattr(command, "passes", lambda metrics, room: [[metric] for metric in metrics])
+    assert cli.main([*argv, "--memory-limit", "1000", "--output", str(tmp_path / "apart.json")]) == 0
+    assert pools.count("released") == 1 and max(set(pools) - {"released"}) == 1
+    assert "so the pictures are read 2 times: for blipscore (0.00 GB), then imagereward (0.00 GB)\n" in capsys.readouterr().err
+    together, apart = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("together", "apart"))
+    assert apart["images"] == together["images"] and apart["metrics"] == together["metrics"]
 
 
 @pytest.mark.parametrize("options, message", [

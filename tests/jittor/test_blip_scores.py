@@ -3,4 +3,5 @@ from blip_scores import (  # noqa: F401  (tests)
     test_a_prompt_is_encoded_once_and_padded_to_35_tokens,
     test_metrics_measured_one_after_the_other_give_the_same,
     test_scores_are_those_of_the_network,
+    test_the_command_measures_one_after_the_other_where_memory_is_limited,
 )

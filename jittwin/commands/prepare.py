@@ -151,32 +151,44 @@ def _parts(rows, mode) -> str:
 def _evalmuse(args):
     """Decodes every picture, draws every region, and writes DIR/problems.csv if something is unusual."""
     from jittwin.atomic import write_file
-    from jittwin.data.evalmuse import PARTS, EvalMuse
-    from jittwin.data.evalmuse_files import STORED_SIDE, maps, write_maps
+    from jittwin.data.evalmuse import PARTS
     from jittwin.data.synthetic.distorted import write_mini_evalmuse
 
-    folder = Path(args.folder)
+    folder, problems = Path(args.folder), []
     if args.synthetic is not None:
         write_mini_evalmuse(folder, args.synthetic, *args.size, args.seed, args.photographs or ())
-    problems = []
-    for part in PARTS:
-        if part != "train" and not (folder / part).exists():
-            continue
-        data = EvalMuse(folder, part)
-        found = data.problems + data.geometry()
-        print("\n".join([*_marked(data), *data.notes]))
-        problems += [(part, problem) for problem in found]
-        if part == "train" and args.maps:
-            written = write_maps(folder / "train" / "maps.npz", maps(data.samples, STORED_SIDE if args.maps != "native"
-                                                                     else None))
-            print(f"{folder / 'train' / 'maps.npz'}: {written} maps")
+    parts = [part for part in PARTS if (folder / part).exists()] or ["train"]
+    if args.maps and "train" not in parts:
+        raise UserError(f"--maps {args.maps}: needs {folder / 'train'}, which is missing; leave it out")
+    for part in parts:
+        problems += [(part, problem) for problem in _evalmuse_part(folder, part, args.maps)]
     if problems:
         print(f"{len(problems)} things are unusual; the pictures are used as they are. The first ones:")
         print("\n".join(f"  {part}: {problem}" for part, problem in problems[:SHOWN]))
         write_file(folder / PROBLEMS, _csv([("part", "picture", "what"), *(
             (part, problem.name, problem.what) for part, problem in problems)]))
         print(f"all of them: {folder / PROBLEMS}")
-    print(f"{folder}: ready for training")
+    print(f"{folder}: ready {'for training' if 'train' in parts else 'to be predicted'}")
+
+
+def _evalmuse_part(folder, part, kept):
+    """Print what a part of EvalMuse holds and return its problems. kept: the maps to write, one of MAPS or None."""
+    from jittwin.data.evalmuse import EvalMuse
+    from jittwin.data.evalmuse_files import STORED_SIDE, maps, open_training, stored_maps, write_maps
+
+    side, problems = STORED_SIDE if kept == "512" else None, []
+    if part == "train" and stored_maps(folder):
+        samples, _, notes = open_training(folder)
+        print("\n".join(notes))
+        if not kept:        # else they are looked at when they are written
+            print(f"{folder / part}: {sum(1 for _ in maps(samples))} pictures, all decode, with maps")
+    else:
+        data = EvalMuse(folder, part)
+        samples, problems = data.samples, data.problems + data.geometry()
+        print("\n".join([*_marked(data), *data.notes]))
+    if part == "train" and kept:
+        print(f"{folder / part / 'maps.npz'}: {write_maps(folder / part / 'maps.npz', maps(samples, side))} maps")
+    return problems
 
 
 def _marked(data):

@@ -136,18 +136,23 @@ def _kept(levels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return levels
 
 
+def stored_maps(folder) -> Path | None:
+    """The file of maps that takes the place of the annotation of the training part, None if that is there."""
+    folder = Path(folder)
+    if (folder / "train" / "train_info.json").exists():
+        return None
+    return next((path for path in (folder / "train" / "maps.npz", folder / PICKLE) if path.exists()), None)
+
+
 def open_training(folder) -> tuple[list[Sample], list[Problem], tuple[str, ...]]:
     """(samples, problems, notes) of the training part: from its annotation, else from maps drawn before.
 
     Maps are those of <folder>/train/maps.npz, or of the original's <folder>/train_info.pkl. UserError: none of them.
     """
-    folder = Path(folder)
-    annotation = folder / "train" / "train_info.json"
-    if not annotation.exists():
-        images = folder / "train" / "images"
-        for path, read in ((folder / "train" / "maps.npz", read_maps), (folder / PICKLE, read_train_pickle)):
-            if path.exists():
-                return read(path, images), [], (f"{path}: maps of {path.name}, since {annotation.name} is missing",)
+    if path := stored_maps(folder):
+        read = read_train_pickle if path.name == PICKLE else read_maps
+        return read(path, Path(folder) / "train" / "images"), [], (
+            f"{path}: its maps are used, since there is no train_info.json",)
     data = EvalMuse(folder)
     return data.samples, data.problems, data.notes
 

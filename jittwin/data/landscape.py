@@ -7,9 +7,11 @@ Every file is checked before a run starts.
 """
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from jittwin.classes import CLASSES
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 
+AHEAD = 64                  # results of `each` that wait for the consumer
 LABEL_FOLDERS = ("labels", "lables")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -220,11 +223,16 @@ class LandscapeDataset:
 def each(function: Callable, items: list, title: str):
     """Yield the results of `function` over `items` in order, computed by a few threads.
 
-    A progress bar appears after two seconds. Work that has not begun is dropped when the generator is closed or
-    `function` raises.
+    They work at most AHEAD items ahead of the consumer. A progress bar appears after two seconds. Work that has not
+    begun is dropped when the generator is closed or `function` raises.
     """
+    waiting, rest = deque(), iter(items)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         try:
-            yield from tqdm(pool.map(function, items), title, len(items), delay=2, disable=None, leave=False)
+            waiting.extend(pool.submit(function, item) for item in islice(rest, AHEAD))
+            for _ in tqdm(range(len(items)), title, delay=2, disable=None, leave=False):
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,11 +1,24 @@
 """Seeded faults, which the checks of parity must be able to find."""
 from jittwin.errors import UserError, did_you_mean
-from parity.faults import aesthetic, backbones, blip, clip, florence2, layers, networks, operators, tier, training
+from parity.faults import (
+    aesthetic,
+    backbones,
+    blip,
+    clip,
+    distortion_losses,
+    florence2,
+    layers,
+    networks,
+    operators,
+    tier,
+    training,
+)
 from parity.faults.fault import Fault, broken_copy, source
 
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
-TABLES = (operators, layers, networks, backbones, training, aesthetic, tier, blip, clip, florence2)
+TABLES = (operators, layers, networks, backbones, training, aesthetic, tier, blip, clip, florence2,
+          distortion_losses)
 FAULTS: dict[str, Fault] = {fault.name: fault for table in TABLES for fault in table.FAULTS}
 
 

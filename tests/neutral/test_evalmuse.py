@@ -309,6 +309,27 @@ def test_training_opens_what_there_is(tmp_path):
         open_training(folder)
 
 
+def test_prepare_takes_maps_and_parts_to_be_predicted(tmp_path, capsys):
+    folder = write(tmp_path / "data")
+    write_pickle(folder / "train_info.pkl", maps(EvalMuse(folder).samples, 512))
+    (folder / "train/train_info.json").unlink()
+    prepare = ["prepare", "evalmuse", str(folder)]
+    assert cli.main(prepare) == 0
+    output = capsys.readouterr().out
+    assert "train_info.pkl: its maps are used" in output and "3 pictures, all decode, with maps" in output
+    assert cli.main([*prepare, "--maps", "native"]) == 0 and "maps.npz: 3 maps" in capsys.readouterr().out
+    assert read_maps(folder / "train/maps.npz", folder / "train/images")[0].draw(None).shape == (512, 512)
+    (folder / "train/images/2.jpg").write_bytes(b"nothing")
+    before = (folder / "train/maps.npz").read_bytes()
+    for extra in ([], ["--maps", "512"]):
+        assert cli.main([*prepare, *extra]) == 2 and "2.jpg: cannot be read" in capsys.readouterr().err
+    assert (folder / "train/maps.npz").read_bytes() == before
+    other = write(tmp_path / "other", {"1": {"prompt_en": "a"}}, "test")
+    assert cli.main(["prepare", "evalmuse", str(other)]) == 0 and "ready to be predicted" in capsys.readouterr().out
+    assert cli.main(["prepare", "evalmuse", str(other), "--maps", "512"]) == 2
+    assert "needs" in capsys.readouterr().err
+
+
 class Hostile:
     def __reduce__(self):
         return print, ("it ran",)

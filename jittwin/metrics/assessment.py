@@ -31,7 +31,8 @@ class Assessment:
     """The results of `assess`.
 
     rows: {"image", "width", "height", "prompt", scores by name} of each picture that could be read, in natural order.
-    failed: messages about the other pictures. thumbnails: JPEG bytes by the picture's name. seconds: time taken.
+    failed: messages about the other pictures. thumbnails: JPEG bytes by the picture's name. seconds: time taken,
+    without the building of networks.
     agreement: with people's votes, if they were given. ranking: of the pictures of each prompt, if it was asked for.
     """
 
@@ -76,10 +77,13 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
     which the pictures are read once; None for one group. between: called between two passes. UserError: none of the
     pictures can be read, or a metric gives no finite value.
     """
-    start, heads, values, failed, small = time.perf_counter(), {}, {}, {}, {}
+    seconds, heads, values, failed, small = 0, {}, {}, {}, {}
     for number, group in enumerate(passes or [metrics]):
         if number:
             between()
+        for tower in (tower for metric in group for tower in metric.towers):
+            tower.build()
+        start = time.perf_counter()
         prepare = preparation(group, thumbnails and not number)
         items = prepared(images, prepare, workers, lambda error: failed.setdefault(printable(str(error))))
         with tqdm(total=len(images), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
@@ -99,12 +103,13 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
                     for name, drawn in zip(names, scores.maps or ()):
                         on_map(metric.info.name, name, drawn)
                 bar.update(len(some))
-        if not heads:
-            raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
+        seconds += time.perf_counter() - start
     # A picture that was removed between two passes lacks some of the scores.
     complete = [index for index in sorted(heads) if all((index, id(metric)) in values for metric in metrics)]
+    if not complete:
+        raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
     rows = [reduce(or_, (values[index, id(metric)] for metric in metrics), heads[index]) for index in complete]
-    return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, time.perf_counter() - start)
+    return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, seconds)
 
 
 def preparation(metrics: Sequence[Metric], thumbnails: bool) -> Callable[[np.ndarray], tuple]:

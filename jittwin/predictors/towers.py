@@ -64,6 +64,10 @@ class Tower:
     def network(self) -> Module:
         return self._get()
 
+    def build(self) -> None:
+        """Build it before it is used."""
+        self._get()
+
 
 def bytes_of(towers: Iterable[Tower]) -> int:
     """Bytes of the weights of several; a network that they share counts once."""

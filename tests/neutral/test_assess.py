@@ -28,6 +28,7 @@ class Brightness:
     info = Info("brightness", "assess", "mean grey", "higher", (0, 255), "none")
     profile = ("brightness_low", "brightness_high")
     provenance = {"weights": "none"}
+    towers = ()
 
     def __init__(self, random=False):
         self.random, self.calls = random, []
@@ -48,7 +49,7 @@ class Length:
     """Letters of a picture's prompt; draws its map, the picture in grey, where one is asked for."""
 
     info = Info("length", "assess", "letters of the prompt", "higher", (0, 1), "none", needs_prompt=True)
-    profile, random, provenance = (), False, {}
+    profile, random, provenance, towers = (), False, {}, ()
 
     def __init__(self, preprocess):
         self.preprocess = preprocess

@@ -130,6 +130,37 @@ def test_a_picture_that_is_removed_between_two_passes_has_no_row(pool, pictures)
     assert [message.split(":")[0].split("/")[-1] for message in found.failed] == ["bad.png", "20.png"]
 
 
+def test_building_networks_is_not_counted_as_time_of_scoring(pool, pictures, monkeypatch):
+    """Each pass begins with it, before a picture is decoded."""
+    backend, clock, build = pool[0], [0], Memory.build
+    monkeypatch.setattr("jittwin.metrics.assessment.time.perf_counter", lambda: clock[0])
+
+    def slow(self, model, config):
+        clock[0] += 100
+        return build(self, model, config)
+
+    def decode(self, index):
+        assert backend.built
+        clock[0] += 1
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(Memory, "build", slow)
+    monkeypatch.setattr(ImageSet, "decode", decode)
+    metrics = [Sized("a", *pool, x=5), Sized("b", *pool, y=4)]
+    found = assess(gather([str(pictures)]), metrics, quiet=True, workers=1, passes=[[metric] for metric in metrics])
+    assert found.seconds == 2 * 4 and clock[0] == 208
+
+
+def test_nothing_is_left_where_all_pictures_are_removed_between_two_passes(pool, pictures):
+    def remove():
+        for path in pictures.glob("*.png"):
+            path.unlink()
+
+    metrics = [Sized("a", *pool, x=5), Sized("b", *pool, y=4)]
+    with pytest.raises(UserError, match="bad.png: cannot be read .*; none of 4 pictures could be scored"):
+        assess(gather([str(pictures)]), metrics, quiet=True, passes=[[metric] for metric in metrics], between=remove)
+
+
 def test_without_a_limit_each_picture_is_decoded_once(pool, pictures, monkeypatch):
     decoded, decode = [], ImageSet.decode
     monkeypatch.setattr(ImageSet, "decode", lambda self, index: decoded.append(index) or decode(self, index))

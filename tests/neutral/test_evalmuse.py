@@ -28,6 +28,7 @@ from jittwin.data.submission import Prediction, write_submission
 from jittwin.data.synthetic.distorted import KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.metrics.structure_track import StructureTrack
 
 BOX = {"bbox_type": 1, "bbox": [{"x": 2, "y": 3}, {"x": 7, "y": 9}]}
 TRIANGLE = {"bbox_type": 2, "bbox": [[1, 1], [8, 2], [2, 6]]}
@@ -433,6 +434,11 @@ def test_votes_fall_with_the_planted_area_and_marks_lie_on_it():
             overlap.append((planted & marked).sum() / (planted | marked).sum())
     assert np.mean(overlap) > 0.6
     assert sum(len(each) for marks in data.marks.values() for each in marks) > 600
+    # To mark everything is no way to find them.
+    track = StructureTrack((0,))
+    for sample in data.samples[:40]:
+        track.add(np.full((96, 96), 9, np.uint8), 0.5, sample.draw((96, 96)), sample.score)
+    assert track.outcome().measures["f1"] < 0.25
 
 
 def test_the_mini_set_is_a_data_set_and_never_half_written(tmp_path, capsys):

@@ -25,10 +25,10 @@ from jittwin.errors import UserError
 
 MOST = 3                        # planted places of a picture
 CLEAN = 0.15                    # how often a picture has none
-RADII = 0.10, 0.24              # of a place, as fractions of the shorter side
+RADII = 0.07, 0.16              # of a place, as fractions of the shorter side
 CORNERS = 14                    # of its outline
 MISSED, INVENTED = 0.12, 0.04   # how often an annotator overlooks a place, and how often marks another one
-FULL = 0.20                     # planted fraction of the area for the worst vote
+FULL = 0.16                     # planted fraction of the area for the worst vote
 DOUBT = 0.35                    # deviation of an annotator's vote before it is rounded
 _LEAST_HEIGHT, _MOST_HEIGHT = 96, 384
 _CACHED = 128

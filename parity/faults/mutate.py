@@ -5,9 +5,12 @@ and used for all faults.
 """
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from jittwin.errors import UserError
 from parity import runner as check
@@ -22,8 +25,42 @@ REASON = 300                   # characters kept of a row's reason for failing
 Check = tuple[str, str]        # (model, level)
 
 
+class Stored(MutableMapping):
+    """Results of workers by key. Their arrays lie in files, because those of all models take several GB."""
+
+    def __init__(self):
+        self.folder, self.kept = tempfile.TemporaryDirectory(prefix="parity-known-"), {}
+
+    def file(self, key: str) -> Path:
+        return Path(self.folder.name, f"{key}.safetensors")
+
+    def __contains__(self, key) -> bool:
+        return key in self.kept
+
+    def __setitem__(self, key: str, result: tuple[dict, dict]) -> None:
+        arrays, self.kept[key] = result
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, self.file(key))
+
+    def __getitem__(self, key: str) -> tuple[dict, dict]:
+        return load_file(self.file(key)), self.kept[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self.kept[key]
+        self.file(key).unlink()
+
+    def __iter__(self):
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
 class Remembering(Twins):
     """Workers that keep PyTorch's results, so that each call runs in PyTorch only once."""
+
+    def __init__(self):
+        super().__init__()
+        self.known = Stored()
 
     @property
     def torch(self) -> "Remembered":
@@ -46,8 +83,7 @@ class Remembered:
         asked, known = self.twins.asked, self.twins.known
         if asked not in known:
             known[asked] = self.worker.finish()
-        arrays, values = known[asked]
-        return dict(arrays), values
+        return known[asked]
 
     def call(self, function: Callable | str, arrays=None, /, **arguments) -> tuple[dict, dict]:
         self.start(function, arrays, **arguments)

@@ -1,7 +1,7 @@
 """Truth and noise of a function, measured in the PyTorch worker, and the pair of workers that compares the twins."""
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Twins:
     def __init__(self, twin=None, paths: Sequence[str] = ()):
         self.paths, self.twin = tuple(paths), twin
         self.workers: dict[str, Worker] = {}
-        self.known: dict[str, tuple[Arrays, dict]] = {}
+        self.known: MutableMapping[str, tuple[Arrays, dict]] = {}
 
     @property
     def torch(self) -> Worker:

@@ -12,7 +12,7 @@ from jittwin.metrics.distortion_regions import (
     TRUE_LEAST,
     Tally,
     compared,
-    contour_area,
+    contour_areas,
     on_square,
     regions,
 )
@@ -38,7 +38,9 @@ def drawn(*rows):
     (np.ones((10, 10), bool), 81), (np.ones((1, 9), bool), 0), (np.ones((1, 1), bool), 0), (np.ones((2, 2), bool), 1),
     (drawn(".#.", "###", ".#."), 2), (drawn("##.", "##.", "..#"), 1), (drawn("####", ".###", "..##", "...#"), 4.5)])
 def test_areas_are_those_of_contours(mask, area):
-    assert contour_area(mask) == area
+    assert contour_areas(mask.astype(int), 1).tolist() == [area]
+    two = np.concatenate([mask * 1, np.zeros((len(mask), 1), int), mask * 2], 1)
+    assert contour_areas(two, 3).tolist() == [area, area, 0]
 
 
 def test_holes_are_filled_and_corners_connect():

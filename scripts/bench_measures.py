@@ -19,7 +19,7 @@ from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render
 from jittwin.draws import Draws
 from jittwin.generate import Sampler
 from jittwin.metrics.fid.features import FidScorer
-from jittwin.models import aesthetic, bert, blip, clip, image_reward, siglip, tier
+from jittwin.models import aesthetic, bert, blip, clip, distortion, image_reward, siglip, tier
 from jittwin.models.apf_gan import ModelConfig, stage
 from jittwin.tasks.apf_gan import Config
 from jittwin.weights import read_weights, write_weights
@@ -31,6 +31,7 @@ SEEDS = 20
 TOWER = "so400m-patch16-512"
 BATCH, TOKENS = 8, {"full": 32, "tiny": 16}     # of the networks of BACKBONES
 TRAINED = 2                     # pictures of TIER's training step
+QUESTION = 80                   # tokens of the text that the detector of distortion reads
 PICTURES = {"full": (64, 1024, 768), "tiny": (24, 256, 192)}     # how many, width, height
 MODELS = {"E": "apf_gan.encoder", "G": "apf_gan.generator", "D": "apf_gan.discriminator"}
 
@@ -251,10 +252,56 @@ def train_tier(name: str, size: str, folder: Path) -> dict:
     return timed(step, warm=1, times=2) | {"memory": backend.memory()}
 
 
+def detector(name: str, size: str, folder: Path, trunk: str = "base", text_mode: str = "reference") -> dict:
+    """A forward pass of the detector of distortion on one picture with a text of 80 tokens, padded as the mode says."""
+    backend, module, given = distortion_parts(name, size, trunk, text_mode)
+    backend.train_mode(module, False)
+
+    def run():
+        with backend.no_grad():
+            backend.numpy(module(*given)[0])
+
+    return timed(run, warm=1, times=2) | {"memory": backend.memory()}
+
+
+def distortion_parts(name: str, size: str, trunk: str, text_mode: str, count: int = 1, **options) -> tuple:
+    """(backend, untrained detector, its inputs)."""
+    backend, config = ready(name), distortion.make_config("tiny" if size == "tiny" else trunk, text_mode=text_mode)
+    module = backend.build("distortion", config, **options)
+    backend.load_numpy(module, initial_weights("distortion", backend.state_shapes("distortion", config)))
+    words = min(QUESTION, config.text_length)
+    length = config.text_length if text_mode == "reference" else words
+    keep = (np.arange(length) < words).astype(np.int32)[None].repeat(count, 0)
+    ids = np.where(keep, 2 + np.arange(length) % 50, 1).astype(np.int32)
+    pixels = Draws(0).normal("pixels", (count, 3, config.image_size, config.image_size))
+    return backend, module, tuple(map(backend.asarray, (pixels, ids, keep)))
+
+
+def train_distortion(name: str, size: str, folder: Path) -> dict:
+    """One training step of the whole detector of Florence-2-base, with gradient checkpointing, on two pictures, of
+    which batch normalisation needs more than one."""
+    backend, module, given = distortion_parts(name, size, "base", "fast", 2, gradient_checkpointing=True)
+    backend.train_mode(module, True)
+    optimizer = backend.optimizer("adamw", [{"params": backend.parameters(module), "lr": 1e-5}], weight_decay=1e-2)
+
+    def step():
+        backend.seed(1)
+        heat, score = module(*given)
+        backend.step(optimizer, (heat * heat).mean() + (score * score).mean())
+        backend.synchronize()
+
+    return timed(step, warm=1, times=1 if size == "full" else 3) | {"memory": backend.memory()}
+
+
+DETECTORS = {"distortion": {}, "distortion_fast": {"text_mode": "fast"}, "distortion_large": {"trunk": "large"}}
+
+
 def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
 WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
            "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
+           "distortion_step": train_distortion,
+           **{key: partial(detector, **options) for key, options in DETECTORS.items()},
            **{name: partial(backbone, name) for name in BACKBONES}}

@@ -9,6 +9,7 @@ from jittwin import draws
 from jt_models.boot import jt, nn
 from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
+from jt_models.nn.kernels.conv import Conv
 from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
@@ -78,7 +79,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
     if groups == x.shape[1] == weight.shape[0] > 1 and _two(stride) == (1, 1):
         y = DepthwiseConv(_two(padding))(x, weight)
     else:
-        y = nn.conv2d(x, weight, None, _two(stride), _two(padding), 1, groups)
+        y = Conv(_two(stride), _two(padding), groups)(x, weight)
     return _rounded(_biased(y, bias))[0]
 
 

@@ -24,6 +24,7 @@ from jittwin.data.evalmuse_files import (
     write_maps,
     write_pickle,
 )
+from jittwin.data.evalmuse_parts import open_parts
 from jittwin.data.submission import Prediction, write_submission
 from jittwin.data.synthetic.distorted import KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
 from jittwin.draws import Draws
@@ -408,6 +409,25 @@ def test_pseudo_labels_take_the_place_of_votes(tmp_path):
     write_submission(tmp_path / "s.pkl", {"1": Prediction(1.25, area)})
     with pytest.raises(UserError, match="predicts nothing for 1 of the 2 pictures"):
         pseudo_labels(tmp_path / "s.pkl", folder)
+
+
+def test_the_parts_of_a_run(tmp_path):
+    folder = write(tmp_path, {"1": entry(), "2": entry(([], [])), "3": entry()})
+    parts = open_parts(folder)
+    assert [sample.name for sample in parts.train] == ["1.jpg", "2.jpg", "3.jpg"] and parts.val == []
+    assert "1 things are unusual, such as: 2.jpg has 2 annotators instead of 3" in parts.notes[0]
+    parts = open_parts(folder, held_out=1, seed=4)
+    assert len(parts.val) == 1 and len(parts.train) == 2
+    write(folder, {"3": {"prompt_en": "a"}}, "val")
+    write_submission(tmp_path / "s.pkl", {"3": Prediction(0.25, np.ones((4, 5), np.uint8))})
+    (folder / "flickr30k").mkdir()
+    Image.new("RGB", (8, 6)).save(folder / "flickr30k/9.jpg")
+    (folder / "flickr30k/captions.csv").write_text("image,caption\n9.jpg,b\n")
+    parts = open_parts(folder, negative_count=1, labels=tmp_path / "s.pkl")
+    assert [sample.name for sample in parts.train] == ["1.jpg", "2.jpg", "3.jpg", "9.jpg"]
+    assert [sample.score for sample in parts.val] == [0.25] and "1 predictions" in parts.notes[0]
+    with pytest.raises(UserError, match="validate on one of the two"):
+        open_parts(folder, held_out=1, labels=tmp_path / "s.pkl")
 
 
 # ---- the synthetic set --------------------------------------------------------------

@@ -18,7 +18,8 @@ class Case:
     tier runs. levels: those that apply (parity.result.LEVELS). differentiable: names of the inputs whose gradients
     are compared. halves: names of the parts of a training step that have losses and parameters of their own, as in
     a GAN. optimizer: (kind, settings) of the optimizer that trains the model. full_depth: at full size the forward
-    pass is compared down to this depth of the module tree.
+    pass is compared down to this depth of the module tree. shared: the case looks at code that both twins share, so
+    that no fault of the Jittor twin can concern it.
     """
     name: str
     sizes: tuple[str, ...] = ("tiny",)
@@ -30,6 +31,7 @@ class Case:
     optimizer: tuple[str, dict] = ("adam", {})
     full_depth: int = 1
     halves: tuple[str, ...] = ("",)
+    shared: bool = False
 
     def reference(self) -> dict:
         """How a worker finds this case: {"factory": "module:callable", "arguments": {…}}, fit for JSON."""

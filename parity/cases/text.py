@@ -62,6 +62,7 @@ class Tokenizers(Case):
     """The ids and masks that reach the networks of either twin, against those that transformers makes from the same
     files. The mode names the kind of tokenizer. The text cleaning of OpenAI's CLIP is left out, as in transformers."""
     name = "tokenizers"
+    shared = True
     modes = tuple(f"eval {kind.name}" for kind in (BERT, BLIP, CLIP, BART))
     levels = ("L7",)
     lengths = (None, 16)        # padded to the longest text, and cut

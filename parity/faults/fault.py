@@ -19,6 +19,7 @@ class Fault:
     jt_models. old, new: the edit; `old` occurs once in the file. why: what a person would write in a bug report.
     cases: the parity cases whose model computes with the edited line; by default those of the models whose class is
     in the edited file (jittwin.models.catalog).
+    everywhere: levels at which every other case that has them must notice it too.
     equivalent: a proof that the edit changes no result; such a fault cannot be found and does not count.
     survives: why no check of these cases finds the fault although it changes results; such a fault counts.
     """
@@ -29,6 +30,7 @@ class Fault:
     new: str
     why: str
     cases: tuple[str, ...] = ()
+    everywhere: tuple[str, ...] = ()
     equivalent: str = ""
     survives: str = ""
 

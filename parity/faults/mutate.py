@@ -120,6 +120,7 @@ class Mutant:
     def to_json(self) -> dict:
         fault = self.fault
         return {"name": fault.name, "id": fault.id, "file": fault.file, "why": fault.why, "cases": list(fault.cases),
+                "everywhere": list(fault.everywhere),
                 "verdict": self.verdict, "first": self.first, "killed_by": self.killed,
                 "levels": sorted({level for _, level in self.checks}), "seconds": round(self.seconds, 1),
                 "explanation": "" if self.killed else fault.equivalent or fault.survives}
@@ -134,7 +135,7 @@ def chosen(names: Sequence[str] = (), only: Iterable[str] | None = None) -> list
         raise UserError(f"{own[0]}: faults are put into this project's Jittor twin alone: name one of its models")
     cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
     wanted = [find(name) for name in only] if only else FAULTS.values()
-    found = [fault for fault in wanted if cases & set(fault.cases)]
+    found = [fault for fault in wanted if shown(fault, cases, None)]
     if not found:
         raise UserError(f"no fault of {', '.join(f.name for f in wanted)} concerns {', '.join(names)}: "
                         f"choose from {', '.join(f.name for f in chosen(names))}")
@@ -154,8 +155,13 @@ def steps(names: Iterable[str], levels: Iterable[str] | None) -> list[check.Step
     return found
 
 
-def within(fault: Fault, cases: set[str]) -> list[str]:
-    return [name for name in fault.cases if name in cases]
+def shown(fault: Fault, cases: set[str], levels: Sequence[str] | None) -> list[check.Step]:
+    """The steps that a fault is shown to: its own cases, and all others at the levels where it is found everywhere."""
+    own, everywhere = [name for name in fault.cases if name in cases], fault.everywhere
+    found = steps(own, levels)
+    if wanted := [level for level in everywhere if levels is None or level in levels]:
+        found += steps(sorted(cases.difference(own, [check.ENVIRONMENT])), wanted)
+    return found
 
 
 def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Sequence[str] | None = None,
@@ -173,15 +179,16 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     check.check_levels(levels or ())
     faults = chosen(names, only)
     cases = {case.name for case in check.select(names)} | {check.ENVIRONMENT}
-    concerned = {name for fault in faults for name in fault.cases if name in cases}
-    rows = [row for step in steps(concerned, levels) for row in check.perform(step, twins)]
+    planned = {fault.name: shown(fault, cases, levels) for fault in faults}
+    needed = dict.fromkeys(step for steps in planned.values() for step in steps)
+    rows = [row for step in needed for row in check.perform(step, twins)]
     sound = {key(row) for row in rows if row.passed}
     mutants, before = [], twins.twin
     with tempfile.TemporaryDirectory(prefix="parity-mutants-") as folder:
         try:
             for fault in faults:
                 twins.replace_jittor(broken_copy(fault, Path(folder, fault.name)))
-                mutants.append(judged(fault, within(fault, cases), levels, twins, sound))
+                mutants.append(judged(fault, planned[fault.name], twins, sound))
                 if progress:
                     progress(mutants[-1])
         finally:
@@ -191,7 +198,8 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     found["objections"] = objections(rows, mutants)
     if only is None and levels is None:
         found["objections"] += [f"rejected: {level} of {model} kills nothing" for model, level in idle(mutants)]
-        found["objections"] += [f"no fault concerns {name}" for name in sorted(cases - concerned)]
+        unseen = cases - {step.model for step in needed} - {c.name for c in check.select(names) if c.shared}
+        found["objections"] += [f"no fault concerns {name}" for name in sorted(unseen)]
     return found
 
 
@@ -199,11 +207,11 @@ def key(row: Row) -> tuple[str, str, str]:
     return row.model, row.level, row.mode
 
 
-def judged(fault: Fault, cases: Sequence[str], levels, twins: Twins, sound: set) -> Mutant:
+def judged(fault: Fault, steps: Iterable[check.Step], twins: Twins, sound: set) -> Mutant:
     """Check the broken twin. Rows that fail with the unbroken twin as well are ignored. A check that has noticed the
     fault in one mode does not run in the others."""
     begun, mutant = time.monotonic(), Mutant(fault)
-    for step in steps(cases, levels):
+    for step in steps:
         one = step.model, step.level
         for row in check.perform(step, twins) if one not in mutant.killers else ():
             if key(row) not in sound:

@@ -13,7 +13,7 @@ FAULTS = (
           "{ part = float(part) + p[i] * p[i]; }\n"
           "            square = float(square) + float(part);\n        }\n"
           "        const float v = std::max(float(square) / (B * S) - m * m, 0.0f),",
-          "the variance is E[x^2] - E[x]^2, summed in float32", (ENCODER, GENERATOR)),
+          "the variance is E[x^2] - E[x]^2, summed in float32", (ENCODER, GENERATOR), ("L2",)),
     Fault("unbiased_normalisation", "", NORM,
           "const float v = float(square / (B * S)),", "const float v = float(square / (B * S - 1)),",
           "activations are normalised by the unbiased variance", (ENCODER,)),
@@ -29,7 +29,7 @@ FAULTS = (
           "the gradient ignores that the mean depends on the input", (ENCODER,)),
     Fault("relu_of_nan", "G5", OPS,
           "jt.ternary(x <= 0, jt.zeros_like(x), x)", "jt.ternary(x > 0, x, jt.zeros_like(x))",
-          "ReLU turns NaN into 0", (VGG,)),
+          "ReLU turns NaN into 0", (VGG,), ("L2",)),
     Fault("relu_gradient_at_zero", "G5", OPS,
           "jt.ternary(x <= 0, jt.zeros_like(x), x)", "jt.ternary(x < 0, jt.zeros_like(x), x)",
           "the gradient of ReLU at 0 is 1", (VGG,)),

@@ -7,7 +7,7 @@ import pytest
 
 from jittwin.errors import UserError
 from parity import runner as check
-from parity.cases import find
+from parity.cases import CASES, find
 from parity.commands import mutate as command_line
 from parity.faults import FAULTS, Fault, mutate
 from parity.result import Row, failure
@@ -94,9 +94,9 @@ def test_a_check_that_fails_with_the_unbroken_twin_kills_nothing(monkeypatch):
     monkeypatch.setattr(mutate, "steps", lambda *_: [check.Step("L4", find(ENCODER), "tiny", mode) for mode in MODES])
     monkeypatch.setattr(check, "perform", lambda step, _: [
         failure(ENCODER, "L4", "eval", "bad") if step.mode == "eval" else passing(mode="train")])
-    found = mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "train")})
+    found = mutate.judged(fault(), mutate.steps([ENCODER], ["L4"]), None, {(ENCODER, "L4", "train")})
     assert found.verdict == "survived" and found.checks == [(ENCODER, "L4")]
-    assert mutate.judged(fault(), [ENCODER], ["L4"], None, {(ENCODER, "L4", "eval")}).verdict == "killed"
+    assert mutate.judged(fault(), mutate.steps([ENCODER], ["L4"]), None, {(ENCODER, "L4", "eval")}).verdict == "killed"
     assert "fails with the unbroken twin" in mutate.objections([failure(ENCODER, "L4", "eval", "bad")], [])[0]
 
 
@@ -107,7 +107,7 @@ def test_a_check_that_has_noticed_is_spared_its_other_modes(monkeypatch):
     monkeypatch.setattr(check, "perform", lambda step, _: asked.append((step.level, step.mode)) or [
         failure(ENCODER, step.level, step.mode, "bad") if step.level == "L3" else passing(mode=step.mode)])
     sound = {(ENCODER, level, mode) for level in ("L3", "L4") for mode in MODES}
-    assert list(mutate.judged(fault(), [ENCODER], None, None, sound).killed) == ["L3"]
+    assert list(mutate.judged(fault(), mutate.steps([ENCODER], None), None, sound).killed) == ["L3"]
     assert asked == [("L3", "train"), ("L4", "train"), ("L4", "eval")]
 
 
@@ -119,9 +119,23 @@ def test_every_fault_is_shown_to_the_levels_of_its_cases_alone():
     assert {step.model for step in mutate.steps(["inception_fid"], None)} == {"inception_fid"}
 
 
+def test_a_general_fault_is_shown_to_every_other_case_at_its_levels_alone():
+    general = fault(everywhere=("L5", "L9"))
+    shown = {(step.model, step.level) for step in mutate.shown(general, {ENCODER, "vit", check.ENVIRONMENT}, None)}
+    assert shown == {(ENCODER, level) for level in find(ENCODER).levels} | {("vit", "L5")}
+    assert not [step for step in mutate.shown(general, {"vit"}, ["L1"])]
+
+
+def test_every_check_is_shown_a_fault():
+    cases = {*CASES, check.ENVIRONMENT}
+    shown = {(step.model, step.level) for fault in FAULTS.values() for step in mutate.shown(fault, cases, None)}
+    assert {(step.model, step.level) for step in check.plan() if not (step.case and step.case.shared)} <= shown
+
+
 def test_faults_are_chosen_by_model_and_by_name():
-    assert {f.name for f in mutate.chosen([ENCODER])} == {
-        name for name, f in FAULTS.items() if {ENCODER, check.ENVIRONMENT} & set(f.cases)}
+    own = {name for name, f in FAULTS.items() if {ENCODER, check.ENVIRONMENT} & set(f.cases)}
+    general = {name for name, f in FAULTS.items() if {"L1", "L2", "L3", "L4", "L5"} & set(f.everywhere)}
+    assert {f.name for f in mutate.chosen([ENCODER])} == own | general
     assert [f.name for f in mutate.chosen([], ["encoder_slope"])] == ["encoder_slope"]
     with pytest.raises(UserError, match="no fault of tanh_missing concerns apf_gan.encoder: choose from"):
         mutate.chosen([ENCODER], ["tanh_missing"])

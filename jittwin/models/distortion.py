@@ -160,6 +160,9 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> DistortionConf
     together."""
     if config := stored_config(source, "distortion", from_description, "detector of distortion"):
         return config
+    if adapted := next((key for key in shapes if ".lora_A." in key), None):
+        raise unfit(source, f"it holds LoRA beside the weights of a detector, such as {adapted}; give a file of a "
+                    "detector that was trained without LoRA")
     try:
         trunk = florence2.sizes_by_arrays(below(shapes, TRUNK))
         channels, classes = (shapes[f"heatmap_predictor.{name}"] for name in (

@@ -283,6 +283,14 @@ def test_another_file_is_refused():
         infer_config({"conv1.weight": (64, 3, 7, 7)})
 
 
+def test_a_file_with_lora_is_refused(tmp_path):
+    torch.save({"model": {"florence2.base_model.model.encoder.layers.0.fc1.lora_A.default.weight": torch.zeros(8, 64)}},
+               tmp_path / "last.pth")
+    source = CONVERSION.open(tmp_path / "last.pth")
+    with pytest.raises(UserError, match="last.pth: it holds LoRA beside the weights of a detector, such as florence2"):
+        infer_config(source.arrays.shapes, source)
+
+
 def test_how_pictures_and_prompts_are_prepared():
     record = preprocess(make_config("large"))
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

@@ -26,7 +26,7 @@ from jittwin.data.evalmuse_files import (
 )
 from jittwin.data.evalmuse_parts import open_parts
 from jittwin.data.submission import Prediction, write_submission
-from jittwin.data.synthetic.distorted import KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
+from jittwin.data.synthetic.distorted import CONSPICUOUS, KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.metrics.structure_track import StructureTrack
@@ -440,6 +440,14 @@ def test_each_distortion_changes_its_place_and_nothing_else(kind):
     assert changed.dtype == np.uint8 and (changed[~mask] == image[~mask]).all()
     assert np.abs(changed[mask].astype(int) - image[mask]).mean() > 1 and 50 < mask.sum() < 96 ** 2 / 4
     assert (place.plant(image, Draws(6)) == changed).all()
+
+
+def test_kinds_are_chosen_without_moving_their_places():
+    every, some = SyntheticEvalMuse(30, (96, 96), 1), SyntheticEvalMuse.for_side(30, 64, 1, CONSPICUOUS)
+    assert {place.kind for places in some.places for place in places} == set(CONSPICUOUS) < set(KINDS)
+    assert {place.kind for places in every.places for place in places} == set(KINDS)
+    assert [[place.outline for place in places] for places in every.places] == [
+        [place.outline for place in places] for places in some.places] and some.fractions == every.fractions
 
 
 def test_votes_fall_with_the_planted_area_and_marks_lie_on_it():

@@ -84,6 +84,7 @@ def coloured(image, centre, radius, draws):
 _COLOURS = (230, 30, 160), (40, 230, 90), (30, 200, 240), (250, 140, 0), (120, 30, 220)
 KINDS = {"swirl": swirl, "smear": smear, "doubled": doubled, "roughened": roughened, "blurred": blurred,
          "coloured": coloured}
+CONSPICUOUS = "roughened", "coloured"       # the kinds that show in a picture of any size
 
 
 def _offsets(image, centre):
@@ -142,6 +143,7 @@ class Place:
 
 class SyntheticEvalMuse:
     """`count` pictures with the interface of EvalMuse. size: (height, width) of them. painter: Scenes or Photographs.
+    kinds: of the distortions, names in KINDS; a small network learns some of CONSPICUOUS soonest.
 
     places: planted in each picture. marks: by name, the regions of each annotator. fractions: planted part of the
     area of each picture. UserError: no picture.
@@ -149,9 +151,11 @@ class SyntheticEvalMuse:
 
     notes, problems = (), ()
 
-    def __init__(self, count: int, size: tuple[int, int], seed: int = 0, painter: Scenes | Photographs | None = None):
+    def __init__(self, count: int, size: tuple[int, int], seed: int = 0, painter: Scenes | Photographs | None = None,
+                 kinds: Sequence[str] = tuple(KINDS)):
         if count < 1:
             raise UserError(f"{count} pictures: a synthetic data set needs at least 1")
+        self.kinds = tuple(kinds)
         self.size, self.seed, self.painter = size, seed, painter or Scenes(seed)
         self.places = [self._places(self.draws(index)) for index in range(count)]
         self.fractions = [float(self.planted(index).mean()) for index in range(count)]
@@ -160,10 +164,10 @@ class SyntheticEvalMuse:
         self.picture = lru_cache(_CACHED)(self._picture)
 
     @classmethod
-    def for_side(cls, count: int, side: int, seed: int = 0) -> "SyntheticEvalMuse":
-        """Of pictures for a network whose input is `side` pixels high."""
+    def for_side(cls, count: int, side: int, seed: int = 0, kinds: Sequence[str] = tuple(KINDS)) -> "SyntheticEvalMuse":
+        """Of square pictures for a network whose input is `side` pixels high."""
         height = min(max(side, _LEAST_HEIGHT), _MOST_HEIGHT)
-        return cls(count, (height, height), seed)
+        return cls(count, (height, height), seed, kinds=kinds)
 
     def draws(self, index: int) -> Draws:
         return Draws(self.seed, 0, index).within("evalmuse")
@@ -177,7 +181,7 @@ class SyntheticEvalMuse:
         if draws.uniform("clean", ()) < CLEAN:
             return []
         count = int(draws.integers("count", 1, MOST, ()))
-        return [Place.drawn(self.size, draws.within(f"place {number}")) for number in range(count)]
+        return [Place.drawn(self.size, draws.within(f"place {number}"), self.kinds) for number in range(count)]
 
     def planted(self, index: int) -> np.ndarray:
         """The pixels of all planted places, bool `size`."""

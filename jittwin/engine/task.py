@@ -125,6 +125,7 @@ class Task(Protocol):
     # Plain has defaults for the members below.
     frozen: tuple[str, ...]          # shell patterns of keys whose weights never change; checkpoints exclude them
     partial_steps: bool              # whether the batches left over at the end of an epoch make a step
+    averaged: bool                   # whether measures and samples are of the averaged weights, where there are any
     best: dict[str, str]             # a best checkpoint is kept by each measure; "lower" or "higher" is better
     least: dict[str, float]          # a best checkpoint has a better measure than this, where it is given
     notes: tuple[str, ...]           # lines about the data and settings, shown when training starts
@@ -160,6 +161,7 @@ class Plain:
 
     frozen: tuple[str, ...] = ()
     partial_steps = False
+    averaged = False
     best: dict[str, str] = {}
     least: dict[str, float] = {}
     notes: tuple[str, ...] = ()

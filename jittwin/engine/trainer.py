@@ -167,7 +167,8 @@ class Trainer:
             log.losses(self.phase.name, at.epoch, at.global_step - 1, values)
         name = str(at.epoch) if epoch_done else f"{at.epoch}.{at.step}"
         if due(at.global_step, config.sample_every) or (not config.sample_every and save_epoch):
-            picture = self.task.sample(self.context())
+            with self.averages_in_place():
+                picture = self.task.sample(self.context())
             if picture is not None:
                 log.picture(name, picture, at.global_step)
         if save:
@@ -190,8 +191,22 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float | None]:
         """The task's measures of the epoch just finished; None where one is undefined."""
-        measures = self.task.evaluate(self.context())
+        with self.averages_in_place():
+            measures = self.task.evaluate(self.context())
         return {key: float(value) if math.isfinite(value) else None for key, value in measures.items()}
+
+    @contextlib.contextmanager
+    def averages_in_place(self) -> Iterator[None]:
+        """While this context lasts, the modules of a task that wants it have the averages of their weights."""
+        averages = self.ema.averages if self.task.averaged else {}
+        trained = {stem: self.arrays(stem) for stem in averages}
+        for stem, arrays in averages.items():
+            self.backend.load_numpy(self.task.modules[stem], arrays, self.task.frozen)
+        try:
+            yield
+        finally:
+            for stem, arrays in trained.items():
+                self.backend.load_numpy(self.task.modules[stem], arrays, self.task.frozen)
 
     def save(self, name: str, epoch_done: bool, log_position: int, measures: dict | None = None) -> None:
         """Write checkpoint `name` with its measures and the names of the best checkpoints so far."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jittwin.models.lora import ENCODER, LoraConfig, adapter_keys
+from jittwin.models.lora import ENCODER, LoraConfig, adapter_keys, inner_name
 from jittwin.models.siglip import SiglipVisionConfig
 from jittwin.weights.lazy import LazyArrays
 
@@ -63,10 +63,8 @@ def trainable_keys(config: AestheticConfig, tower: Mapping[str, tuple[int, ...]]
 
 def tower_state(arrays: Mapping[str, np.ndarray], targets: str = ENCODER) -> Mapping[str, np.ndarray]:
     """A tower's arrays under their keys in the scorer; those of adapted layers have one level more."""
-    lora, names = LoraConfig(targets=targets), {}
-    for key in arrays:
-        path, _, kind = key.rpartition(".")
-        names[f"{TOWER_PREFIX}{path}.base_layer.{kind}" if lora.adapts(path) else TOWER_PREFIX + key] = key
+    lora = LoraConfig(targets=targets)
+    names = {TOWER_PREFIX + inner_name(key, lora): key for key in arrays}
     if isinstance(arrays, LazyArrays):
         return arrays.renamed(names)
     return {name: arrays[key] for name, key in names.items()}

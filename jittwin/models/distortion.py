@@ -4,7 +4,7 @@ The winners' system of the structure track of NTIRE 2025 (arXiv 2505.16314): Flo
 picture with an instruction that holds its prompt. One head draws a map of the implausible places, the other gives a
 score from 0, bad, to 1. Names of the weights are "florence2" and ours of that trunk, and those of the original's heads.
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isqrt
 from typing import Any
@@ -15,6 +15,7 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models import florence2
 from jittwin.models.conversion import Conversion, Shapes, Source, below, stored_config, unfit
 from jittwin.models.florence2 import STRIDE, Florence2Config
+from jittwin.models.lora import LoraConfig, inner_name, merged
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.text import Tokenizer, Tokens
 
@@ -28,6 +29,12 @@ INSTRUCTION = ("Here's an AI image generated with prompt: {}. \nIdentify unusual
                "rate the implausibility score, focusing on distorted objects, distorted human part, unnatural "
                "lighting, or illogical spatial relationships.\n")
 TRUNK = "florence2."
+ADAPTED = f"{TRUNK}base_model.model."       # of a trunk with LoRA, as peft names it
+# What the original adapts: patch embeddings, the attention of both encoders without BART's output, and what follows it.
+LORA_TARGETS = r"vision_tower\.convs\.\d+\.conv|.*\.(q_proj|k_proj|v_proj|qkv|proj|fc[12])"
+LORA_ALPHA, LORA_DROPOUT = 8, 0.05
+# Patterns of the trunk's weights that LoRA leaves alone. The names of LoRA's own end with "default.weight".
+LORA_FROZEN = (f"{TRUNK}*[!t].weight", f"{TRUNK}*.bias", f"{TRUNK}*.pos_idx_to_embed")
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,23 @@ def encode_prompts(config: DistortionConfig, tokenizer: Tokenizer, prompts: Sequ
     if config.text_mode == "reference":
         return tokenizer(texts, length=config.text_length)
     return tokenizer(texts, at_most=config.text_length)
+
+
+def adapters(rank: int) -> LoraConfig:
+    """The original's LoRA of the trunk: rank-stabilised, of a fixed strength."""
+    return LoraConfig(rank, LORA_ALPHA, LORA_DROPOUT, LORA_TARGETS, stabilised=True)
+
+
+def adapted_names(keys: Iterable[str], lora: LoraConfig) -> dict[str, str]:
+    """The keys of a detector whose trunk has LoRA, without LoRA's own, and for each the key of one without."""
+    return {ADAPTED + inner_name(key.removeprefix(TRUNK), lora) if key.startswith(TRUNK) else key: key for key in keys}
+
+
+def without_adapters(arrays: Mapping[str, np.ndarray], lora: LoraConfig) -> dict[str, np.ndarray]:
+    """The arrays of a detector without LoRA that computes the same as one with it."""
+    trunk = merged(below(arrays, ADAPTED), lora)
+    return {TRUNK + key: array for key, array in trunk.items()} | {
+        key: array for key, array in arrays.items() if not key.startswith(TRUNK)}
 
 
 def infer_config(shapes: Shapes, source: Source | None = None) -> DistortionConfig:

@@ -1,10 +1,13 @@
 """The settings of low-rank adapters of linear layers (LoRA; Hu et al. 2022, arXiv 2106.09685).
 
 y = W x + b + (alpha / r) B A dropout(x), with A (r, in) and B (out, r), each adapted layer with its own dropout mask.
+For a convolution, A is one with r channels and the same kernel, stride and padding, and B one with a kernel of 1.
 """
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 # All six linear layers of every block of the SigLIP encoder. As in peft, the pattern must match the whole path.
 ENCODER = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
@@ -18,13 +21,14 @@ SUFFIXES = ("lora_A.default.weight", "lora_B.default.weight")
 class LoraConfig:
     """r: rank. alpha: strength. dropout: fraction of inputs dropped in training. targets: pattern of adapted modules.
 
-    ValueError: an illegal value.
+    stabilised: the strength is divided by the root of the rank (arXiv 2312.03732). ValueError: an illegal value.
     """
 
     r: int = 32
     alpha: float = 64
     dropout: float = 0.1
     targets: str = ENCODER
+    stabilised: bool = False
 
     def __post_init__(self):
         if not isinstance(self.r, int) or self.r < 1:
@@ -36,7 +40,7 @@ class LoraConfig:
 
     @property
     def scaling(self) -> float:
-        return self.alpha / self.r
+        return self.alpha / (self.r ** 0.5 if self.stabilised else self.r)
 
     def adapts(self, path: str) -> bool:
         """Whether the module at `path` of the tower gets an adapter."""
@@ -49,6 +53,28 @@ def adapter_keys(shapes: Mapping[str, tuple[int, ...]], config: LoraConfig) -> d
     for key, shape in shapes.items():
         path, _, kind = key.rpartition(".")
         if kind == "weight" and config.adapts(path):
-            for suffix, size in zip(SUFFIXES, ((config.r, shape[1]), (shape[0], config.r))):
+            for suffix, size in zip(SUFFIXES, ((config.r, *shape[1:]), (shape[0], config.r, *(1,) * (len(shape) - 2)))):
                 found[f"{path}.{suffix}"] = size
+    return found
+
+
+def inner_name(key: str, config: LoraConfig) -> str:
+    """The key of a model's array inside the adapted model; those of adapted layers have one level more."""
+    path, _, kind = key.rpartition(".")
+    return f"{path}.base_layer.{kind}" if config.adapts(path) else key
+
+
+def merged(arrays: Mapping[str, np.ndarray], config: LoraConfig) -> dict[str, np.ndarray]:
+    """The arrays of an adapted model under the keys of the model without adapters, which are added to its weights."""
+    found = {}
+    for key, array in arrays.items():
+        path, _, kind = key.rpartition(".")
+        if key.endswith(SUFFIXES):
+            continue
+        layer = path.removesuffix(".base_layer")
+        if layer != path and kind == "weight":
+            a, b = (arrays[f"{layer}.{suffix}"] for suffix in SUFFIXES)
+            change = b.reshape(len(b), -1) @ a.reshape(len(a), -1)
+            array = array + np.float32(config.scaling) * change.reshape(array.shape)
+        found[f"{layer}.{kind}"] = array
     return found

@@ -5,7 +5,7 @@ from types import ModuleType
 from jittwin.errors import UserError, choose_from
 
 TASKS = {"apf_gan": "jittwin.tasks.apf_gan", "aesthetic": "jittwin.tasks.aesthetic",
-         "tier": "jittwin.tasks.tier"}
+         "tier": "jittwin.tasks.tier", "distortion": "jittwin.tasks.distortion"}
 
 
 def load_task(name: str) -> ModuleType:

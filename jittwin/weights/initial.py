@@ -147,8 +147,13 @@ def _clip(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
 
 
 def _distortion(draws: Draws, name: str, shapes: Mapping[str, Shape]) -> np.ndarray:
-    """The trunk has the weights that it has alone; the heads are layers as in PyTorch."""
+    """The trunk has the weights that it has alone; the heads are layers as in PyTorch. LoRA's A is normal with a
+    deviation of 1 / rank, and B is zero."""
     prefix = "florence2."
+    if name.endswith("lora_B.default.weight"):
+        return np.zeros(shapes[name], np.float32)
+    if name.endswith("lora_A.default.weight"):
+        return draws.normal(name, shapes[name]) / np.float32(shapes[name][0])
     if name.startswith(prefix):
         inner = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
         return _florence2(draws, name.removeprefix(prefix), inner)

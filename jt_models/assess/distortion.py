@@ -8,7 +8,7 @@ import numpy as np
 from jittwin.models.distortion import LEVELS, SCORES
 from jt_models.backbones.davit import to_map
 from jt_models.backbones.florence2 import Florence2
-from jt_models.nn import ops
+from jt_models.nn import lora, ops
 from jt_models.nn.layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -71,14 +71,18 @@ class ScorePredictor(Module):
 class Distortion(Module):
     """Pictures (B, 3, S, S), prepared as jittwin.models.distortion says, and the tokens of an instruction for each.
 
-    config: a jittwin.models.distortion.DistortionConfig. gradient_checkpointing: see Florence2. ids, keep: token ids
-    (B, N), and 1 for tokens and 0 for padding, as jittwin.models.distortion.encode_prompts makes them; in the mode
-    "reference" of the text, keep counts for nothing. The weights must be loaded.
+    config: a jittwin.models.distortion.DistortionConfig. gradient_checkpointing: see Florence2. adapters: a
+    jittwin.models.lora.LoraConfig for LoRA on the trunk, whose other weights are frozen with freeze_rest. ids, keep:
+    token ids (B, N), and 1 for tokens and 0 for padding, as jittwin.models.distortion.encode_prompts makes them; in the
+    mode "reference" of the text, keep counts for nothing. The weights must be loaded.
     """
 
-    def __init__(self, config, gradient_checkpointing: bool = False):
+    def __init__(self, config, gradient_checkpointing: bool = False, adapters=None, freeze_rest: bool = True):
         super().__init__()
         self.florence2 = Florence2(config.trunk, gradient_checkpointing)
+        if adapters:
+            self.florence2 = lora.adapt(self.florence2, adapters, freeze_rest)
+        self.trunk_trained = True
         self.heatmap_predictor = HeatmapPredictor(config)
         self.score_predictor = ScorePredictor(config)
         self.masked = config.text_mode == "fast"
@@ -94,7 +98,7 @@ class Distortion(Module):
     def logits(self, pixels, ids, keep=None):
         """What the heads give: (B, classes, S, S) for the maps and (B, classes) for the scores, one class if the head
         is no "_cls"."""
-        image, hidden = self.florence2(pixels, ids, keep if self.masked else None)
+        image, hidden = self.encode(pixels, ids, keep if self.masked else None)
         count = image.shape[1]
         tokens = ops.concat([image, hidden[:, :count]], 2) if self.before_too else hidden[:, :count]
         places = to_map(tokens[:, 1:], pixels.shape[2] // 32, pixels.shape[3] // 32)
@@ -107,6 +111,14 @@ class Distortion(Module):
         with ops.autocast():
             maps, scores = self.heatmap_predictor(places), self.score_predictor(seen)
         return ops.full_precision(maps), ops.full_precision(scores)
+
+    def encode(self, pixels, ids, keep=None):
+        """What the trunk gives; where trunk_trained is False, nothing is kept for its gradients."""
+        if self.trunk_trained:
+            return self.florence2(pixels, ids, keep)
+        with ops.no_grad():
+            image, hidden = self.florence2(pixels, ids, keep)
+        return ops.detach(image), ops.detach(hidden)
 
     def heat(self, logits):
         """Maps (B, 1, S, S) from 0 to 1 from their logits."""

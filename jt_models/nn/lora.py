@@ -1,18 +1,25 @@
 """Low-rank adapters (Hu et al. 2022, arXiv 2106.09685) with peft's names."""
 from jt_models.boot import jt
-from jt_models.nn.layers import Dropout, Linear, Module, freeze
+from jt_models.nn.layers import Conv2d, Dropout, Linear, Module, freeze
 
 
-class LoraLinear(Module):
-    """y = W x + b + scaling B A dropout(x); A (r, in) and B (out, r) must be loaded."""
+class LoraLayer(Module):
+    """y = W x + b + scaling B A dropout(x), of a linear layer or a convolution; A and B must be loaded.
+
+    A (r, in) and B (out, r). Of a convolution, A has its kernel, stride and padding, and B a kernel of 1.
+    """
 
     def __init__(self, base_layer, config):
         super().__init__()
-        outputs, inputs = base_layer.weight.shape
+        outputs, inputs, *kernel = base_layer.weight.shape
         self.base_layer = base_layer
         self.lora_dropout = _Default(Dropout(config.dropout))
-        self.lora_A = _Default(Linear(inputs, config.r, bias=False))
-        self.lora_B = _Default(Linear(config.r, outputs, bias=False))
+        if kernel:
+            a = Conv2d(inputs, config.r, tuple(kernel), base_layer.stride, base_layer.padding, bias=False)
+            b = Conv2d(config.r, outputs, 1, bias=False)
+        else:
+            a, b = Linear(inputs, config.r, bias=False), Linear(config.r, outputs, bias=False)
+        self.lora_A, self.lora_B = _Default(a), _Default(b)
         self.scaling = config.scaling
         self.merged = False
 
@@ -25,8 +32,9 @@ class LoraLinear(Module):
     def add(self, share: float):
         """Add `share` times the adapter's change to the weight."""
         weight = self.base_layer.weight
+        b, a = (part.default.weight.reshape(part.default.weight.shape[0], -1) for part in (self.lora_B, self.lora_A))
         with jt.no_grad():
-            change = jt.matmul(self.lora_B.default.weight, self.lora_A.default.weight)
+            change = jt.matmul(b, a).reshape(weight.shape)
             weight.update((weight + share * self.scaling * change).stop_grad())
 
 
@@ -56,20 +64,22 @@ class _Adapted(Module):
         return self.base_model(*arguments)
 
 
-def adapt(module, config):
-    """The module with LoRA on the linear layers that `config` names; all other parameters are frozen.
+def adapt(module, config, freeze_rest: bool = True):
+    """The module with LoRA on the linear layers and convolutions that `config` names.
 
-    Its keys begin with "base_model.model.". B starts at zero, so the module computes the same as before.
-    config: a jittwin.models.lora.LoraConfig. ValueError: no layer has such a name.
+    All other parameters are frozen, unless freeze_rest is false. Its keys begin with "base_model.model.". B starts at
+    zero, so the module computes the same as before. config: a jittwin.models.lora.LoraConfig. ValueError: no layer has
+    such a name.
     """
-    freeze(module)
+    if freeze_rest:
+        freeze(module)
     parts = dict(module.named_modules())
-    targets = [path for path, part in parts.items() if isinstance(part, Linear) and config.adapts(path)]
+    targets = [path for path, part in parts.items() if isinstance(part, (Linear, Conv2d)) and config.adapts(path)]
     if not targets:
         raise ValueError(f"no linear layer's path matches {config.targets}")
     for path in targets:
         parent, _, name = path.rpartition(".")
-        setattr(parts[parent], name, LoraLinear(parts[path], config))
+        setattr(parts[parent], name, LoraLayer(parts[path], config))
     return _Adapted(module)
 
 
@@ -90,4 +100,4 @@ def unmerge(module):
 
 
 def _adapted(module) -> list:
-    return [part for part in module.modules() if isinstance(part, LoraLinear)]
+    return [part for part in module.modules() if isinstance(part, LoraLayer)]

@@ -1,0 +1,396 @@
+"""Training of the detector of structural distortion on EvalMuse-Structure: Florence-2 with a map and a score.
+
+The winners' system of the structure track of NTIRE 2025 (arXiv 2505.16314). The defaults are those of its command for
+full fine-tuning; the preset `lora` is its command for LoRA, except that LoRA's base weights stay as they are. The heads
+are trained alone first, the warm-up; then the trunk with them. Unlike the original, a warm-up runs the frozen trunk
+without dropout, the cosine counts optimizer steps and not batches, and validation sees the averaged weights.
+"""
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from jittwin import imaging
+from jittwin.atomic import write_file
+from jittwin.checkpoints.store import Checkpoints
+from jittwin.data.distorted import DistortedDataset
+from jittwin.data.evalmuse_files import STORED_SIDE
+from jittwin.data.loader import Loader
+from jittwin.data.picture_augment import Augmentation
+from jittwin.data.submission import to_levels
+from jittwin.engine.schedule import cosine
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
+from jittwin.errors import UserError
+from jittwin.metrics.structure_track import MEASURES, THRESHOLDS, StructureTrack
+from jittwin.models.distortion import (
+    LORA_FROZEN,
+    TRUNK,
+    adapted_names,
+    adapters,
+    preprocess,
+    without_adapters,
+)
+from jittwin.models.distortion_losses import DistortionLosses, parse_terms
+from jittwin.tasks.distortion_inputs import encode, open_data, open_start
+from jittwin.weights import write_weights
+from jittwin.weights.initial import initial_weights
+from jittwin.weights.lazy import LazyArrays
+from jittwin.weights.state import matches
+
+STEM = "model"
+SAMPLES = 4                 # pictures in a grid, each beside what was marked and what is predicted
+LORA, ALL = "lora", "all"   # names that the lists of frozen parameters know besides parts of keys
+HEADS = ("heatmap_predictor", "score_predictor")
+DECAY = {"trunk": 1e-2, "lora": 1e-2, "heads": 5e-5}
+MERGED, VOCABULARY = "merged.safetensors", "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Settings of a run; the defaults are those of the original's command for full fine-tuning."""
+
+    PRESETS: ClassVar[dict[str, dict]] = {
+        "reference": {},
+        "lora": {"batch_size": 3, "warmup_epochs": 0, "lora_rank": 128, "score_loss": "mse"},
+        # Trains within about a minute on two cores and needs no file.
+        "tiny": {"random_model": True, "size": "tiny", "side": 96, "head_width": 64, "text_mode": "fast",
+                 "semantics": "repaired", "maps": "native", "synthetic_images": 160, "val_split": 32,
+                 "batch_size": 8, "warmup_batch_size": 16, "warmup_epochs": 1, "epochs": 12, "lr": 2e-3,
+                 "trunk_lr_factor": 0.5, "save_epochs": 4, "log_every": 1},
+    }
+    FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
+        *RunConfig.FREE_TO_CHANGE, "trunk", "weights", "tokenizer", "pseudo_labels", "workers", "val_batch_size",
+        "gradient_checkpointing")
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
+    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
+
+    save_epochs: int = 5
+    keep_epochs: int = 1000                # the best checkpoint and the newest are kept
+    keep_optimizers: Literal["all", "newest"] = "newest"
+    # Network. It begins with Florence-2, with a detector that was trained before, or with random_model from nothing.
+    trunk: str | None = None              # hub folder or file of Florence-2
+    weights: str | None = None            # a detector: a file of ours, or of the original
+    tokenizer: str | None = None          # folder of BART's vocabulary, where it is not beside the weights
+    random_model: bool = False
+    size: Literal["large", "base", "tiny"] = "large"      # of a random model
+    score_head: Literal["linear", "linear_cls", "linear2", "linear2_cls", "conv"] = "linear"
+    mask_head: Literal["concat", "last", "concat_cls"] = "concat"
+    side: int | None = None               # of pictures and maps in pixels; none: 768, or that of the weights
+    head_width: int | None = None         # of the widest layer of the mask head; none: as published
+    text_mode: Literal["reference", "fast"] = "reference"
+    text_length: int | None = None        # tokens; none: that of the mode, or what the trunk has positions for
+    gradient_checkpointing: bool = False
+    # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
+    synthetic_images: int = 200
+    val_split: int = 0                    # pictures held out
+    pseudo_labels: str | None = None      # predictions for the part val to validate with, as the original does
+    negatives: int = 0                    # photographs of Flickr30k without distortion
+    maps: Literal["512", "native"] = "512"      # 512: maps are resized to this side first, as the original stores them
+    augment: bool = True
+    flip: float = 0.5
+    workers: int = 0                      # decoding threads; 0: min(4, cores)
+    # Optimization: AdamW; constant rates in the warm-up, then half a cosine.
+    batch_size: int = 4
+    warmup_batch_size: int = 32
+    val_batch_size: int = 16
+    warmup_epochs: int = 20
+    epochs: int = 50                      # after the warm-up
+    lr: float = 1e-4                      # of the heads
+    trunk_lr_factor: float = 0.1          # the trunk's rate, relative to lr
+    lora_lr: float | None = None          # of LoRA; none: the trunk's
+    min_lr: float = 0.0
+    mask_loss: str = "dice-mse"
+    score_loss: str = "mse-plcc-srcc"
+    mask_loss_weight: float = 1.0
+    score_loss_weight: float = 1.0
+    semantics: Literal["reference", "repaired"] = "reference"     # of the score's losses
+    lora_rank: int = 0                    # 0: no LoRA
+    # After the warm-up, parameters whose names contain one of `freeze` are frozen (all if it is empty), and those whose
+    # names contain one of `unfreeze` are trained; "all" is every name. none: all, or with LoRA its own and the heads.
+    freeze: tuple[str, ...] = ()
+    unfreeze: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "synthetic_images", "val_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("warmup_epochs", "val_split", "negatives", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        for name in ("batch_size", "warmup_batch_size"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 2: the heads normalise over a batch")
+        for name in ("lr", "trunk_lr_factor", "lora_lr", "min_lr"):
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative or infinite")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip={self.flip} must be from 0 to 1, a probability")
+        if self.lora_rank and self.warmup_epochs and not self.weights:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} with lora_rank={self.lora_rank} needs a trained "
+                             "detector: set weights=FILE, or warmup_epochs=0")
+        given = [name for name in ("trunk", "weights", "random_model") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]}={getattr(self, given[0])} and {given[1]}={getattr(self, given[1])}: give one "
+                             "of the two")
+        if self.val_split and self.pseudo_labels:
+            raise ValueError(f"val_split={self.val_split} and pseudo_labels={self.pseudo_labels}: give one of the two")
+        losses = self.losses
+        if "bce" in losses.mask and self.mask_head.endswith("_cls"):
+            raise ValueError(f"mask_loss={self.mask_loss}: the term bce needs one logit for each pixel, which "
+                             f"mask_head={self.mask_head} does not have; choose another of the two")
+
+    @property
+    def losses(self) -> DistortionLosses:
+        try:
+            terms = [parse_terms(getattr(self, name), name) for name in ("mask_loss", "score_loss")]
+            return DistortionLosses(*terms, self.mask_loss_weight, self.score_loss_weight, self.semantics)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter is trained after the warm-up."""
+        unfreeze = self.unfreeze
+        if unfreeze is None:
+            unfreeze = (LORA, *HEADS) if self.lora_rank else (ALL,)
+        if ALL in unfreeze or any(part in name for part in unfreeze):
+            return True
+        if not self.freeze or any(part in name for part in self.freeze):
+            return False
+        # LoRA and a warm-up leave the rest of the trunk frozen.
+        return not name.startswith(TRUNK) or ".lora_" in name or not (self.lora_rank or self.warmup_epochs)
+
+
+def kind_of(name: str) -> str:
+    """The group of a parameter: "heads", "lora" or "trunk"."""
+    if not name.startswith(TRUNK):
+        return "heads"
+    return "lora" if ".lora_" in name else "trunk"
+
+
+class Task(Plain):
+    """Training of the detector; see jittwin.engine.task.Task for the protocol."""
+
+    partial_steps = True
+    ema_modules = (STEM,)
+    averaged = True
+
+    def __init__(self, config: Config, backend, data_dir: str | None, out_dir: Path):
+        self.config, self.backend, self.out = config, backend, Path(out_dir)
+        warm = config.warmup_epochs
+        self.phases = [Phase("warm-up", 1, warm)] if warm else []
+        self.phases.append(Phase("main", warm + 1, warm + config.epochs))
+        self.modules, self.optimizers = {}, {}
+        self.start = open_start(config, backend)
+        self.model = self.start.model
+        self.lora = adapters(config.lora_rank) if config.lora_rank else None
+        self.check_frozen()
+        training, held_out, self.hashes, self.notes = open_data(config, data_dir, self.model.image_size)
+        way, through = preprocess(self.model), STORED_SIDE if config.maps == "512" else None
+        self.training = DistortedDataset(training, way, self.model.image_size,
+                                         Augmentation(config.flip) if config.augment else None, through)
+        self.held_out = DistortedDataset(held_out, way, self.model.image_size, None, through) if held_out else None
+        self.best = {"final": "higher"} if held_out else {}
+        self.tokens = {}
+        for data in filter(None, (self.training, self.held_out)):
+            self.tokens[data], notes = encode(self.start, data.texts)
+            self.notes += notes
+        self.objective = backend.build("distortion.objective", config.losses)
+        self.phase, self.merged = None, None
+        for phase in self.phases:
+            self.loader_of(phase)                   # its messages come before anything is trained
+
+    def check_frozen(self) -> None:
+        """Find what is frozen. UserError: the settings train nothing, or name what no parameter is called."""
+        config = self.config
+        shapes = self.backend.state_shapes("distortion", self.model, **self.options)
+        for setting in ("freeze", "unfreeze"):
+            for part in getattr(config, setting) or ():
+                # LoRA's names are asked for by default commands without LoRA, too.
+                if part not in (ALL, LORA) and not any(part in name for name in shapes):
+                    raise UserError(f"{setting}={part}: no parameter has such a name: choose parts of names such as "
+                                    f"{', '.join(HEADS)}, vision_tower, {LORA}, or {ALL}")
+        trained = [name for name in shapes if config.trains(name)]
+        if not trained:
+            raise UserError(f"freeze={','.join(config.freeze)} and unfreeze={','.join(config.unfreeze or ())} leave "
+                            f"nothing to train: add {HEADS[0]} to unfreeze")
+        patterns = LORA_FROZEN if self.lora else (f"{TRUNK}*",)
+        self.frozen = () if any(matches(name, patterns) for name in trained) else patterns
+        self.shapes = shapes
+
+    @property
+    def options(self) -> dict:
+        """Of the module, beside the detector's config."""
+        trained = any(self.config.trains(name) for name in (f"{TRUNK}base_model.model.x",)) if self.lora else True
+        return {"adapters": self.lora, "freeze_rest": not trained} if self.lora else {}
+
+    def loader_of(self, phase: Phase) -> Loader:
+        config = self.config
+        size = config.warmup_batch_size if phase.name == "warm-up" else config.batch_size
+        size = min(size, len(self.training))
+        if len(self.training) < 2:
+            raise UserError(f"{len(self.training)} picture is left to train on, and the heads normalise over a batch: "
+                            "hold out fewer, or use more")
+        # A single picture that is left over makes no batch.
+        return Loader(self.training, size, config.seed, config.workers, drop_last=len(self.training) % size == 1,
+                      shuffle="philox")
+
+    def loader(self) -> Loader:
+        return self.loader_of(self.phase)
+
+    def enter_phase(self, phase: Phase) -> None:
+        backend, config = self.backend, self.config
+        self.phase = phase
+        module = self.modules.get(STEM) or self.build()
+        parameters = backend.parameters(module)
+        trained = {name: p for name, p in parameters.items()
+                   if (not name.startswith(TRUNK) if phase.name == "warm-up" else config.trains(name))}
+        module.trunk_trained = any(name.startswith(TRUNK) for name in trained)
+        groups = {kind: {} for kind in DECAY}
+        for name, parameter in trained.items():
+            groups[kind_of(name)][name] = parameter
+        self.kinds = [kind for kind, params in groups.items() if params]
+        optimizer = backend.optimizer("adamw", [
+            {"params": groups[kind], "lr": self.base_lr(kind), "weight_decay": DECAY[kind]} for kind in self.kinds])
+        if STEM in self.optimizers:
+            # A parameter counts its steps from its own first one.
+            new = {f"{name}/step": np.array(0, np.int64) for name in trained}
+            old = backend.optimizer_state(self.optimizers[STEM])
+            backend.load_optimizer_state(optimizer, new | {
+                key: array for key, array in old.items() if key.rpartition("/")[0] in trained})
+        self.modules, self.optimizers = {STEM: module}, {STEM: optimizer}
+        self.set_training()
+
+    def build(self):
+        """The module with its first weights."""
+        backend, config, arrays = self.backend, self.config, self.start.arrays
+        module = backend.build("distortion", self.model, config.gradient_checkpointing, **self.options)
+        if self.lora:
+            untrained = initial_weights("distortion", self.shapes, config.seed)
+            given = arrays.renamed(adapted_names(arrays, self.lora))
+            arrays = LazyArrays(self.shapes, lambda key: given[key] if key in given else untrained[key], arrays.source)
+        backend.load_numpy(module, arrays)
+        return module
+
+    def set_training(self) -> None:
+        """A frozen trunk computes as in inference."""
+        module = self.modules[STEM]
+        self.backend.train_mode(module, True)
+        if not module.trunk_trained:
+            self.backend.train_mode(module.florence2, False)
+
+    def base_lr(self, kind: str) -> float:
+        config = self.config
+        if kind == "lora" and config.lora_lr is not None:
+            return config.lora_lr
+        return config.lr * (1 if kind == "heads" else config.trunk_lr_factor)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing to do: the learning rates are set at every step."""
+
+    def rates(self, context: StepContext) -> list[float]:
+        """Of the optimizer's groups: constant in the warm-up, then half a cosine over the optimizer's steps."""
+        bases = [self.base_lr(kind) for kind in self.kinds]
+        if self.phase.name == "warm-up":
+            return bases
+        steps = -(-len(self.loader()) // self.config.accumulation)
+        done = (context.epoch - self.phase.first_epoch) * steps + context.step
+        share, least = cosine(self.config.epochs * steps)(done), self.config.min_lr
+        return [least + (base - least) * share for base in bases]
+
+    def logits(self, data: DistortedDataset, batch: dict):
+        """(maps, scores) as logits, tensors."""
+        backend, tokens, rows = self.backend, self.tokens[data], batch["text"]
+        length = tokens.mask[rows].sum(1).max() if self.model.text_mode == "fast" else tokens.ids.shape[1]
+        return self.modules[STEM].logits(
+            backend.asarray(batch["pixels"]), backend.asarray(tokens.ids[rows, :length]),
+            backend.asarray(tokens.mask[rows, :length], "float32"))
+
+    def train_step(self, batch: dict, context: StepContext) -> dict:
+        backend, module, optimizer = self.backend, self.modules[STEM], self.optimizers[STEM]
+        backend.set_lr(optimizer, self.rates(context))
+        maps, scores = self.logits(self.training, batch)
+        terms = self.objective.losses(
+            module.heat(maps), backend.asarray(batch["map"]), module.score(scores),
+            backend.asarray(batch["vote"].astype(np.float32)), maps if self.model.map_classes == 1 else None)
+        backend.step(optimizer, sum(terms.values()) * context.loss_factor, self.config.clip, context.accumulate)
+        return terms
+
+    def predictions(self, data: DistortedDataset, batches: Iterable[dict]) -> Iterator[tuple]:
+        """Each batch with its maps (B, S, S) and scores (B,), without dropout."""
+        backend, module = self.backend, self.modules[STEM]
+        backend.train_mode(module, False)
+        try:
+            with backend.no_grad():
+                for batch in batches:
+                    maps, scores = self.logits(data, batch)
+                    yield batch, backend.numpy(module.heat(maps))[:, 0], backend.numpy(module.score(scores))
+        finally:
+            self.set_training()
+
+    def evaluate(self, context: StepContext) -> dict[str, float]:
+        """MEASURES of the held-out pictures at the best threshold; the threshold; mean squared errors of map and score.
+        """
+        data, config = self.held_out, self.config
+        if data is None:
+            return {}
+        loader = Loader(data, config.val_batch_size, config.seed, config.workers, drop_last=False, shuffle=None)
+        track, index, errors = StructureTrack(THRESHOLDS), 0, []
+        for batch, maps, scores in self.predictions(data, loader.epoch(0)):
+            for row, (heat, score) in enumerate(zip(maps, scores)):
+                vote = float(batch["vote"][row])
+                track.add(to_levels(heat), float(score), data.levels(index), vote)
+                errors.append((np.square(heat - batch["map"][row, 0]).mean(), (score - vote) ** 2))
+                index += 1
+        outcome = track.outcome()
+        map_error, score_error = np.mean(errors, 0)
+        return {**{name: outcome.measures[name] for name in MEASURES}, "threshold": float(outcome.threshold),
+                "map_mse": float(map_error), "score_mse": float(score_error)}
+
+    def sample(self, context: StepContext) -> np.ndarray:
+        """Rows of a picture, what was marked on it, and the prediction."""
+        data = self.held_out or self.training
+        count = min(SAMPLES, len(data))
+        chosen = [index * len(data) // count for index in range(count)]
+        plain = DistortedDataset([data.samples[index] for index in chosen], data.way, data.side, None, data.through)
+        self.tokens[plain], _ = encode(self.start, plain.texts)
+        fixed = [plain.get(index) for index in range(count)]
+        batch = {key: np.stack([one[key] for one in fixed]) for key in fixed[0] if key != "name"}
+        [(_, maps, scores)] = self.predictions(plain, [batch])
+        del self.tokens[plain]
+        rows = []
+        for index, (one, heat, score) in enumerate(zip(fixed, maps, scores)):
+            picture = plain.resized(index)[0]
+            rows.append([imaging.captioned(picture, one["name"][-20:]),
+                         imaging.captioned(imaging.heat_overlay(picture, to_levels(one["map"][0])),
+                                           f"vote {float(one['vote']):.2f}"),
+                         imaging.captioned(imaging.heat_overlay(picture, to_levels(heat)), f"model {score:.2f}")])
+        return imaging.grid(rows)
+
+    def inputs(self) -> dict[str, str]:
+        return {**self.start.hashes, **self.hashes}
+
+    def checkpoint_metadata(self) -> dict:
+        found = {"model": "distortion", "config": asdict(self.model)}
+        return {**found, "lora": asdict(self.lora)} if self.lora else found
+
+    def epoch_saved(self, name: str, state: dict) -> None:
+        """Write the vocabulary and, if checkpoints lack a part of the weights or hold LoRA, the detector as a whole."""
+        if not (self.out / VOCABULARY).exists():
+            write_file(self.out / VOCABULARY, self.start.tokenizer.splitter.to_str())
+        if not (self.lora or self.frozen):
+            return
+        best = state["best"].get("final", {}).get("checkpoint") if self.best else name
+        path = self.out / MERGED
+        if best is None or best == self.merged and path.exists():
+            return
+        checkpoints = Checkpoints(self.out)
+        stem = f"{STEM}.ema" if checkpoints.has(best, f"{STEM}.ema") else STEM
+        changed = checkpoints.weights(best, stem)
+        arrays = {key: array for key, array in self.backend.state_numpy(self.modules[STEM]).items()} | changed
+        if self.lora:
+            arrays = without_adapters(arrays, self.lora)
+        write_weights(path, arrays, {"model": "distortion", "config": asdict(self.model), "checkpoint": best})
+        self.merged = best

@@ -1,0 +1,104 @@
+"""`jittwin train distortion` on both twins: kills, resumption, what a run leaves, mistakes."""
+import functools
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from commands import BACKENDS, run
+from stopping import everything, log, stopped
+
+from jittwin.data.synthetic.distorted import write_mini_evalmuse
+from jittwin.weights import read_metadata
+
+# 11 of 15 pictures are trained on: two batches in the warm-up, then three in each of two epochs.
+SMALL = {"preset": "tiny", "warmup_batch_size": 6, "batch_size": 4, "val_split": 4, "epochs": 2, "lr": 1e-3,
+         "save_epochs": 1, "save_every": 1, "workers": 2, "ema": 0.9}
+
+
+def train(backend: str, out, data, *options, **changes) -> list[str]:
+    given = [part for key, value in {**SMALL, **changes}.items() for part in ("--set", f"{key}={value}")]
+    return ["train", "distortion", "--backend", backend, "--out", str(out), "--data", str(data), *given,
+            *map(str, options)]
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evalmuse") / "mini"
+    write_mini_evalmuse(folder, 15, 120, 96, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(mini, tmp_path_factory):
+    """finished(backend): an uninterrupted run. Never write to it."""
+    @functools.cache
+    def train_once(backend: str) -> Path:
+        folder = tmp_path_factory.mktemp(backend) / "run"
+        run(train(backend, folder, mini))[0].ok()
+        return folder
+    return train_once
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> str:
+    return request.param
+
+
+def test_run_directory(finished, backend):
+    whole = finished(backend)
+    names = {path.name for path in whole.iterdir() if not path.name.startswith("events.")}
+    assert names == {"config.yaml", "log.jsonl", "samples", "checkpoints", "latest", "best.json", "tokenizer.json"}
+    state = json.loads((whole / "checkpoints/3/state.json").read_text())
+    assert set(state["inputs"]) == {"train_info.json", "vocabulary"} and state["global_step"] == 8
+    best = json.loads((whole / "best.json").read_text())["final"]
+    values = [line["held_out/final"] for line in log(whole) if "held_out/final" in line]
+    assert best["score"] == max(values) and len(values) == 3
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == {"3", best["checkpoint"]}
+    about = read_metadata(whole / "checkpoints/3/model.ema.safetensors")
+    assert about["model"] == "distortion" and about["config"]["text_mode"] == "fast"
+    assert [line["phase"] for line in log(whole) if "mask_dice" in line] == ["warm-up"] * 2 + ["main"] * 6
+
+
+@pytest.mark.parametrize("where", ["1.1", "2.2"])
+def test_killed_and_resumed_equals_uninterrupted(finished, backend, mini, tmp_path, where):
+    """Killed in the warm-up, with fewer parameters in the optimizer, and in the main stage."""
+    folder = tmp_path / "run"
+    assert stopped(train(backend, folder, mini), folder, where, signal.SIGKILL) == -signal.SIGKILL
+    run(["train", "distortion", "--out", folder, "--resume"], backend=backend)[0].ok()
+    found, expected = everything(folder), everything(finished(backend))
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_the_twins_train_alike(finished):
+    """Dropout included: both draw the same masks."""
+    ours, theirs = ([line["mask_dice"] + line["score_mse"] for line in log(finished(backend)) if "mask_dice" in line]
+                    for backend in BACKENDS)
+    assert ours == pytest.approx(theirs, rel=0.1) and ours[:3] == pytest.approx(theirs[:3], rel=1e-4)
+
+
+def test_mistakes(mini, tmp_path):
+    backend, out = "torch", tmp_path / "run"
+    (tmp_path / "hostile.pkl").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    cases = [
+        (train(backend, out, mini, preset="reference"), "trunk is missing: set trunk=FOLDER"),
+        (train(backend, out, mini, batch_size=1), "batch_size=1 must be at least 2: the heads normalise over a batch"),
+        (train(backend, out, mini, lora_rank=2), "warmup_epochs=1 with lora_rank=2 needs a trained detector: set weights="),
+        (train(backend, out, mini, size="base", side=768, text_mode="reference", text_length=448, head_width=32),
+         "text_length is 448; legal: 2 to 447"),
+        (train(backend, out, mini, text_mode="reference", text_length=40),
+         "text_mode=reference cuts none below 1024, and this trunk has 118 positions beside the 10 of a picture"),
+        (train(backend, out, mini, side=100), "image_size is 100; legal: multiples of 32"),
+        (train(backend, out, mini, mask_loss="dise"), "mask_loss=dise: 'dise' is no term"),
+        (train(backend, out, mini, mask_loss="bce", mask_head="concat_cls"), "the term bce needs one logit"),
+        (train(backend, out, mini, precision="float16"), "precision=float16 cannot be trained with"),
+        (train(backend, out, mini, unfreeze="decoder"), "unfreeze=decoder: no parameter has such a name"),
+        (train(backend, out, mini, val_split=15), "15 pictures to hold out of 15: choose 0 to 14"),
+        (train(backend, out, mini, val_split=14), "1 picture is left to train on"),
+        (train(backend, out, mini, random_model="false", trunk="/nowhere"), "/nowhere: not found"),
+        (train(backend, out, mini, val_split=0, pseudo_labels=tmp_path / "hostile.pkl"), "refused"),
+        (train(backend, out, tmp_path / "nowhere"), "nowhere: no such folder")]
+    for (command, message), done in zip(cases, run(*(command for command, _ in cases))):
+        assert message in done.one_line()
+    assert not out.exists()

@@ -1,0 +1,5 @@
+from distortion_training import check_resumption
+
+
+def test_resumption(tmp_path):
+    check_resumption("jittor", tmp_path)

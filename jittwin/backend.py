@@ -4,6 +4,7 @@ The protocol `Backend` lists everything that jittwin asks of a framework; jt_mod
 torch_models/backend.py each implement it in a class of that name. Modules, tensors and optimizers are
 opaque to jittwin.
 """
+import ctypes
 import importlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -115,6 +116,9 @@ class Backend(Protocol):
     def memory(self) -> int:
         """Peak resident bytes of this process (device bytes on a GPU)."""
 
+    def free_memory(self) -> None:
+        """Give the memory that no tensor uses any more back to the system or, on a GPU, to the device."""
+
     def all_reduce(self, array: np.ndarray) -> np.ndarray:
         """Sum over all processes."""
 
@@ -123,6 +127,12 @@ class Backend(Protocol):
 
     def barrier(self) -> None:
         """Wait for all processes."""
+
+
+def trim() -> None:
+    """Give the system back what the C library keeps of freed memory, where it can be told to (glibc)."""
+    if release := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        release(0)
 
 
 def load_backend(name: str) -> Backend:

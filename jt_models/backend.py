@@ -5,7 +5,7 @@ import resource
 
 import numpy as np
 
-from jittwin.backend import PRECISIONS
+from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches
@@ -126,6 +126,11 @@ class Backend:
 
     def memory(self):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def free_memory(self):
+        jt.sync_all(True)
+        jt.gc()
+        trim()
 
     def all_reduce(self, array):
         if self.world_size == 1:

@@ -1,9 +1,11 @@
 """The metrics `blipscore` and `imagereward`, as tests that either twin must pass."""
 import io
 import json
+import os
 import weakref
 from contextlib import redirect_stderr
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +112,20 @@ def test_metrics_measured_one_after_the_other_give_the_same(backend, tmp_path):
         alone = assess(images, metrics, prompts=PROMPTS, quiet=True, passes=groups, between=towers.release)
     assert alone.rows == together.rows and len(alone.rows) == 4 and not encoded
     assert networks[0]() is None and networks[1]() is None
+
+
+def test_memory_that_nothing_uses_is_given_back(backend):
+    """To the system: another network may have arrays of other sizes, which the holes of the old ones do not serve."""
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    held = [[np.ones(25_000, np.float32), np.ones(500, np.float32)] for _ in range(1500)]     # 150 MB; the second stays
+    full = resident()
+    for pair in held:
+        pair[0] = None
+    assert full - resident() < 75
+    backend.free_memory()
+    assert full - resident() > 100
 
 
 def test_the_command_measures_one_after_the_other_where_memory_is_limited(backend, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from jittwin.backend import PRECISIONS
+from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches
@@ -128,6 +128,11 @@ class Backend:
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def free_memory(self):
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        trim()
 
     def all_reduce(self, array):
         if self.world_size == 1:

@@ -47,6 +47,7 @@ class Tower:
         self.bytes = FLOAT * sum(map(prod, shapes.values()))
 
         def build() -> Module:
+            backend.free_memory()       # of networks that were released
             network = backend.build(model, config)
             backend.load_numpy(network, arrays, allow_unexpected=tuple(allow_unexpected))
             backend.train_mode(network, False)

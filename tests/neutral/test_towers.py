@@ -13,11 +13,14 @@ class Counting:
     name, device = "counting", "cpu"
 
     def __init__(self):
-        self.built = []
+        self.built, self.freed = [], []
 
     def build(self, model, config):
         self.built.append(model)
         return {"model": model, "finished": 0}
+
+    def free_memory(self):
+        self.freed.append(len(self.built))
 
     def state_shapes(self, model, config):
         return {"w": (1,)}
@@ -60,6 +63,7 @@ def test_released_networks_are_built_again(request_of):
     first = request_of()
     request_of.towers.release()
     assert request_of() is not first and len(request_of.backend.built) == 2
+    assert request_of.backend.freed == [0, 1]       # before each is built
 
 
 def test_without_a_place_to_share_nothing_is_hashed_and_it_is_built_at_once(request_of):

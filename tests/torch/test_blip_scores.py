@@ -1,6 +1,7 @@
 """The metrics `blipscore` and `imagereward` on PyTorch."""
 from blip_scores import (  # noqa: F401  (tests)
     test_a_prompt_is_encoded_once_and_padded_to_35_tokens,
+    test_memory_that_nothing_uses_is_given_back,
     test_metrics_measured_one_after_the_other_give_the_same,
     test_mistakes,
     test_pictures_are_prepared_as_for_clip,

@@ -187,7 +187,7 @@ def chosen(args: argparse.Namespace) -> list[str]:
         if name not in ASSESSED:
             raise UserError(f"unknown metric {name!r}{choose_from(name, ASSESSED)}")
         if ASSESSED[name].INFO.needs_prompt and not args.prompts:
-            raise UserError(f"{name} measures how well pictures show their prompts: give --prompts FILE")
+            raise UserError(f"{name} reads the prompts of the pictures: give --prompts FILE")
     return wanted
 
 

@@ -33,6 +33,7 @@ from jittwin.models.distortion import (
     without_adapters,
 )
 from jittwin.models.distortion_losses import DistortionLosses, parse_terms
+from jittwin.predictors.distortion import MERGED
 from jittwin.tasks.distortion_inputs import encode, open_data, open_start
 from jittwin.weights import write_weights
 from jittwin.weights.initial import initial_weights
@@ -44,7 +45,7 @@ SAMPLES = 4                 # pictures in a grid, each beside what was marked an
 LORA, ALL = "lora", "all"   # names that the lists of frozen parameters know besides parts of keys
 HEADS = ("heatmap_predictor", "score_predictor")
 DECAY = {"trunk": 1e-2, "lora": 1e-2, "heads": 5e-5}
-MERGED, VOCABULARY = "merged.safetensors", "tokenizer.json"
+VOCABULARY = "tokenizer.json"
 
 
 @dataclass(frozen=True, kw_only=True)

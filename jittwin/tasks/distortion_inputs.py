@@ -16,13 +16,13 @@ from jittwin.models.catalog import BY_NAME
 from jittwin.models.conversion import Source
 from jittwin.models.distortion import SIZES, TEXT_LENGTHS, TRUNK, DistortionConfig, encode_prompts, sized
 from jittwin.models.florence2 import Florence2Config
+from jittwin.predictors.distortion import detector_file, small_trunk
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BART, Tokenizer, Tokens, load_tokenizer
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
 
-SHORT = 128         # positions of the tiny trunk, which suffice for the built-in tokenizer
 FIX = "tokenizer=FOLDER, such as facebook/bart-large or Florence-2's own"
 
 
@@ -56,7 +56,8 @@ def open_start(config, backend) -> Start:
 def from_detector(config) -> Start:
     """From a detector that was trained before. Its arrays decide its heads and sizes."""
     conversion = BY_NAME["distortion"].conversion
-    file = conversion.open(config.weights)
+    path = detector_file(config.weights)
+    file = conversion.open(path)
     found = conversion.infer(file.arrays.shapes, file)
     for name in ("score_head", "mask_head"):
         if getattr(found, name) != getattr(config, name):
@@ -64,7 +65,7 @@ def from_detector(config) -> Start:
                             f"{getattr(config, name)}: set {name}={getattr(found, name)}, or give another file")
     side = config.side or found.image_size
     model = described(config, found.trunk, side, found.head_width)
-    known = vocabulary(Path(config.weights), config.tokenizer, BART, found.trunk.text.vocab_size, FIX, at_most=True)
+    known = vocabulary(path, config.tokenizer, BART, found.trunk.text.vocab_size, FIX, at_most=True)
     arrays = file.arrays.cast(np.float32)
     arrays = arrays.renamed({key: key for key in arrays if not key.endswith("num_batches_tracked")})
     return Start(model, known, arrays, {"weights": content_hash(arrays)})
@@ -85,8 +86,7 @@ def from_trunk(config, backend) -> Start:
         trunk = florence2.PRESETS[config.size]
         known = load_tokenizer(config.tokenizer, BART) if config.tokenizer else built_in_tokenizer(BART)
         if config.size == "tiny":
-            text = replace(trunk.text, vocab_size=len(known), max_position_embeddings=SHORT, pad_token_id=known.pad)
-            trunk = replace(trunk, text=text)
+            trunk = small_trunk(known)
         elif len(known) > trunk.text.vocab_size:
             raise UserError(f"{config.tokenizer}: its vocabulary has {len(known)} tokens, and the trunk knows "
                             f"{trunk.text.vocab_size}: give {FIX}")

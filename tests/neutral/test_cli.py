@@ -27,6 +27,7 @@ FLAGS = {
                "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--aesthetic-tower",
                "--tower", "--labels", "--segmenter", "--prompts", "--rank", "--against", "--column", "--skip-unrated",
                "--tier-weights", "--tier-mode", "--tier-tokenizer", "--tier-image-prompts",
+               "--distortion-weights", "--distortion-tokenizer", "--distortion-text",
                "--blipscore-weights", "--blipscore-tokenizer", "--imagereward-weights", "--imagereward-tokenizer",
                "--clipscore-weights", "--clipscore-tokenizer", "--clipscore-scale", "--clipscore-cleaning",
                "--pickscore-weights", "--pickscore-tokenizer", "--memory-limit"},

@@ -91,15 +91,11 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
                 indices, (sizes, jpegs, inputs) = [index for index, _ in some], zip(*(item for _, item in some))
                 names = [images.shown_names[index] for index in indices]
                 texts = prompts and [prompts[index] for index in indices]
-                for at, (index, name) in enumerate(zip(indices, names)):
-                    heads[index] = {"image": name, "width": sizes[at][1], "height": sizes[at][0]}
-                    heads[index] |= {"prompt": texts[at]} if texts else {}
-                if not number:
-                    small.update(zip(names, jpegs))
+                heads |= zip(indices, map(head, names, sizes, texts or [None] * len(some)))
+                small |= zip(names, jpegs) if not number else ()
                 for metric, given in zip(group, zip(*inputs)):
                     scores = metric.score(Batch(given, names, sizes, texts, on_map is not None))
-                    for index, found in zip(indices, scores.values, strict=True):
-                        values[index, id(metric)] = found
+                    values |= zip([(index, id(metric)) for index in indices], scores.values, strict=True)
                     for name, drawn in zip(names, scores.maps or ()):
                         on_map(metric.info.name, name, drawn)
                 bar.update(len(some))
@@ -110,6 +106,11 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
         raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
     rows = [reduce(or_, (values[index, id(metric)] for metric in metrics), heads[index]) for index in complete]
     return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, seconds)
+
+
+def head(name: str, size: tuple[int, int], prompt: str | None) -> dict:
+    """The beginning of a picture's row. size: (height, width)."""
+    return {"image": name, "width": size[1], "height": size[0], **({} if prompt is None else {"prompt": prompt})}
 
 
 def preparation(metrics: Sequence[Metric], thumbnails: bool) -> Callable[[np.ndarray], tuple]:

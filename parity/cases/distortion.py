@@ -1,12 +1,14 @@
-"""The case of the detector of structural distortion: every head, and both ways to read a text."""
+"""The cases of the detector of structural distortion: every head, both ways to read a text, and its training."""
 import numpy as np
 
 from jittwin.draws import Draws
 from jittwin.models.conversion import below
 from jittwin.models.distortion import TRUNK, make_config
+from jittwin.tasks import load_task
 from parity.case import Case
 from parity.cases.backbones import shifted_weights
 from parity.cases.florence2 import Florence2
+from parity.training import Training
 
 SEED = 17       # of the dropout masks, which come from counters in both twins
 LENGTHS = {"tiny": 8, "full": 1024}
@@ -61,4 +63,37 @@ class Distortion(Case):
         return trunk | heads
 
 
-CASES = (Distortion(),)
+class DistortionTraining(Training):
+    """Two steps of the heads alone in the warm-up, then six epochs of two steps, each from two batches and from the one
+    left over. "full" compares all of the 14 steps."""
+    name = "distortion.training"
+    task = "distortion"
+    sizes = ("tiny", "full")
+    free_steps = 3
+    changes = {"warmup_epochs": 1, "warmup_batch_size": 4, "score_loss": "mse-plcc-srcc", "semantics": "repaired"}
+
+    def config(self, size):
+        return load_task(self.task).Config(
+            random_model=True, size="tiny", side=96, head_width=64, text_mode="fast", maps="native",
+            synthetic_images=12, batch_size=4, epochs=6, accumulation=2, lr=1e-3, min_lr=1e-5, workers=1, log_every=1,
+            sample_every=1 << 20, save_epochs=1, **self.changes)
+
+    def checked(self, size):
+        # The first and the last step of the warm-up, the first of the trunk, a batch left over, and the next epoch.
+        return list(range(14)) if size == "full" else [0, 1, 2, 3, 4]
+
+    def boundary(self, size):
+        return 2                            # steps of the warm-up
+
+
+class LoraTraining(DistortionTraining):
+    """Only LoRA and the heads are trained, with the original's losses."""
+    name = "distortion.lora"
+    changes = {"warmup_epochs": 0, "lora_rank": 4, "score_loss": "mse-plcc", "semantics": "reference"}
+
+    def checked(self, size):
+        # Not the first step, in which Adam takes the mere signs of gradients; a few of LoRA's are nearly zero.
+        return list(range(1, 12)) if size == "full" else [1, 2, 3]
+
+
+CASES = (Distortion(), DistortionTraining(), LoraTraining())

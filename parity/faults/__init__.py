@@ -5,6 +5,7 @@ from parity.faults import (
     backbones,
     blip,
     clip,
+    distortion,
     distortion_losses,
     florence2,
     layers,
@@ -18,7 +19,7 @@ from parity.faults.fault import Fault, broken_copy, source
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
 TABLES = (operators, layers, networks, backbones, training, aesthetic, tier, blip, clip, florence2,
-          distortion_losses)
+          distortion, distortion_losses)
 FAULTS: dict[str, Fault] = {fault.name: fault for table in TABLES for fault in table.FAULTS}
 
 

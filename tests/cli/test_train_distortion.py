@@ -8,6 +8,7 @@ import pytest
 from commands import BACKENDS, run
 from stopping import everything, log, stopped
 
+from jittwin.data.submission import read_submission
 from jittwin.data.synthetic.distorted import write_mini_evalmuse
 from jittwin.weights import read_metadata
 
@@ -102,3 +103,41 @@ def test_mistakes(mini, tmp_path):
     for (command, message), done in zip(cases, run(*(command for command, _ in cases))):
         assert message in done.one_line()
     assert not out.exists()
+
+
+# The original's README commands at a size that takes seconds; --set and --epoch shorten them.
+README = ("--negative_num 0 --val_split 0 --accumulate_step 1 --lr 1e-4 --val_iter -1 --save_iter 5 --mask_loss dice-mse "
+          "--model florence2 --input_size 768 --mask_size 768 --mode train --fp16 --score_head linear --mask_head concat "
+          "--unfreeze_params all --batch_size_warmup 32").split()
+FULL = "--experiment_name full --epoch 2 --batch_size 4 --score_loss mse-plcc-srcc --warmup_epoch 1 --lora_rank 0".split()
+LORA = "--experiment_name lora --epoch 2 --batch_size 3 --score_loss mse --warmup_epoch 0 --lora_rank 8".split()
+TINY = [part for setting in ("random_model=true", "size=tiny", "side=96", "head_width=64", "text_mode=fast", "workers=2")
+        for part in ("--set", setting)]
+
+
+def test_the_original_commands(mini, backend, tmp_path):
+    """Both trainings, predictions of another part by either, and their mean."""
+    root = tmp_path / "data"
+    write_mini_evalmuse(root, 8, 120, 96, seed=2)
+    (root / "test" / "images").mkdir(parents=True)
+    entries = json.loads((root / "train" / "train_info.json").read_text())
+    chosen = list(entries)[:3]
+    for name in chosen:
+        (root / "test" / "images" / f"{name}.jpg").write_bytes((root / "train" / "images" / f"{name}.jpg").read_bytes())
+    (root / "test" / "test_info.json").write_text(json.dumps(
+        {name: {"prompt_en": entries[name]["prompt_en"]} for name in chosen}))
+    common = ["--data_path", str(root), "--backend", backend, *TINY]
+    for done in run(["train_accelerate.py", *README, *FULL, *common], ["train_accelerate.py", *README, *LORA, *common],
+                    cwd=tmp_path):
+        assert "--fp16: as in the original, it changes nothing" in done.ok().err
+    for name in ("full", "lora"):
+        folder = tmp_path / "exp" / "experiments" / name
+        run(["evaluate.py", folder / "config.yaml", "--root", root, "--backend", backend], cwd=tmp_path)[0].ok()
+        assert (folder / "merged.safetensors").exists() == (name == "lora")
+    written = {path.name for path in (tmp_path / "submit" / "test").iterdir()}
+    assert written == {f"experiments_{name}_thre90{end}" for name in ("full", "lora") for end in (".pkl", "_raw.pkl", "_vis")}
+    run(["adjust_outputs.py", "--pkl_root", tmp_path / "submit" / "test"], cwd=tmp_path)[0].ok()
+    raw, final = (read_submission(tmp_path / "submit" / "test" / name) for name in ("merged.pkl", "merged_thre90.pkl"))
+    assert set(raw) == set(final) == set(chosen)
+    assert all(0 < each.score < 1 and each.area.shape == (96, 96) for each in raw.values())
+    assert all(((raw[name].area > 90) == final[name].area).all() for name in raw)

@@ -28,7 +28,7 @@ def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str
     """
     metrics = found.metrics
     first = metrics[0].info
-    title = f"{len(found.rows)} pictures by {first.name}"
+    title = f"{len(found.rows)} pictures, ranked by {first.name}"
     yield (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
            f"<h1>{escape(title)}</h1>{_summary(found)}{_agreement(found)}<h2>Histogram</h2>")
@@ -91,9 +91,10 @@ def _summary(found) -> str:
         parts.append(f"<tr><th>{escape(metric.info.name)}</th>{numbers}<td>{facts['n']}</td>"
                      f"<td>{escape(metric.info.summary)}; {facts['better']} is better, {facts['range']}</td></tr>")
     heads = "".join(f"<th>{name}</th>" for name in ("metric", *NUMBERS, "pictures", ""))
-    made = "".join(f"<p>{escape(metric.info.name)}: "
-                   + escape(", ".join(f"{name} {value}" for name, value in metric.provenance.items())) + "</p>"
-                   for metric in found.metrics)
+    made = ""
+    for metric in found.metrics:
+        facts = ", ".join(f"{name} {value}" for name, value in metric.provenance.items() if value != "")
+        made += f"<p>{escape(f'{metric.info.name}: {facts}')}</p>"
     return f"<table><tr>{heads}</tr>{''.join(parts)}</table>{made}"
 
 

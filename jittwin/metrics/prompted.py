@@ -54,8 +54,9 @@ def weights_options(name: str, what: str, tokenizer: str) -> tuple[Option, Optio
 
 
 def is_text_image(info: Info) -> bool:
-    """Whether load_predictor makes the metric's predictor: whether its first options are those of weights_options."""
-    return [option.name for option in info.options[:2]] == [f"{info.name}-weights", f"{info.name}-tokenizer"]
+    """Whether the metric gives one number from a predictor of load_predictor, by the options of weights_options."""
+    names = [option.name for option in info.options[:2]]
+    return info.produces == "score" and names == [f"{info.name}-weights", f"{info.name}-tokenizer"]
 
 
 def load_predictor(request: Request, info: Info, predictor, **settings):

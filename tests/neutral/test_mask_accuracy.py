@@ -74,6 +74,9 @@ class ColourBackend:
 
     state = {"decode_head.classifier.bias": np.zeros(3, np.float32)}
 
+    def free_memory(self):
+        pass
+
     def state_shapes(self, name, config):
         return {key: array.shape for key, array in self.state.items()}
 

@@ -57,9 +57,10 @@ class Config(RunConfig):
         "lora": {"batch_size": 3, "warmup_epochs": 0, "lora_rank": 128, "score_loss": "mse"},
         # Trains within about a minute on two cores and needs no file.
         "tiny": {"random_model": True, "size": "tiny", "side": 96, "head_width": 64, "text_mode": "fast",
-                 "semantics": "repaired", "maps": "native", "synthetic_images": 160, "val_split": 32,
-                 "batch_size": 8, "warmup_batch_size": 16, "warmup_epochs": 1, "epochs": 12, "lr": 2e-3,
-                 "trunk_lr_factor": 0.5, "save_epochs": 4, "log_every": 1},
+                 "semantics": "repaired", "maps": "native", "distortions": "conspicuous",
+                 "synthetic_images": 160, "val_split": 32, "batch_size": 8, "warmup_batch_size": 16,
+                 "warmup_epochs": 1, "epochs": 12, "lr": 2e-3, "trunk_lr_factor": 0.5, "save_epochs": 4,
+                 "log_every": 1},
     }
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "trunk", "weights", "tokenizer", "pseudo_labels", "workers", "val_batch_size",
@@ -85,6 +86,7 @@ class Config(RunConfig):
     gradient_checkpointing: bool = False
     # Data. Without a folder, the built-in generator draws `synthetic_images` pictures.
     synthetic_images: int = 200
+    distortions: Literal["all", "conspicuous"] = "all"      # of them; conspicuous: those that show at any size
     val_split: int = 0                    # pictures held out
     pseudo_labels: str | None = None      # predictions for the part val to validate with, as the original does
     negatives: int = 0                    # photographs of Flickr30k without distortion

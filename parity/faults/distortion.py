@@ -1,7 +1,7 @@
 """Faults of the detector of distortion and of its training."""
 from parity.faults.fault import Fault
 
-D, LORA = "assess/distortion.py", "nn/lora.py"
+D = "assess/distortion.py"
 TRAINING = ("distortion.training", "distortion.lora")
 FAULTS = (
     Fault("trunk_frozen_after_warm_up", "", D,
@@ -10,7 +10,4 @@ FAULTS = (
     Fault("score_of_a_place", "", D,
           "seen = hidden[:, 0]", "seen = hidden[:, 1]",
           "the score head sees the first place instead of the whole picture", ("distortion", *TRAINING)),
-    Fault("lora_convolution_with_bias", "", LORA,
-          "b = Conv2d(config.r, outputs, 1, bias=False)", "b = Conv2d(config.r, outputs, 1)",
-          "adapters of convolutions have a bias", ("distortion.lora",)),
 )

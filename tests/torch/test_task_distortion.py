@@ -117,7 +117,7 @@ def test_the_original_loop(backend, tmp_path, case):
               or "mask_bce" in line]
     assert len(losses) == len(expected) == (4 if "lora" in case else 5)
     for ours, theirs in zip(losses, expected):
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=3e-5)
     checkpoints = Checkpoints(tmp_path)
     last = checkpoints.latest()
     found, state = checkpoints.weights(last, "model"), checkpoints.weights(last, "optimizer")

@@ -154,6 +154,8 @@ def test_statistics_of_the_training_pictures(data, tmp_path):
         assert abs(float(saved.ok().out.split()[1])) < 1e-6 and "does not tell its mode" in saved.err
         measured.ok()
         again, pair = (read_statistics(path) for path in (tmp_path / "again.npz", folder / "train_fid_s.npy"))
-        np.testing.assert_allclose(pair.covariance, again.covariance, atol=1e-9)
+        # With one thread, PyTorch on AVX-512 rounds some features differently in the two commands.
+        largest = np.abs(again.covariance).max()
+        np.testing.assert_allclose(pair.covariance, again.covariance, atol=1e-5 * largest)
         assert pair.mean.shape == (WIDTH,) and {path.name for path in folder.iterdir()} == {
             "train_fid_m.npy", "train_fid_s.npy"}

@@ -8,7 +8,7 @@ from parity.cases import find
 from parity.cases.operators import Functions
 from parity.levels import ops
 from parity.levels.calls import decode, distinct, encode, title
-from parity.levels.operators import check, decided, verdicts
+from parity.levels.operators import check, decided, products, verdicts
 from parity.levels.ops import OPS
 from parity.levels.probes import inputs
 from parity.pair import Pair
@@ -182,8 +182,26 @@ def test_a_copy_owes_equality():
     truth = np.array([1, 2], np.float64)
     near = Comparison({"0|random|output": np.nextafter(truth.astype(np.float32), np.float32(9))},
                       {"0|random|output": truth}, {"0|random|output": 0.0}, {"0|random|output": 0.0}, {})
-    assert verdicts(near, [call("relu", image(2))[0]], ["0 relu(2)"])["0 relu(2) [random] output"].passed
-    assert not verdicts(near, [call("detach", image(2))[0]], ["0 detach(2)"])["0 detach(2) [random] output"].passed
+    assert verdicts(near, [call("relu", image(2))[0]], ["0 relu(2)"], [0])["0 relu(2) [random] output"].passed
+    assert not verdicts(near, [call("detach", image(2))[0]], ["0 detach(2)"], [0])["0 detach(2) [random] output"].passed
+
+
+def test_a_sum_of_many_products_may_be_off_by_their_roundings():
+    def passed(error: float, terms: int, result: str = "output") -> bool:
+        name, truth = f"0|random|{result}", np.ones(4)
+        found = Comparison({name: np.float32(truth + error)}, {name: truth}, {name: 1e-7}, {name: 1e-7}, {})
+        return next(iter(verdicts(found, [call("relu", image(2))[0]], ["0"], [terms]).values())).passed
+
+    assert passed(1e-5, 4032) and not passed(1e-5, 0) and not passed(1e-5, 900)
+    assert not passed(2e-5, 4032) and not passed(1e-5, 4032, "slope 0") and not passed(np.nan, 4032)
+
+
+def test_the_products_of_a_convolution_and_of_a_linear_layer_are_counted():
+    weights = {"weights eval/a.weight": np.zeros((5, 7, 3, 3)), "weights eval/b.weight": np.zeros((5, 7))}
+    for name, path, expected in (("Conv2d", "a", 63), ("Linear", "b", 7), ("BatchNorm2d", "b", 0)):
+        assert products({"name": name, "path": path, "mode": "eval"}, weights) == expected
+    given = [{"tensor": number, "shape": shape, "type": "float32"} for number, shape in enumerate(([2, 7], [5, 7]))]
+    assert products({"name": "linear", "path": None, "arguments": given, "keywords": {}}, {}) == 7
 
 
 def test_what_pytorch_does_not_know_is_not_decided():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jittwin.errors import UserError
 from parity.result import LEVELS, Row, finite
-from parity.workers.compare import FACTORS, PERTURBATIONS
+from parity.workers.compare import FACTORS, FLOOR_ULPS, PERTURBATIONS
 
 NUMBERS = ("error", "noise", "ratio")
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[^\t\n\x20-\x7e\x80-\U0010ffff]")     # such as a compiler's colours
@@ -24,8 +24,9 @@ READING = (
     f"{PERTURBATIONS} trials (fewer at the published size and where a trial is a training run). The ratio is the error "
     "over the noise, or over float32 PyTorch's own error if that is larger.",
     f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates: "
-    f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), so no tolerance is chosen by hand. Results that must be equal are "
-    "compared byte by byte: \"equal\" means that not one bit differs.")
+    f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), so no tolerance is chosen by hand. In L2, an output that is the sum of n "
+    f"products may also be off by {FLOOR_ULPS} sqrt(n) roundings, which adding one after the other costs. Results that "
+    "must be equal are compared byte by byte: \"equal\" means that not one bit differs.")
 
 
 @dataclass

@@ -171,7 +171,7 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     names: models or families, none for all. only: these faults; levels: these levels; None for all.
     progress: called with every Mutant. twins: the workers to use. Returns, fit for a report: "kill_rate" of the
     faults that are not equivalent and that some check was shown, "by_level", "mutants", "objections" to the
-    result (see `objections`), and "rows", those of the unbroken twin.
+    result (see `objections`), and "rows", those of the unbroken twin. Ctrl-C ends it with the faults done so far.
     """
     if twins is None:
         with Remembering() as twins:
@@ -191,12 +191,16 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
                 mutants.append(judged(fault, planned[fault.name], twins, sound))
                 if progress:
                     progress(mutants[-1])
+        except KeyboardInterrupt:       # what is known is reported
+            pass
         finally:
             twins.replace_jittor(before)
     found = {"kill_rate": kill_rate(mutants), "by_level": by_level(mutants),
              "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
     found["objections"] = objections(rows, mutants)
-    if only is None and levels is None:
+    if len(mutants) < len(faults):
+        found["objections"].append(f"stopped after {len(mutants)} of {len(faults)} faults")
+    elif only is None and levels is None:
         found["objections"] += [f"rejected: {level} of {model} kills nothing" for model, level in idle(mutants)]
         unseen = cases - {step.model for step in needed} - {c.name for c in check.select(names) if c.shared}
         found["objections"] += [f"no fault concerns {name}" for name in sorted(unseen)]

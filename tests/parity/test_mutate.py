@@ -11,6 +11,7 @@ from parity.cases import CASES, find
 from parity.commands import mutate as command_line
 from parity.faults import FAULTS, Fault, mutate
 from parity.result import Row, failure
+from parity.workers.oracle import Twins
 
 ENCODER, MODES = "apf_gan.encoder", ("train", "eval")
 
@@ -143,6 +144,20 @@ def test_faults_are_chosen_by_model_and_by_name():
         mutate.chosen([], ["encoder_slop"])
     with pytest.raises(UserError, match="ports:LAYER: faults are put into this project's Jittor twin alone"):
         mutate.chosen(["ports:LAYER"])
+
+
+def test_ctrl_c_keeps_what_is_known(monkeypatch):
+    def judged(fault, *_):
+        if fault.name != "encoder_slope":
+            raise KeyboardInterrupt
+        return mutate.Mutant(fault, [(ENCODER, "L3")], {"L3": "seen"}, [(ENCODER, "L3")])
+
+    monkeypatch.setattr(mutate, "judged", judged)
+    monkeypatch.setattr(mutate, "broken_copy", lambda *_: None)
+    monkeypatch.setattr(check, "perform", lambda step, _: [passing(step.level, step.mode)])
+    found = mutate.run([ENCODER], only=["encoder_slope", "encoder_bias"], twins=Twins())
+    assert [m["name"] for m in found["mutants"]] == ["encoder_slope"]
+    assert found["objections"] == ["stopped after 1 of 2 faults"]
 
 
 class Counting:

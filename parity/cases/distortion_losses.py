@@ -23,7 +23,7 @@ class Losses(Case):
         target = np.array([0, 64, 127, 180], np.float32)[draws.integers("target", 0, 3, (count, 1, 9, 7))] / 255
         noise = draws.normal("scores", (count,))
         scores = 0.5 - 0.3 * votes + 0.1 * noise
-        return {"logits": 2 * draws.normal("logits", (count, 1, 9, 7)), "target": target,
+        return {"logits": 2 * draws.normal("logits", (count, 1, 9, 7)) - 2, "target": target,
                 "scores": scores.astype(np.float32), "votes": votes}
 
     def terms(self, side, inputs, mode):

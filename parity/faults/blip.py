@@ -20,6 +20,8 @@ FAULTS = (
           "self.look(pixels)[:, 0]", "self.look(pixels)[:, 1]", "a picture's feature is that of its first patch"),
     Fault("lengths_kept", "", B,
           "x / (x * x).sum(1).sqrt().reshape(-1, 1)", "x", "products of features are no cosines"),
+    Fault("reward_without_bias", "", I,
+          "Linear(fourth, 1))", "Linear(fourth, 1, bias=False))", "the last linear layer has no bias"),
     Fault("mean_after_deviation", "", I,
           "- MEAN) / STD", ") / STD - MEAN", "the mean is subtracted after the division"),
 )

@@ -195,11 +195,14 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
             pass
         finally:
             twins.replace_jittor(before)
+    done = len(mutants)
+    # A general fault need not concern these models; those that must notice it are its own cases.
+    mutants = [mutant for mutant in mutants if mutant.killed or cases & set(mutant.fault.cases)]
     found = {"kill_rate": kill_rate(mutants), "by_level": by_level(mutants),
              "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
     found["objections"] = objections(rows, mutants)
-    if len(mutants) < len(faults):
-        found["objections"].append(f"stopped after {len(mutants)} of {len(faults)} faults")
+    if done < len(faults):
+        found["objections"].append(f"stopped after {done} of {len(faults)} faults")
     elif only is None and levels is None:
         found["objections"] += [f"rejected: {level} of {model} kills nothing" for model, level in idle(mutants)]
         unseen = cases - {step.model for step in needed} - {c.name for c in check.select(names) if c.shared}

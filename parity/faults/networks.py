@@ -1,6 +1,6 @@
 """Faults of the networks: APF-GAN's three, VGG-19, Inception-v3 and SegFormer."""
 from parity.faults.fault import Fault
-from parity.faults.where import DISTANCES, FID, INCEPTION, OBJECTIVE, PICTURES, SEGFORMER, TRAINING
+from parity.faults.where import DISTANCES, FID, INCEPTION, OBJECTIVE, PICTURES, SEGFORMER, TRAINING, VGG
 
 E, G, D = "apf_gan/encoder.py", "apf_gan/generator.py", "apf_gan/discriminator.py"
 V, I, S = "backbones/vgg.py", "backbones/inception_v3.py", "backbones/segformer.py"
@@ -110,12 +110,12 @@ FAULTS = (
           "the warm start copies from child to parent", (TRAINING,)),
     Fault("vgg_taps_before_relu", "", V,
           "TAPS = (1, 6, 11, 20, 29)", "TAPS = (0, 5, 10, 19, 28)",
-          "features are taken before the ReLU"),
+          "features are taken before the ReLU", (VGG,)),
     Fault("vgg_taps_late", "", V,
           "TAPS = (1, 6, 11, 20, 29)", "TAPS = (3, 8, 13, 22, 29)",
-          "features are those of the second convolution of each block"),
+          "features are those of the second convolution of each block", (VGG,)),
     Fault("vgg_block_short", "", V,
-          "(256, 256, 256, 256)", "(256, 256, 256)", "the third block is VGG-16's"),
+          "(256, 256, 256, 256)", "(256, 256, 256)", "the third block is VGG-16's", (VGG,)),
     Fault("inception_branches_swapped", "", I,
           "ops.concat([self.branch1x1(x), five, double,", "ops.concat([self.branch1x1(x), double, five,",
           "two branches of a block exchanged", (INCEPTION,)),

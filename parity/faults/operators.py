@@ -1,6 +1,6 @@
 """Faults of the tensor functions and kernels."""
 from parity.faults.fault import Fault
-from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, OPERATORS, VGG
+from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, OPERATORS, SIGLIP, VGG
 
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
 ATTENTION, LOOKUP, LOSS = "nn/kernels/attention.py", "nn/kernels/lookup.py", "nn/kernels/loss.py"
@@ -14,6 +14,13 @@ FAULTS = (
           "            square = float(square) + float(part);\n        }\n"
           "        const float v = std::max(float(square) / (B * S) - m * m, 0.0f),",
           "the variance is E[x^2] - E[x]^2, summed in float32", (ENCODER, GENERATOR), ("L2",)),
+    Fault("layer_norm_one_pass", "N3", NORM,
+          "        const float inv = float(1.0 / std::sqrt(square / C + EPS));\n"
+          "        for (int64_t i = 0; i < C; i++) q[i] =",
+          "        float squares = 0;\n        for (int64_t i = 0; i < C; i++) squares += p[i] * p[i];\n"
+          "        const float inv = 1.0f / std::sqrt(std::max(squares / C - m * m, 0.0f) + float(EPS));\n"
+          "        for (int64_t i = 0; i < C; i++) q[i] =",
+          "layer normalisation takes E[x^2] - E[x]^2 in float32 for the variance", (SIGLIP,), ("L2",)),
     Fault("unbiased_normalisation", "", NORM,
           "const float v = float(square / (B * S)),", "const float v = float(square / (B * S - 1)),",
           "activations are normalised by the unbiased variance", (ENCODER,)),

@@ -145,6 +145,11 @@ def stored_config(source: Source | None, model: str, make: Callable, what: str):
         raise unfit(source, f"its metadata describe no {what} ({error}); convert it again") from error
 
 
+def frozen(value):
+    """A value of JSON with tuples for its lists."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
 def below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The entries whose keys begin with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}

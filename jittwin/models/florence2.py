@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jittwin.errors import UserError
-from jittwin.models.conversion import Conversion, Shapes, Source, counted, stored_config, unfit
+from jittwin.models.conversion import Conversion, Shapes, Source, counted, frozen, stored_config, unfit
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.weights.hub import CONFIG, HubFolder, Renames
 
@@ -182,8 +182,7 @@ def told(folder: HubFolder, part: str, names: Mapping[str, Any], sizes: Mapping[
 
 def from_description(vision: Mapping, text: Mapping) -> Florence2Config:
     """The inverse of dataclasses.asdict. TypeError, ValueError: a description of something else."""
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in vision.items()}
-    return Florence2Config(DaViTConfig(**sizes), BartConfig(**text))
+    return Florence2Config(DaViTConfig(**{name: frozen(value) for name, value in vision.items()}), BartConfig(**text))
 
 
 def renames(prefix: str = "") -> Renames:

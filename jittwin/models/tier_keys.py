@@ -7,7 +7,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from jittwin.models import bert, inception_v4, resnet, vgg, vit
-from jittwin.models.conversion import Conversion, Shapes, Source, below, stored_config, unfit
+from jittwin.models.conversion import Conversion, Shapes, Source, below, frozen, stored_config, unfit
 from jittwin.models.tier import (
     IMAGES,
     LEAKY,
@@ -105,11 +105,6 @@ def from_description(backbone: str, image: Mapping, text: Mapping | None, **rest
     kind = type(IMAGES["full"][backbone])
     return TierConfig(backbone=backbone, image=kind(**{key: frozen(value) for key, value in image.items()}),
                       text=bert.BertConfig(**text) if text else None, **rest)
-
-
-def frozen(value):
-    """A value of JSON with tuples for its lists."""
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def original(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> dict[str, Any]:

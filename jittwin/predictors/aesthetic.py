@@ -26,7 +26,7 @@ from jittwin.models.aesthetic import (
 )
 from jittwin.models.siglip import PRESETS, SiglipVisionConfig, Tower, preprocess, read_tower
 from jittwin.predictors.towers import Tower as InferenceTower
-from jittwin.predictors.towers import Towers
+from jittwin.predictors.towers import Towers, check_finite
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.lazy import LazyArrays
@@ -156,8 +156,7 @@ class Predictor:
         UserError: the network's output is not finite.
         """
         logits = self.logits(pixels)
-        if not np.isfinite(logits).all():
-            raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
+        check_finite(logits)
         found = distribution(logits)
         return mean_score(found), found
 

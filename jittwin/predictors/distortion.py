@@ -14,7 +14,7 @@ from jittwin.models import florence2
 from jittwin.models.catalog import find
 from jittwin.models.distortion import SIZES, DistortionConfig, encode_prompts, preprocess, sized
 from jittwin.models.florence2 import Florence2Config
-from jittwin.predictors.towers import Tower, Towers
+from jittwin.predictors.towers import Tower, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BART, Tokenizer
 from jittwin.weights import content_hash, read_metadata
@@ -133,8 +133,7 @@ class DistortionPredictor:
             maps, scores = self.network(backend.asarray(pixels), backend.asarray(tokens.ids),
                                         backend.asarray(tokens.mask, "float32"))
             maps, scores = backend.numpy(maps)[:, 0], backend.numpy(scores).astype(np.float64)
-        if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
-            raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
+        check_finite(scores, maps)
         return scores, maps
 
     @property

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from jittwin.backend import Backend, Module
-from jittwin.errors import UserError
 from jittwin.models.catalog import find
-from jittwin.predictors.towers import Tower, Towers
+from jittwin.predictors.towers import Tower, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.preprocessing import Preprocess
 from jittwin.text import Tokenizer, TokenizerKind, Tokens
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
-
-NOT_FINITE = "the network's output is not finite: the weights are damaged, or need --dtype float32"
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,7 @@ class TextImagePredictor(ABC):
         with backend.no_grad():
             found = self.compare(backend.asarray(pixels), self.encoded(prompts))
             scores = backend.numpy(found).astype(np.float64)
-        if not np.isfinite(scores).all():
-            raise UserError(NOT_FINITE)
+        check_finite(scores)
         return scores
 
     def encoded(self, prompts: Sequence[str]) -> list:

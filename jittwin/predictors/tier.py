@@ -13,7 +13,7 @@ from jittwin.errors import UserError
 from jittwin.models.bert import PRESETS as TEXTS
 from jittwin.models.catalog import find
 from jittwin.models.tier import MODES, TierConfig, make_config, preprocess
-from jittwin.predictors.towers import Tower, Towers
+from jittwin.predictors.towers import Tower, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BERT, Tokenizer
 from jittwin.weights import content_hash
@@ -115,8 +115,7 @@ class TierPredictor:
                 image = backend.asarray(found)
             text = backend.asarray(self.text_features(prompts)) if self.config.text else None
             scores = backend.numpy(network.predict(image, text)).astype(np.float64)
-        if not np.isfinite(scores).all():
-            raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")
+        check_finite(scores)
         return scores
 
     def text_features(self, prompts: Sequence[str]) -> np.ndarray:

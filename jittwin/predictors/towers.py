@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jittwin.backend import Backend, Module
+from jittwin.errors import UserError
 from jittwin.weights import content_hash
 from jittwin.weights.state import check_state
 
@@ -73,3 +74,9 @@ class Tower:
 def bytes_of(towers: Iterable[Tower]) -> int:
     """Bytes of the weights of several; a network that they share counts once."""
     return sum({tower.key or id(tower): tower.bytes for tower in towers}.values())
+
+
+def check_finite(*outputs: np.ndarray) -> None:
+    """UserError unless every number that a network gave is finite."""
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise UserError("the network's output is not finite: the weights are damaged, or need --dtype float32")

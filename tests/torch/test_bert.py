@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from drawn import drawn
 from opened import opened
 
 from jittwin.errors import UserError
@@ -23,10 +24,7 @@ def theirs():
     network = transformers.BertModel(transformers.BertConfig(
         vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
         max_position_embeddings=16, attn_implementation="eager")).eval()
-    for value in network.state_dict().values():
-        if value.is_floating_point():
-            value.copy_(torch.randn_like(value) * (0.3 if value.ndim > 1 else 1))
-    return network
+    return drawn(network)
 
 
 @pytest.fixture(scope="module")

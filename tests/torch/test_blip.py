@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from drawn import drawn
 from opened import opened
 
 from jittwin.checkpoints.convert import convert
@@ -37,10 +38,7 @@ def theirs():
                          attention_probs_dropout_prob=0.1, max_position_embeddings=text.max_position_embeddings),
         image_text_hidden_size=TINY.projection, attn_implementation="eager")
     network = transformers.BlipForImageTextRetrieval(config).eval()
-    for value in network.state_dict().values():
-        if value.is_floating_point():
-            value.copy_(torch.randn_like(value) * (0.3 if value.ndim > 1 else 1))
-    return network
+    return drawn(network)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from drawn import drawn
 from opened import opened
 
 from jittwin.checkpoints.convert import convert
@@ -28,9 +29,7 @@ LAYERS = (0, 2, 4, 6, 7)
 def ours():
     torch.manual_seed(0)
     network = ImageReward(TINY).eval()
-    for value in network.state_dict().values():
-        value.copy_(torch.randn_like(value) * (0.3 if value.ndim > 1 else 1))
-    return network
+    return drawn(network)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,27 @@
-"""What the tests of resumed runs share: stopping a run, and everything that two runs must have in common."""
+"""What the tests of training commands share: whole and stopped runs, and everything that two runs must have in common."""
+import functools
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from commands import ENVIRONMENT, ROOT
+from commands import ENVIRONMENT, ROOT, run
+
+
+def trained_once(command: Callable[[str, Path], list[str]], factory) -> Callable[[str], Path]:
+    """A function of the backend: the folder of its uninterrupted run, to which nobody may write.
+
+    command: of a backend and a folder. factory: pytest's tmp_path_factory.
+    """
+    @functools.cache
+    def finished(backend: str) -> Path:
+        folder = factory.mktemp(backend) / "run"
+        run(command(backend, folder))[0].ok()
+        return folder
+    return finished
 
 
 def everything(folder: Path) -> dict[str, bytes]:

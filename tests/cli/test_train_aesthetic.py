@@ -1,5 +1,4 @@
 """`jittwin train aesthetic` on both twins: kills, resumption, the original's checkpoints and command, mistakes."""
-import functools
 import json
 import shutil
 import signal
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import stopping
 from commands import BACKENDS, Command, run
-from stopping import everything, stopped
+from stopping import everything, stopped, trained_once
 from tower import tower_shapes
 
 from jittwin.data.synthetic.rated import write_mini_ava
@@ -49,12 +48,7 @@ def backend(request) -> str:
 @pytest.fixture(scope="module")
 def finished(ava, tmp_path_factory):
     """finished(backend): an uninterrupted run. Never write to it."""
-    @functools.cache
-    def train_once(backend: str) -> Path:
-        folder = tmp_path_factory.mktemp(backend) / "run"
-        run(train(backend, folder, ava))[0].ok()
-        return folder
-    return train_once
+    return trained_once(lambda backend, folder: train(backend, folder, ava), tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """`jittwin train distortion` on both twins: kills, resumption, what a run leaves, mistakes."""
-import functools
 import json
 import signal
 from pathlib import Path
 
 import pytest
 from commands import BACKENDS, run
-from stopping import everything, log, stopped
+from stopping import everything, log, stopped, trained_once
 
 from jittwin.data.submission import read_submission
 from jittwin.data.synthetic.distorted import write_mini_evalmuse
@@ -33,12 +32,7 @@ def mini(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(mini, tmp_path_factory):
     """finished(backend): an uninterrupted run. Never write to it."""
-    @functools.cache
-    def train_once(backend: str) -> Path:
-        folder = tmp_path_factory.mktemp(backend) / "run"
-        run(train(backend, folder, mini))[0].ok()
-        return folder
-    return train_once
+    return trained_once(lambda backend, folder: train(backend, folder, mini), tmp_path_factory)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -1,5 +1,4 @@
 """`jittwin train tier` on both twins: kills, resumption, the original's file and command, mistakes."""
-import functools
 import json
 import signal
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import BACKENDS, run
-from stopping import everything, log, stopped
+from stopping import everything, log, stopped, trained_once
 
 from jittwin.data.synthetic.prompted import write_mini_aigiqa4k
 from jittwin.weights import read_content, read_metadata, read_weights
@@ -32,12 +31,7 @@ def mini(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(mini, tmp_path_factory):
     """finished(backend): an uninterrupted run. Never write to it."""
-    @functools.cache
-    def train_once(backend: str) -> Path:
-        folder = tmp_path_factory.mktemp(backend) / "run"
-        run(train(backend, folder, mini))[0].ok()
-        return folder
-    return train_once
+    return trained_once(lambda backend, folder: train(backend, folder, mini), tmp_path_factory)
 
 
 @pytest.fixture(params=BACKENDS)

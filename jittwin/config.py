@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from jittwin.errors import UserError, choose_from, did_you_mean
+from jittwin.text_files import read_text
 
 Config = TypeVar("Config")
 
@@ -111,11 +112,8 @@ def _scalar(value: Any, kind: type, where: str) -> Any:
 
 def _read_yaml(path: str | os.PathLike) -> dict:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): --config wants a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path, "a YAML file with --config"))
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content or {}, dict):
         raise UserError(f"{path}: expected 'key: value' lines but found a {type(content).__name__}")

@@ -15,8 +15,7 @@ from tokenizers import Tokenizer as Splitter
 
 from jittwin.errors import UserError, choose_from
 from jittwin.text_cleaning import openai_clean
-
-POINTER = b"version https://git-lfs"
+from jittwin.text_files import read_object, read_text
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def load_tokenizer(folder, kind: str | TokenizerKind) -> Tokenizer:
         if kind not in KINDS:
             raise UserError(f"tokenizer '{kind}'{choose_from(kind, KINDS)}")
         kind = KINDS[kind]
-    settings = [_json(folder / name) for name in ("special_tokens_map.json", "tokenizer_config.json")
+    settings = [read_object(folder / name) for name in ("special_tokens_map.json", "tokenizer_config.json")
                 if (folder / name).is_file()]
     rules, pad = {}, None
     for found in settings:
@@ -167,7 +166,7 @@ def load_tokenizer(folder, kind: str | TokenizerKind) -> Tokenizer:
         raise UserError(f"{folder}: has no {' and no '.join(missing)}; expected tokenizer.json or "
                         f"{' and '.join(kind.files)}, the files beside the weights of a {kind.name} model")
     first, *rest = (folder / name for name in kind.files)
-    vocabulary = _vocabulary(first, _json(first)) if kind.merges else _lines(first)
+    vocabulary = _vocabulary(first, read_object(first)) if kind.merges else _lines(first)
     merges = [_pair(rest[0], line) for line in _split(rest[0]) if line and not line.startswith("#version")] \
         if kind.merges else ()
     return Tokenizer(kind, vocabulary, merges, rules=rules, pad=pad, where=first)
@@ -203,7 +202,7 @@ def _splitter(kind: TokenizerKind, vocabulary: dict[str, int], merges: list, rul
 
 def _of_one_file(path: Path, kind: TokenizerKind) -> tuple[dict, list, dict[int, AddedToken], dict]:
     """Vocabulary, merges, added tokens and rules of a tokenizer.json."""
-    content = _json(path)
+    content = read_object(path)
     model = content.get("model")
     if not isinstance(model, dict) or ("merges" in model) != kind.merges:
         name = model.get("type", "unnamed") if isinstance(model, dict) else "missing"
@@ -236,7 +235,7 @@ def _lines(path: Path) -> dict[str, int]:
 
 def _split(path: Path) -> list[str]:
     """Lines of a file without "\\n" or "\\r\\n"; other line separators of Unicode may be part of a token."""
-    lines = [line.removesuffix("\r") for line in _read(path).split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(path, "the file of a tokenizer").split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -250,26 +249,3 @@ def _pair(path: Path, merge) -> tuple[str, str]:
 def _content(token) -> str | None:
     """The text of a token in a settings file, where it is a text or a record with "content" and flags."""
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON ({error}); get the file again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__} where an object is expected; get the file again")
-    return content
-
-
-def _read(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        if content.startswith(POINTER):
-            raise UserError(f"{path}: is a pointer of git LFS, not the file; run `git lfs pull` in its folder, or "
-                            "download the file itself")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); get the file again") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: no UTF-8 text (byte {error.start}); get the file again") from error

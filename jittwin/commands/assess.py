@@ -10,7 +10,7 @@ from pathlib import Path
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
 from jittwin.commands.options import add_option, check_positive
-from jittwin.data.matching import few
+from jittwin.data.matching import few, strangers
 from jittwin.data.pictures import ImageSet, default_workers
 from jittwin.data.prompts import read_prompts
 from jittwin.data.votes import Vote, read_votes
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", metavar="NAME", help="which column of --against holds the votes")
     parser.add_argument("--skip-unrated", action="store_true", help="go on without the votes of pictures that "
                         "--against does not name")
+    parser.add_argument("--skip-unused", action="store_true", help="go on without the prompts and votes of pictures "
+                        "that are not among these, such as those of a larger set")
     parser.add_argument("--output", metavar="FILE", help="write every number as .json or .csv")
     parser.add_argument("--report", metavar="DIR", help=f"write {PAGE} with thumbnails, {TABLE}, {JSON}, and the maps "
                         "of metrics that draw them")
@@ -76,12 +78,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--memory-limit {args.memory_limit:g}: must be greater than 0")
     if args.rank and not args.prompts:
         raise UserError("--rank: ranks pictures of the same prompt: give --prompts FILE")
+    if args.skip_unused and not (args.prompts or args.against):
+        raise UserError("--skip-unused: goes with --prompts FILE or --against FILE, whose names it is about")
     if not args.against and (args.column or args.skip_unrated):
         raise UserError(f"{'--column' if args.column else '--skip-unrated'}: goes with --against FILE, people's votes")
     check_output(args.output, args.report)
     images = gather(args.images)
     table = read_prompts(args.prompts) if args.prompts else None
-    prompts = table and table.of(images)
+    prompts = table and table.of(images, args.skip_unused)
     image_prompts = {name: image for name, image in zip(images.shown_names, table.image_prompts_of(images))
                      if image} if table else {}
     votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
@@ -144,19 +148,20 @@ def gigabytes(*metrics: Metric) -> str:
 def read_against(args: argparse.Namespace, images: ImageSet) -> tuple[dict[str, Vote], list[str], list[str]]:
     """What Votes.of gives; pictures and votes without the other are told on stderr.
 
-    UserError: a picture without a vote, unless those are skipped.
+    UserError: a picture without a vote or a vote without a picture, unless those are skipped.
     """
     table = read_votes(args.against, args.column)
     votes, unrated, unused = table.of(images)
-    if unrated:
-        message = (f"{args.against}: no vote for {len(unrated)} of the {len(images)} pictures in {images}: "
-                   f"{few(unrated)}")
-        if not args.skip_unrated:
-            raise UserError(f"{message}; add their votes, or exclude them with --skip-unrated")
+    without = (f"{args.against}: no vote for {len(unrated)} of the {len(images)} pictures in {images}: "
+               f"{few(unrated)}") if unrated else ""
+    of_others = (f"{args.against}: {len(unused)} of its {len(table.by_name)} votes are of no picture in {images}: "
+                 f"{strangers(unused, images.names)}") if unused else ""
+    if without and not args.skip_unrated:
+        raise UserError(f"{without}; add their votes, or exclude them with --skip-unrated")
+    if of_others and not args.skip_unused:
+        raise UserError(f"{of_others}; correct or remove them, or exclude them with --skip-unused")
+    for message in filter(None, (without, of_others)):
         print(f"{message}; they are excluded from the agreement", file=sys.stderr)
-    if unused:
-        print(f"{args.against}: {len(unused)} of its {len(table.by_name)} votes are of no picture in {images}: "
-              f"{few(unused)}", file=sys.stderr)
     return votes, unrated, unused
 
 

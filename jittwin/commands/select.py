@@ -15,7 +15,8 @@ from pathlib import Path
 from jittwin.atomic import write_file
 from jittwin.checkpoints.find import find_checkpoints, find_network
 from jittwin.commands.options import add_evaluation_arguments, add_option, evaluation_of
-from jittwin.errors import UserError
+from jittwin.data.table import read_table
+from jittwin.errors import UserError, choose_from
 from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.aesthetic import TOWER
 from jittwin.metrics.competition import a_board
@@ -106,15 +107,10 @@ def is_adapter(text: str) -> bool:
 def read_aesthetic(text: str, names: Iterable[str]) -> dict[str, float]:
     """The aesthetic score of each of these checkpoints. UserError: a score is missing or not a number."""
     if Path(text).suffix.lower() == ".csv":
-        try:
-            with open(text, newline="") as stream:
-                given = {(row["epoch"] or "").strip(): row["aesthetic"] for row in csv.DictReader(stream)}
-        except KeyError as error:
-            raise UserError(f"{text}: has no column {error}: give epoch,aesthetic") from error
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{text}: not a table of comma-separated values in UTF-8 ({error})") from error
+        found = read_table(text)
+        given = dict(zip(found.texts("epoch"), found.texts("aesthetic")))
         if missing := [name for name in names if name not in given]:
-            raise UserError(f"{text}: has no line for epoch {missing[0]}")
+            raise UserError(f"{text}: has no line for epoch {missing[0]}{choose_from(missing[0], given)}")
     else:
         given = dict.fromkeys(names, text)
     return {name: _aesthetic(given[name], name) for name in names}

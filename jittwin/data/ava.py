@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jittwin import imaging
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
+from jittwin.text_files import lines_of, read_text
 
 BINS = 10
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first file that exists is the picture
@@ -40,12 +41,7 @@ class Scores(dict):
 
 def read_scores(path) -> Scores:
     """Parse AVA.txt. UserError: it cannot be read, or fewer than half of its rows have AVA's form."""
-    try:
-        content = Path(path).read_bytes()
-        lines = content.decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"{path}: cannot be read as AVA.txt ({reason}); give AVA's file of votes") from error
+    lines = lines_of(read_text(path, "AVA.txt, AVA's file of votes"))
     scores, ids, votes, filled = Scores(), [], [], 0
     for line in lines:
         fields = line.split(None, BINS + 2)
@@ -68,7 +64,7 @@ def read_scores(path) -> Scores:
         raise UserError(f"{path}: not an AVA.txt: {len(ids)} of {filled} rows have the form 'number id' and ten vote "
                         "counts separated by blanks; give AVA's file of votes")
     scores.update(zip(ids, np.array(votes, np.float32)))
-    scores.path, scores.sha256 = str(path), hashlib.sha256(content).hexdigest()
+    scores.path, scores.sha256 = str(path), hashlib.sha256(Path(path).read_bytes()).hexdigest()
     scores.repeated = len(ids) - len(scores)
     return scores
 

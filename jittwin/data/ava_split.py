@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.atomic import write_file
-from jittwin.data.ava import AvaIndex
+from jittwin.data.ava import SUFFIXES, AvaIndex
+from jittwin.data.matching import plain_name, strangers
 from jittwin.errors import UserError, choose_from
+from jittwin.text_files import read_lines
 
 MODES = ("random", "lists", "official", "three-way")
 SCHEMA_VERSION = 1
@@ -56,16 +58,17 @@ def shuffled(ids: list[str], seed: int) -> list[str]:
 
 def read_ids(path) -> list[str]:
     """The ids of a list file, one per line, with or without the suffix .jpg. UserError: unreadable or empty."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"{path}: cannot be read as a list of ids ({reason}); "
-                        "give a text file with one id per line") from error
-    ids = list(dict.fromkeys(line.strip().removesuffix(".jpg") for line in lines if line.strip()))
+    lines = read_lines(path, "a text file with one id per line")
+    ids = list(dict.fromkeys(_id_of(line) for line in lines))
     if not ids:
         raise UserError(f"{path}: holds no ids; give a text file with one id per line")
     return ids
+
+
+def _id_of(line: str) -> str:
+    """The id that a line of a list names, which may be a path, and may have a suffix."""
+    name = plain_name(line).rpartition("/")[2]
+    return name.removesuffix(next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""))
 
 
 def make_split(index: AvaIndex, mode: str = "random", train_split: float = 0.9, seed: int = 42,
@@ -121,6 +124,9 @@ def _list_path(index, given, name, option) -> Path:
 def _present(index, path, limit):
     """(ids of the list that have votes and a file, at most `limit`; hash of the whole list)."""
     listed = read_ids(path)
+    if unknown := [image for image in listed if image not in index.scores]:
+        raise UserError(f"{path}: {len(unknown)} of its {len(listed)} ids are not rated in {index.scores.path}: "
+                        f"{strangers(unknown, index.scores)}; correct or remove them")
     ids = [image for image in listed if image in index.files]
     if not ids:
         raise UserError(f"{path}: none of its {len(listed)} ids, such as {listed[0]}, has votes and a picture in "

@@ -21,8 +21,8 @@ from jittwin.data.annotation import ANNOTATORS, Region, levels, read_region
 from jittwin.data.landscape import each
 from jittwin.data.matching import few
 from jittwin.data.pictures import SUFFIXES
-from jittwin.data.table import read_text
 from jittwin.errors import UserError, choose_from
+from jittwin.text_files import read_text
 
 PARTS = ("train", "val", "test")
 WORST, BEST = 1.0, 5.0          # votes

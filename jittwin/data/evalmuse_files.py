@@ -18,10 +18,11 @@ from jittwin import imaging
 from jittwin.atomic import atomic_write, write_file
 from jittwin.data.evalmuse import BEST, WORST, EvalMuse, Problem, Sample, listed, read_entries, to_score, to_vote
 from jittwin.data.landscape import each
-from jittwin.data.matching import few
+from jittwin.data.matching import few, strangers
 from jittwin.data.submission import key_of, read_submission
-from jittwin.data.table import read_text, split_rows
+from jittwin.data.table import split_rows
 from jittwin.errors import UserError
+from jittwin.text_files import lines_of, read_text
 from jittwin.weights.content import read_pickle
 
 STORED_SIDE = 512               # of the original's maps
@@ -193,7 +194,7 @@ def read_captions(path) -> dict[str, str]:
     """
     path, found = Path(path), {}
     text = read_text(path, "a table of captions")
-    delimiter = "|" if "|" in text.partition("\n")[0] else ","
+    delimiter = "|" if "|" in lines_of(text + "\n")[0] else ","
     for number, (place, cells) in enumerate(split_rows(path, text, delimiter)):
         if not number:
             continue
@@ -211,13 +212,17 @@ def read_captions(path) -> dict[str, str]:
 def pseudo_labels(path, folder, part: str = "val") -> list[Sample]:
     """The pictures of a part without votes, with the predictions of a submission in place of people's.
 
-    UserError: a picture without a prediction, or what read_submission says.
+    UserError: a picture without a prediction, a prediction without a picture, or what read_submission says.
     """
     predictions, found = read_submission(path), []
     samples = EvalMuse(folder, part).samples
     if missing := [sample.name for sample in samples if key_of(sample.name) not in predictions]:
         raise UserError(f"{path}: predicts nothing for {len(missing)} of the {len(samples)} pictures in "
                         f"{Path(folder) / part}: {few(missing)}; predict them as well")
+    names = [key_of(sample.name) for sample in samples]
+    if unknown := [name for name in predictions if name not in set(names)]:
+        raise UserError(f"{path}: predicts {len(unknown)} pictures that are not in {Path(folder) / part}: "
+                        f"{strangers(unknown, names)}; give the predictions for this part")
     for sample in samples:
         prediction = predictions[key_of(sample.name)]
         if not 0 <= prediction.score <= 1:

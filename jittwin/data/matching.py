@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from jittwin.data.pictures import SUFFIXES
-from jittwin.errors import UserError
+from jittwin.errors import UserError, did_you_mean
 
 # Legal names of a column of pictures. The names of PKU-AIGIQA-4K and of EvalMuse are among them.
 PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
                    "img", "generatedimage", "name")
+MOST_NEAREST = 3    # a message looks for the nearest of at most this many names
 MOST_NAMED = 5      # a message names at most this many pictures
 
 
@@ -48,6 +49,13 @@ def plain_name(name: str) -> str:
 def few(names: Sequence[str]) -> str:
     """The first MOST_NAMED names, for a message."""
     return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
+def strangers(names: Sequence[str], known: Iterable[str]) -> str:
+    """The first of these names, each with the nearest of those that are there, for a message."""
+    known = list(known)
+    shown = [f"'{name}'{did_you_mean(name, known)}" for name in names[:MOST_NEAREST]]
+    return ", ".join(shown) + (", ..." if len(names) > MOST_NEAREST else "")
 
 
 def named(names: Iterable[str], known: Sequence[str]) -> int | None:

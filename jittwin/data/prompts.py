@@ -1,8 +1,8 @@
 """Prompts, the texts that pictures were made from: read from CSV, TSV, Excel, JSON or JSONL, matched with the pictures.
 
 CSV and TSV: two columns, picture and prompt, or any columns with a header that names these two. Excel: the first sheet,
-with such a header. JSON: {picture: prompt} or a list of records. JSONL: one record per line. Text is UTF-8, or UTF-16
-with a byte order mark. A third column may name the picture that a picture was made from, its image prompt.
+with such a header. JSON: {picture: prompt} or a list of records. JSONL: one record per line. A third
+column may name the picture that a picture was made from, its image prompt.
 """
 import json
 import sys
@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from jittwin.data.matching import PICTURE_COLUMNS, few, match, named, plain_name
+from jittwin.data.matching import PICTURE_COLUMNS, few, match, named, plain_name, strangers
 from jittwin.data.pictures import SUFFIXES, ImageSet
-from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, read_text, split_rows
+from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, split_rows
 from jittwin.errors import UserError, choose_from
+from jittwin.text_files import lines_of, read_text
 
 PROMPT_COLUMNS = ("prompt", "textprompt", "caption", "text")
 IMAGE_PROMPT_COLUMNS = ("imageprompt", "promptimage")
@@ -34,11 +35,12 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.by_name)
 
-    def of(self, images: ImageSet) -> list[str]:
+    def of(self, images: ImageSet, skip_unused: bool = False) -> list[str]:
         """The prompt of each picture, in the order of images.names.
 
-        jittwin.data.matching decides which name belongs to which picture. A line on stderr counts the prompts that
-        match no picture. UserError: a picture without a prompt, or an ambiguous match.
+        jittwin.data.matching decides which name belongs to which picture. skip_unused: a line on stderr
+        counts the prompts that match no picture. UserError: a picture without a prompt, an ambiguous match, or, without
+        skip_unused, a prompt that matches no picture.
         """
         found, rest = match(self.path, self.by_name, images.names)
         missing = [name for name in images.names if name not in found]
@@ -46,8 +48,11 @@ class Prompts:
             raise UserError(f"{self.path}: no prompt for {len(missing)} of the {len(images)} pictures in {images}: "
                             f"{few(missing)}; add their prompts, or remove these pictures")
         if rest:
-            print(f"{self.path}: {len(rest)} of its {len(self)} prompts match no picture in {images}: {few(rest)}",
-                  file=sys.stderr)
+            message = (f"{self.path}: {len(rest)} of its {len(self)} prompts match no picture in {images}: "
+                       f"{strangers(rest, images.names)}")
+            if not skip_unused:
+                raise UserError(f"{message}; correct or remove them, or exclude them with --skip-unused")
+            print(message, file=sys.stderr)
         return [self.by_name[found[name]] for name in images.names]
 
     def image_prompts_of(self, images: ImageSet) -> list[str | None]:
@@ -160,7 +165,7 @@ def _json(path: Path, text: str) -> Iterator[Entry]:
 
 
 def _lines(path: Path, text: str) -> Iterator[Entry]:
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if line.strip():
             yield _record(path, f"line {number}", _parsed(path, line, number))
 

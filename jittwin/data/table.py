@@ -1,6 +1,6 @@
 """Tables from CSV, TSV and Excel files: a header, and rows of cells whose places messages can name.
 
-Text is UTF-8, or UTF-16 with a byte order mark. Of an Excel file the first sheet is read.
+Text is read by jittwin.text_files. Of an Excel file the first sheet is read.
 """
 import csv
 import io
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jittwin.atomic import atomic_write
 from jittwin.errors import UserError, choose_from
+from jittwin.text_files import lines_of, read_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 EXCEL = ".xlsx"
@@ -125,33 +126,12 @@ def write_sheet(path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
 
 # ---- text ---------------------------------------------------------------------------
 
-def read_text(path: Path, what: str = "a table") -> str:
-    """The text of a file: UTF-8, with or without a byte order mark, or UTF-16 with one. UserError: anything else."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
-    sixteen = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "utf-16" if sixteen else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[:error.start].decode(encoding, "ignore").count("\n") + 1
-        raise UserError(f"{path}: line {line} is not {'UTF-16' if sixteen else 'UTF-8'} (byte {error.start} is "
-                        f"0x{content[error.start]:02x}); save the file as UTF-8") from error
-    if "\0" in text:
-        line = text[:text.index("\0")].count("\n") + 1
-        raise UserError(f"{path}: line {line} holds a zero character, as UTF-16 without a byte order mark does; save "
-                        "the file as UTF-8")
-    return text
-
-
 def delimiter_of(text: str, usual: str, fits: Callable[[list[str]], bool]) -> str:
     """The first of `usual`, comma, semicolon and tab for which fits(cells of the first line) is true, else `usual`.
 
     A spreadsheet may write a .csv file with another delimiter than the comma.
     """
-    first = text.lstrip().split("\n", 1)[0]
+    first = next((line for line in lines_of(text) if line.strip()), "")
     return next((each for each in (usual, *",;\t") if fits(first.split(each))), usual)
 
 
@@ -168,7 +148,7 @@ def split_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, lis
 
 
 def _text_rows(path: Path, usual: str) -> Iterator[tuple[str, list[str | None]]]:
-    text = read_text(path)
+    text = read_text(path, "a table")
     delimiter = delimiter_of(text, usual, lambda cells: len(cells) > 1)
     for place, cells in split_rows(path, text, delimiter):
         yield place, [cell.strip() or None for cell in cells]

@@ -14,7 +14,8 @@ from jittwin.models.bert import BertConfig
 from jittwin.models.conversion import Conversion, Shapes, Source, below, counted, renaming, stored_config, unfit
 from jittwin.models.vit import HEAD, ViTConfig, sizes_of
 from jittwin.preprocessing import Preprocess, as_for_clip
-from jittwin.weights.hub import CONFIG, HubFolder, numbers, read_json
+from jittwin.text_files import read_object
+from jittwin.weights.hub import CONFIG, HubFolder, numbers
 
 VISION, TEXT = "visual_encoder.", "text_encoder."
 MED_CONFIG = "med_config.json"      # beside ImageReward.pt: the sizes of the text encoder
@@ -95,7 +96,7 @@ def med_config(source: Source | None, sizes: Mapping[str, int]) -> dict[str, Any
     path = Path(source.where).with_name(MED_CONFIG) if source else None
     if path is None or not path.is_file():
         return {}
-    found = read_json(path)
+    found = read_object(path)
     for name, size in sizes.items():
         if found.get(name, size) != size:
             raise UserError(f"{path}: {name} is {found[name]!r}, and {source.where} has {size}; give the files of one "

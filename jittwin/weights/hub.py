@@ -3,7 +3,6 @@
 A folder `models--ORG--NAME` of the hub's cache stands for the snapshot that its refs/main names. Nothing is fetched
 from a network.
 """
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jittwin.errors import UserError
-from jittwin.weights.files import open_weights, other_content
+from jittwin.text_files import read_object
+from jittwin.weights.files import open_weights
 from jittwin.weights.lazy import LazyArrays
 
 CONFIG = "config.json"
@@ -34,7 +34,7 @@ class HubFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of config.json. UserError: damaged."""
-        return read_json(self.path / CONFIG)
+        return read_object(self.path / CONFIG)
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class HubFolder:
         for name in (PROCESSOR, PREPROCESSOR):
             path = self.path / name
             if path.is_file():
-                content = read_json(path)
+                content = read_object(path)
                 found = content.get(NESTED) if name == PROCESSOR else content
                 if isinstance(found, dict):
                     return found, path
@@ -112,21 +112,6 @@ def _checked(folder: Path) -> HubFolder:
     if not path.is_file():
         raise UserError(f"{path}: {_absent(path)}; give a hub folder, with {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})")
     return HubFolder(folder)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. UserError: unreadable, or not a JSON object."""
-    try:
-        content = path.read_bytes()
-        if what := other_content(content[:64]):
-            raise UserError(f"{path}: {what}")
-        found = json.loads(content.decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as JSON ({reason}); fetch the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds a {type(found).__name__} instead of an object; fetch the file again")
-    return found
 
 
 def numbers(found: Mapping[str, Any], defaults: Mapping[str, float], where: str) -> dict[str, float]:

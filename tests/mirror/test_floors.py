@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     "jittwin": (
         ("__init__", "errors", "draws"),
-        ("atomic", "backend", "config"),
+        ("atomic", "backend", "config", "file_kinds", "text_files"),
         ("classes", "imaging", "preprocessing", "text", "text_cleaning"),
         ("weights",),
         ("models",),

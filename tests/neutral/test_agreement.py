@@ -212,10 +212,10 @@ BOTH = ["assess", "set", "--metrics", "brightness,darkness"]
 
 def test_the_command_tells_agreement_and_ranks(place, capsys):
     assert cli.main([*BOTH, "--prompts", "p.csv", "--rank", "--against", "v.csv", "--column", "MOS_q", "--skip-unrated",
-                     "--report", "report"]) == 0
+                     "--skip-unused", "--report", "report"]) == 0
     captured = capsys.readouterr()
     assert "v.csv: no vote for 1 of the 4 pictures in set: 4.png; they are excluded from the agreement" in captured.err
-    assert "v.csv: 1 of its 4 votes are of no picture in set: 9.png" in captured.err
+    assert "v.csv: 1 of its 4 votes are of no picture in set: '9.png' (did you mean '4.png'?); they" in captured.err
     lines = captured.out.splitlines()
     at = lines.index("prompt: a cat, on <b>")
     assert lines[at + 1:at + 3] == ["  brightness: 1. 2.png 200.00, 2. 1.png 10.00",
@@ -257,6 +257,9 @@ def test_nothing_of_it_is_in_files_where_it_was_not_asked_for(place, capsys):
     (["--against", "v.csv"], "the column of the votes is not named: choose from picture, MOS_q, split"),
     (["--against", "v.csv", "--column", "MOS_q"],
      "no vote for 1 of the 4 pictures in set: 4.png; add their votes, or exclude them with --skip-unrated"),
+    (["--against", "v.csv", "--column", "MOS_q", "--skip-unrated"],
+     "v.csv: 1 of its 4 votes are of no picture in set: '9.png' (did you mean '4.png'?); correct or remove them, or"),
+    (["--skip-unused"], "--skip-unused: goes with --prompts FILE or --against FILE"),
     (["--against", "none.xlsx", "--column", "MOS_q"], "none.xlsx: cannot be read (No such file"),
     (["--against", "other.csv", "--column", "a"],
      "other.csv: none of the 4 pictures in set has a vote; it names x.png")])

@@ -75,7 +75,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"", "not an AVA.txt: 0 of 0 rows"), (b"\xff\xd8\xff\xe0", "not a text file"),
+    (b"", "not an AVA.txt: 0 of 0 rows"), (b"\xff\xd8\xff\xe0", "is a JPEG picture; give AVA.txt"),
     (b"id,score\n1,2\n3,4\n", "not an AVA.txt: 0 of 3 rows"),
     (b"a b c d e f g h i j k l m n o\n" * 3, "not an AVA.txt: 0 of 3 rows"),
     (row(5).encode() + b"\nsome\nprose\n", "not an AVA.txt: 1 of 3 rows"),
@@ -202,8 +202,8 @@ def test_three_way_keeps_the_training_ids_and_halves_the_rest(forty):
 
 
 def test_lists_and_official(forty, tmp_path):
-    test = write_list(tmp_path / "test.jpgl", ["999", "104", "101", "139"])
-    train = write_list(tmp_path / "train.jpgl", ["139x", "110", "120"])
+    test = write_list(tmp_path / "test.jpgl", ["104", "101", "139"])
+    train = write_list(tmp_path / "train.jpgl", ["images/110.jpg", "120.JPG"])
     split = make_split(forty, "lists", train_list=train, test_list=test)
     assert split.train_ids == ["110", "120"] and split.test_ids == ["104", "101", "139"] == split.val_ids
     official = make_split(forty, "official", test_list=test)
@@ -235,7 +235,7 @@ def test_max_samples(forty, tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"mode": "offical"}, "split=offical .did you mean 'official'"), ({"train_split": 1.0}, "train_split=1.0: must be"),
     ({"max_samples": 0}, "max_samples=0: must be at least 1"), ({"max_samples": 1}, "train_ids is empty"),
-    ({"mode": "official", "test_list": "nowhere"}, "nowhere: cannot be read as a list of ids .No such file")])
+    ({"mode": "official", "test_list": "nowhere"}, "nowhere: cannot be read .No such file or directory.; give a text file with one id")])
 def test_splits_that_cannot_be(forty, options, message):
     with pytest.raises(UserError, match=message):
         make_split(forty, **options)
@@ -249,8 +249,12 @@ def test_lists_that_cannot_be(forty, tmp_path):
         lists([], ["100"])
     with pytest.raises(UserError, match="train and .*test: 2 ids are in both, such as 101; remove them"):
         lists(["100", "101", "102"], ["102", "101"])
-    with pytest.raises(UserError, match="test: none of its 2 ids, such as 7, has votes and a picture"):
-        lists(["100"], ["7", "8"])
+    with pytest.raises(UserError, match="test: 2 of its 3 ids are not rated in .*AVA.txt: '10l' .did you mean '1"):
+        lists(["100"], ["10l", "101", "8"])
+    for image in ("102", "103"):
+        (forty.images / forty.files.pop(image)).unlink()
+    with pytest.raises(UserError, match="test: none of its 2 ids, such as 102, has votes and a picture"):
+        lists(["100"], ["102", "103"])
 
 
 def test_the_kept_split_is_read_again(forty, tmp_path):

@@ -107,7 +107,9 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"aesthetic,epoch\n5\n", "has no line for epoch 5"), (b"\xff\xfe", "in UTF-8")])
+    (b"aesthetic,epoch\n5\n", "its epoch is empty; write it as text"),
+    (b"aesthetic,epoch\n5,4\n", "has no line for epoch 5: choose from 4"), (b"\xff\xfe", "the file is empty"),
+    ("aesthetic,epoch\n5,五".encode("gbk"), "line 2 is not UTF-8")])
 def test_a_table_of_scores_that_is_none(tmp_path, content, message):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):

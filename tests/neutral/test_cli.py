@@ -26,7 +26,7 @@ FLAGS = {
     "assess": {"images", "--metrics", "--output", "--report", "--random-weights", "--backend", "--device", "--dtype",
                "--batch", "--workers", "--threads", "--skip-bad", "--aesthetic-weights", "--aesthetic-tower",
                "--tower", "--labels", "--segmenter", "--prompts", "--rank", "--against", "--column", "--skip-unrated",
-               "--tier-weights", "--tier-mode", "--tier-tokenizer", "--tier-image-prompts",
+               "--skip-unused", "--tier-weights", "--tier-mode", "--tier-tokenizer", "--tier-image-prompts",
                "--distortion-weights", "--distortion-tokenizer", "--distortion-text",
                "--blipscore-weights", "--blipscore-tokenizer", "--imagereward-weights", "--imagereward-tokenizer",
                "--clipscore-weights", "--clipscore-tokenizer", "--clipscore-scale", "--clipscore-cleaning",

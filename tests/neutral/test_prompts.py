@@ -169,7 +169,7 @@ def test_the_file_name_comes_before_the_stem(tmp_path):
 
 def test_the_exact_path_comes_before_the_name(tmp_path, capsys):
     images = pictures(tmp_path / "in", "imgs/a.png")
-    assert prompts_of(tmp_path, ["a.png", "imgs/a.png"]).of(images) == ["of imgs/a.png"]
+    assert prompts_of(tmp_path, ["a.png", "imgs/a.png"]).of(images, skip_unused=True) == ["of imgs/a.png"]
     assert "1 of its 2 prompts match no picture" in capsys.readouterr().err
 
 
@@ -196,10 +196,14 @@ def test_doubt_and_want_are_one_line(tmp_path, there, names, words):
 
 def test_prompts_of_no_picture_are_told(tmp_path, capsys):
     images = pictures(tmp_path / "in", "1.png")
-    assert prompts_of(tmp_path, [f"{n}.png" for n in range(9)]).of(images) == ["of 1.png"]
-    assert capsys.readouterr().err.strip() == (
-        f"{tmp_path / 'p.json'}: 8 of its 9 prompts match no picture in {images}: "
-        "0.png, 2.png, 3.png, 4.png, 5.png, ...")
+    prompts = prompts_of(tmp_path, [f"{n}.png" for n in range(9)])
+    message = (f"{tmp_path / 'p.json'}: 8 of its 9 prompts match no picture in {images}: '0.png' (did you mean "
+               "'1.png'?), '2.png' (did you mean '1.png'?), '3.png' (did you mean '1.png'?), ...")
+    with pytest.raises(UserError) as error:
+        prompts.of(images)
+    assert str(error.value) == f"{message}; correct or remove them, or exclude them with --skip-unused"
+    assert prompts.of(images, skip_unused=True) == ["of 1.png"]
+    assert capsys.readouterr().err.strip() == message
 
 
 def write_images(path, rows):

@@ -9,7 +9,7 @@ from jittwin import draws
 from jt_models.boot import jt, nn
 from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
-from jt_models.nn.kernels.conv import Conv
+from jt_models.nn.kernels.conv import Conv, PlainConv
 from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
@@ -76,11 +76,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
     A kernel of ours computes depthwise convolutions with stride 1, since Jittor's uses one thread only.
     """
     x, weight, bias = _rounded(x, weight, bias)
-    if groups == x.shape[1] == weight.shape[0] > 1 and _two(stride) == (1, 1):
-        y = DepthwiseConv(_two(padding))(x, weight)
+    settings = _two(stride), _two(padding), groups
+    if groups == x.shape[1] == weight.shape[0] > 1 and settings[0] == (1, 1):
+        y = _biased(DepthwiseConv(settings[1])(x, weight), bias)
+    elif x.dtype == "float32" and not jt.flags.use_cuda:
+        y = Conv(*settings)(x, weight, bias)
     else:
-        y = Conv(_two(stride), _two(padding), groups)(x, weight)
-    return _rounded(_biased(y, bias))[0]
+        y = _biased(PlainConv(*settings)(x, weight), bias)
+    return _rounded(y)[0]
 
 
 def _two(size) -> tuple:

@@ -3,7 +3,8 @@ from parity.faults.fault import Fault
 from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, OPERATORS, SIGLIP, VGG
 
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
-ATTENTION, LOOKUP, LOSS = "nn/kernels/attention.py", "nn/kernels/lookup.py", "nn/kernels/loss.py"
+CONV, ATTENTION = "nn/kernels/conv.py", "nn/kernels/attention.py"
+LOOKUP, LOSS = "nn/kernels/lookup.py", "nn/kernels/loss.py"
 
 FAULTS = (
     Fault("one_pass_variance", "N3", NORM,
@@ -110,6 +111,16 @@ FAULTS = (
     Fault("detach_missing", "", OPS,
           "def detach(x):\n    return x.detach()", "def detach(x):\n    return x",
           "gradients flow into what the losses compare with", (OBJECTIVE,)),
+    Fault("convolution_gradient_of_last_picture", "", CONV,
+          "b ? 1.f : 0.f, w_p + from * I, I);", "0.f, w_p + from * I, I);",
+          "the weight of a 1x1 convolution gets the gradient of the last picture only", (OPERATORS,)),
+    Fault("convolution_gradient_not_transposed", "", CONV,
+          "dnnl_sgemm('T', 'N', end - from, S, O, 1.f, w_p + from, I,",
+          "dnnl_sgemm('N', 'N', end - from, S, O, 1.f, w_p + from * O, O,",
+          "the gradient of a 1x1 convolution reads its weight as if it were transposed", (OPERATORS,)),
+    Fault("convolution_padded_at_the_end", "", CONV,
+          "strides(strides), before(padding),", "strides(strides), before({padding[0], 0}),",
+          "columns of padding are put at the right side alone", (OPERATORS,)),
     Fault("mask_of_first_sample", "", ATTENTION,
           "BS = mask_shape0 > 1 ? mask_shape1 * mask_shape2 * M : 0;", "BS = 0;",
           "the padding of the first sample counts for all", (OPERATORS,)),

@@ -184,4 +184,6 @@ MORE = (
     ("cross_entropy", (Like((6, 9)), Like((6,), "int64", 0, 8), "sum")),
     ("conv2d", (IMAGES, Like((3, 1, 1, 5)), Like((3,)), 1, (1, 2), 3)),
     ("conv2d", (IMAGES, Like((6, 1, 1, 5)), None, (2, 1), (1, 2), 3)),
+    ("conv2d", (Like((3, 5, 12, 16)), Like((6, 5, 1, 1)), Like((6,)))),
+    ("conv2d", (Like((2, 16, 5, 6)), Like((24, 16, 3, 3)), None, 2)),
 )

@@ -28,8 +28,8 @@ def test_sound_twins_pass(twins, rows_of, mode):
 @pytest.mark.parametrize("file, old, new, culprits, first", [
     ("nn/layers.py", "    def __init__(self, eps: float = 1e-5):", "    def __init__(self, eps: float = 1e-3):",
      NORMS, "layer1.1"),
-    ("nn/ops.py", "return _rounded(_biased(y, bias))[0]",
-     "return _rounded(_biased(y, bias))[0] * (1.001 if x.shape[1] == 16 else 1)",
+    ("nn/ops.py", "        y = Conv(*settings)(x, weight, bias)",
+     "        y = Conv(*settings)(x, weight, bias) * (1.001 if x.shape[1] == 16 else 1)",
      ["layer4.0"], "layer4.0"),
     ("apf_gan/encoder.py", '(getattr(self, f"layer{number}")(x), 0.2)',
      '(getattr(self, f"layer{number}")(x), 0.2 if number < 3 else 0.21)', ["(model)"], "layer4.0"),

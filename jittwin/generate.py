@@ -54,7 +54,9 @@ class Renderer:
                         images = [apply_pure(pure, *each) for each in zip(names, maps, images)]
                     folders[seed].mkdir(parents=True, exist_ok=True)
                     for name, label, image in zip(names, maps, images):
-                        imaging.save_image(folders[seed] / (name + self.extension), image, self.quality)
+                        path = folders[seed] / (name + self.extension)
+                        path.parent.mkdir(parents=True, exist_ok=True)      # label maps may lie in subfolders
+                        imaging.save_image(path, image, self.quality)
                         if sheet is not None and len(sheet) < SHEET_ROWS:
                             sheet.append([colour_label(label), image])
                     bar.update(len(names))

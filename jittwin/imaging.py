@@ -4,47 +4,139 @@ How files become arrays:
 - A picture is turned upright by its EXIF tag and becomes RGB. Grey is repeated, palettes are
   resolved, alpha is dropped, 16-bit samples keep their high byte.
 - A label map has grey values, palette *indices*, or RGB with three identical channels.
-  Labels are never rotated, and alpha is ignored.
+  Labels are never rotated, and alpha is ignored. Lossy formats are refused, because they change labels.
+- Metadata that cannot be read never hide pixels that can.
 """
 import io
+import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
+from jittwin.picture_formats import HEAD, RAW, decoded, loss, obstacle, suffix_of, without_metadata
 
+MOST_PIXELS = 178_956_970       # of a picture, unless `limit_pixels` says otherwise; Pillow's own limit
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}
+_LOSS_HEAD = 1 << 16            # bytes of a file's beginning that tell whether its compression is lossy
+_most_pixels = MOST_PIXELS
+T = TypeVar("T")
+
+
+def limit_pixels(most: int) -> None:
+    """Let pictures have at most this many pixels, in this process; Pillow's own limit and its warnings end."""
+    global _most_pixels
+    _most_pixels, Image.MAX_IMAGE_PIXELS = most, None
+    warnings.filterwarnings("ignore", module=r"PIL\.")      # they are about metadata, which nothing here uses
 
 
 @contextmanager
-def _reading(name):
-    """In this context any error of Pillow becomes a UserError of one line."""
+def _reading(name, file=None):
+    """In this context any error of Pillow becomes a UserError of one line. file: the path or stream, if there is one.
+    """
     try:
         yield
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: {error}; make it smaller, or raise the limit (--max-pixels)") from error
+    except MemoryError as error:
+        raise UserError(f"{name}: cannot be read (the memory does not suffice); make it smaller") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-        reason = getattr(error, "strerror", None) or "not a picture, or damaged"
+        reason = getattr(error, "strerror", None) or ("damaged" if file is None else obstacle(_start(file), str(name)))
+        # Where Pillow has found out what the file is, it says what is wrong with it.
+        if reason.startswith("damaged") and not isinstance(error, Image.UnidentifiedImageError) and str(error):
+            reason = f"{reason}: {' '.join(str(error).split())[:160]}"
         raise UserError(f"{name}: cannot be read ({reason}); replace the file or remove it") from error
 
 
 @contextmanager
-def _opened(file, name=None):
-    """The lazily opened Pillow image of a path or stream. UserError: it cannot be read."""
-    with _reading(name or file), Image.open(file) as image:
-        yield image
+def _opened(file, name):
+    """The lazily opened Pillow image of a path or stream. UserError: it cannot be read, or is too large."""
+    with _reading(name, file):
+        if suffix_of(str(name)) in RAW:
+            raise Image.UnidentifiedImageError
+        with Image.open(file, formats=decoded()) as image:
+            width, height = image.size
+            if width * height > _most_pixels:
+                raise UserError(f"{name}: has {width}x{height} pixels, {width * height:,} and more than the limit of "
+                                f"{_most_pixels:,}; make it smaller, or raise the limit with --max-pixels")
+            if image.format == "TIFF":      # Pillow reads all EXIF data of a TIFF to turn it
+                image.getexif = lambda read=image.getexif, tags=image.tag_v2: _readable_exif(read, tags)
+            yield image
+
+
+def _start(file, size: int = HEAD) -> bytes:
+    """The first bytes of a path or stream, as far as it can be read."""
+    try:
+        if hasattr(file, "read"):
+            file.seek(0)
+            return file.read(size)
+        with open(file, "rb") as stream:
+            return stream.read(size)
+    except (OSError, ValueError):
+        return b""
+
+
+def _readable_exif(read: Callable[[], Image.Exif], tags) -> Image.Exif:
+    """What `read` returns; where that fails, EXIF data that tell the orientation in a TIFF's `tags` alone."""
+    try:
+        found = read()
+        for key in found:
+            found.get_ifd(key) if key in (0x8769, 0x8825, 0xA005) else found[key]
+        return found
+    except Exception:       # Pillow raises nearly anything on damaged EXIF
+        found, turned = Image.Exif(), tags.get(_EXIF_ORIENTATION)
+        if turned in _TURNS:
+            found[_EXIF_ORIENTATION] = turned
+        return found
+
+
+def _read(file, name, work: Callable[[Image.Image], T]) -> T:
+    """`work` of the opened image; if that fails, of the same picture without its metadata. UserError: that fails too.
+    """
+    name = name or file
+    try:
+        with _opened(file, name) as image:
+            return work(image)
+    except UserError as error:
+        plain = without_metadata(_start(file, -1))
+        if plain is None:
+            raise
+        stream = io.BytesIO(plain)
+        try:
+            with _opened(stream, name) as image:
+                return work(image)
+        except UserError:
+            raise error from error.__cause__
+
+
+def _orientation(image: Image.Image) -> int:
+    """How a picture has yet to be turned, 1 to 8; 1 where its EXIF data cannot be read. It is loaded if need be."""
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:       # Pillow raises nearly anything on damaged EXIF
+        return 1
 
 
 def image_size(path) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header alone."""
-    with _opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
-    return (width, height) if turned else (height, width)
+    return _read(path, None, _upright_size)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    # Pillow gives the upright size of a TIFF.
+    return (width, height) if image.format != "TIFF" and _orientation(image) in _QUARTER_TURNS else (height, width)
 
 
 def check_sides(what, shape: tuple[int, int], multiple: int, made_by: str) -> None:
@@ -59,25 +151,37 @@ def decode_image(file, name: str | None = None) -> np.ndarray:
 
     file: a path, or a stream, which messages then call `name`.
     """
-    with _opened(file, name) as image:
-        return rgb(image, name or file)
+    return _read(file, name, lambda image: _pixels(image, name or file))
 
 
 def rgb(image: Image.Image, name) -> np.ndarray:
     """uint8 (H, W, 3) of a picture that Pillow opened or made. UserError, which calls it `name`: damaged, or mode F."""
     with _reading(name):
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise UserError(f"{name}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
-        return np.array(image.convert("RGB"))
+        return _pixels(image, name)
 
 
-def decode_label(path) -> np.ndarray:
-    """uint8 (H, W) of a grey, palette or three-equal-channel label file. Raises UserError otherwise."""
-    with _opened(path) as image:
-        values, mode = np.asarray(image), image.mode
+def _pixels(image, name):
+    if image.mode == "F":
+        raise UserError(f"{name}: floating-point samples have no fixed range; save as 8- or 16-bit PNG")
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.array(image if turn is None else image.transpose(turn))
+
+
+def decode_label(path, classes: np.ndarray | None = None) -> np.ndarray:
+    """uint8 (H, W) of a grey, palette or three-equal-channel label file. Raises UserError otherwise.
+
+    classes: what each value becomes, uint8 (256,), see jittwin.classes.ignoring; None keeps the values.
+    """
+    values, mode, lossy = _read(path, None, lambda image: (
+        np.asarray(image), image.mode, loss(image, _start(path, _LOSS_HEAD))))
+    if lossy:
+        raise UserError(f"{path}: {lossy} changes class numbers when it is saved, so its labels are not those that "
+                        "were drawn; save the label maps again from their source, as 8-bit grey PNG")
     if values.ndim == 3:
         colours = values[..., :3] if mode.startswith("RGB") else values[..., :1]
         if mode not in ("RGB", "RGBA", "LA", "PA") or (colours != colours[..., :1]).any():
@@ -87,7 +191,7 @@ def decode_label(path) -> np.ndarray:
     if mode == "F" or values.min() < 0 or values.max() > 255:
         raise UserError(f"{path}: label values {values.min()}..{values.max()} do not fit 8 bits; "
                         "save class numbers as an 8-bit grey PNG")
-    return values.astype(np.uint8)
+    return values.astype(np.uint8) if classes is None else classes[values]
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

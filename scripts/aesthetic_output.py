@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from jittwin.atomic import write_file
 from jittwin.cli import Parser
 from jittwin.commands.assess import check_output
+from jittwin.data.listing import tell
 from jittwin.errors import UserError
 from jittwin.metrics.aesthetic import AestheticMetric
 from jittwin.metrics.assessment import Assessment, assess, gather
@@ -40,6 +41,7 @@ def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor])
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     check_output(args.output)
     images = gather(args.images)
+    tell(images.notes)
     metric = AestheticMetric(make(args))
     found = assess(images, [metric], args.batch_size, args.num_workers)
     for line in lines(found, metric, args.show_distribution):

@@ -66,7 +66,7 @@ def run(argv: list[str]) -> int:
 
 def refuse_stale(labels: Path) -> None:
     """UserError if RESULTS holds pictures that would be measured although this run does not write them."""
-    names = {f"{path.stem}.jpg" for path in list_pictures(label_folder(labels))} if labels.is_dir() else set()
+    names = {f"{stem}.jpg" for stem in list_pictures(label_folder(labels)).by_stem()} if labels.is_dir() else set()
     if stale := other_pictures(RESULTS, names):
         raise UserError(f"{stale[0]} exists already and would be measured, but it is the picture of no label map in "
                         f"{labels}: empty {RESULTS}/")

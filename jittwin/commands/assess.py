@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
-from jittwin.commands.options import add_option, check_positive
+from jittwin.commands.options import add_option, add_pixel_limit, check_positive, limit_pixels
+from jittwin.data.listing import tell
 from jittwin.data.matching import few, strangers
 from jittwin.data.pictures import ImageSet, default_workers
 from jittwin.data.prompts import read_prompts
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--skip-bad", action="store_true", help="exit with status 0 even if some pictures cannot be "
                         f"read (default: {UNREADABLE}); they are skipped and counted in either case")
+    add_pixel_limit(parser)
     for name, metric in ASSESSED.items():
         group = parser.add_argument_group(name)
         for option in metric.INFO.options:
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
+    limit_pixels(args)
     wanted = chosen(args)
     check_positive(args, "batch", "workers", "threads")
     if args.memory_limit is not None and not args.memory_limit > 0:
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{'--column' if args.column else '--skip-unrated'}: goes with --against FILE, people's votes")
     check_output(args.output, args.report)
     images = gather(args.images)
+    tell(images.notes)
     table = read_prompts(args.prompts) if args.prompts else None
     prompts = table and table.of(images, args.skip_unused)
     image_prompts = {name: image for name, image in zip(images.shown_names, table.image_prompts_of(images))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from jittwin import imaging
 from jittwin.backend import DEVICES, PACKAGES, load_backend
-from jittwin.classes import CLASSES
+from jittwin.classes import CLASSES, IGNORE
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.listing import tell
 from jittwin.data.pictures import other_pictures
 from jittwin.data.pure import PureDictionary
 from jittwin.errors import UserError
@@ -26,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema", action="store_true", help="use the averaged weights of a run with ema > 0")
     parser.add_argument("--labels", required=True, metavar="DIR",
                         help=f"folder of label maps, classes 0..{CLASSES - 1}")
+    parser.add_argument("--ignore", metavar=IGNORE, help="what values of the label maps that are no class are, such as "
+                        "255=other")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images")
     parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
@@ -48,16 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              f"or zip file; {TABLE} in the output folder has the value of every seed")
     parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="of FID (default: pytorch-fid)")
     parser.add_argument("--fid-weights", metavar="FILE", help="Inception, see jittwin fid --weights")
+    add_pixel_limit(parser)
     parser.add_argument("--random-weights", action="store_true", help="untrained Inception")
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `jittwin generate`. UserError: a mistake."""
+    limit_pixels(args)
     check_numbers(args)
     if args.sheet:
         imaging.format_of(args.sheet)      # reports a wrong suffix before hours of generating
     weights, config = read_generator(args.weights, args.ema)
-    labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size, multiple=MULTIPLE)
+    labels = LandscapeDataset(args.labels, train=False, crop_size=args.width or config.crop_size, multiple=MULTIPLE,
+                              ignore=args.ignore)
+    tell(labels.notes)
     if args.reference:
         check_measurable(labels, args.labels, args.reference)
     pure = PureDictionary.load(args.pure) if args.pure else None

@@ -1,7 +1,9 @@
 """Flags that several commands share, and the objects that are made from them."""
 import argparse
 
+from jittwin import imaging
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
+from jittwin.classes import IGNORE
 from jittwin.data.pictures import default_workers
 from jittwin.errors import UserError
 from jittwin.metrics.aesthetic import AestheticMetric
@@ -26,14 +28,29 @@ def add_fid_network_arguments(parser: argparse.ArgumentParser, weights: str = "-
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
     parser.add_argument("--skip-bad", action="store_true", help="skip and count pictures that cannot be read")
     parser.add_argument("--no-cache", action="store_true", help="compute all statistics, even if they are cached")
+    add_pixel_limit(parser)
 
 
 def fid_scorer(args: argparse.Namespace) -> FidScorer:
     """The FidScorer for the arguments of add_fid_network_arguments and `mode`. UserError: an illegal argument."""
     check_positive(args, "batch", "workers", "threads")
+    limit_pixels(args)
     backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
     return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
                      not args.no_cache)
+
+
+def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that decodes pictures; `limit_pixels` carries it out."""
+    parser.add_argument("--max-pixels", type=int, default=imaging.MOST_PIXELS, metavar="N",
+                        help="refuse pictures of more pixels, which need much memory (default: 179 million)")
+
+
+def limit_pixels(args: argparse.Namespace) -> None:
+    """Set the limit of add_pixel_limit. UserError: below 1."""
+    if args.max_pixels < 1:
+        raise UserError(f"--max-pixels {args.max_pixels}: must be at least 1")
+    imaging.limit_pixels(args.max_pixels)
 
 
 def check_positive(args: argparse.Namespace, *names: str) -> None:
@@ -46,6 +63,8 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
 def add_evaluation_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
     """The flags of an evaluation: label maps, a reference, the network that measures FID."""
     parser.add_argument("--labels", required=required, metavar="DIR", help="label maps to generate pictures from")
+    parser.add_argument("--ignore", metavar=IGNORE, help="what values of the label maps that are no class are, such as "
+                        "255=other")
     parser.add_argument("--reference", required=required, metavar="STATS",
                         help="FID is measured to these statistics, folder or zip file")
     parser.add_argument("--mode", choices=MODES, default="pytorch-fid", help="mode of FID (default: pytorch-fid)")
@@ -62,12 +81,13 @@ def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None
     UserError: weights that cannot be read or do not fit.
     """
     scorer = fid_scorer(args)
-    masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers) if segmenter else None
+    masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers, ignore=args.ignore) if segmenter else None
     aesthetic = None
     if adapter:
         trained = read_scorer(scorer.backend.state_shapes, adapter, tower, args.random_weights)
         aesthetic = AestheticMetric(ScorerPredictor(scorer.backend, trained, args.batch))
-    return Evaluation(scorer, args.labels, args.reference, args.width, args.seed, masks, real, aesthetic, config)
+    return Evaluation(scorer, args.labels, args.reference, args.width, args.seed, masks, real, aesthetic, config,
+                      args.ignore)
 
 
 def add_option(parser, option: Option) -> None:

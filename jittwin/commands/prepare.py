@@ -2,6 +2,8 @@
 import argparse
 from pathlib import Path
 
+from jittwin.classes import IGNORE
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.errors import UserError
 
 
@@ -17,8 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "not for landscape")
     parser.add_argument("--maps", choices=MAPS, help="evalmuse: also write train/maps.npz, the maps that the marked "
                         "regions give, of the pictures' sizes or as squares of 512 pixels")
+    parser.add_argument("--ignore", metavar=IGNORE, help="landscape: what values of the label maps that are no class "
+                        "are, such as 255=other; several are separated by commas")
     parser.add_argument("--size", type=size, default=(512, 384), metavar="WxH",
                         help="size of the written pictures in pixels (default: 512x384)")
+    add_pixel_limit(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the written pictures (default: 0)")
 
 
@@ -32,6 +37,7 @@ def size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> None:
     """Print what the folder holds. UserError: a file that training could not use; the message names the first one."""
+    limit_pixels(args)
     if args.synthetic is not None and args.synthetic < 1:
         raise UserError(f"--synthetic {args.synthetic}: must be at least 1")
     if args.photographs and (args.kind == "landscape" or args.synthetic is None):
@@ -39,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
                         "cut from them")
     if args.maps and args.kind != "evalmuse":
         raise UserError(f"--maps {args.maps}: is for evalmuse; leave it out")
+    if args.ignore is not None and args.kind != "landscape":
+        raise UserError(f"--ignore {args.ignore}: is for landscape, which has label maps; leave it out")
     KINDS[args.kind](args)
 
 
@@ -50,8 +58,10 @@ def _landscape(args):
         if any(Path(args.folder).glob("imgs/*")):
             raise UserError(f"{args.folder} already holds pictures: name a new folder")
         write_folder(args.folder, args.synthetic, *args.size, args.seed)
-    dataset = LandscapeDataset(args.folder)
-    print(f"{args.folder}: {len(dataset)} pairs of picture and label map, ready for training")
+    dataset = LandscapeDataset(args.folder, ignore=args.ignore)
+    dataset.decode_pictures()
+    ready = f"{args.folder}: {len(dataset)} pairs of picture and label map, ready for training"
+    print("\n".join([*dataset.notes, ready]))
 
 
 def _ava(args):

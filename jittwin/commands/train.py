@@ -2,6 +2,9 @@
 import argparse
 
 from jittwin.backend import DEVICES, PACKAGES
+from jittwin.classes import IGNORE
+from jittwin.commands.options import add_pixel_limit, limit_pixels
+from jittwin.errors import UserError
 from jittwin.tasks import TASKS
 from jittwin.training import train
 
@@ -21,11 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="go back to the checkpoint of EPOCH and train on; settings may change. "
                             "aesthetic, tier: or the original's checkpoint_epoch_n.pth or best_model.pt")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    add_pixel_limit(parser)
+    parser.add_argument("--ignore", metavar=IGNORE, help="apf_gan: what values of the label maps that are no class "
+                        "are, such as 255=other; the same as --set ignore=255=other")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train as the command line asks; returns the exit status."""
+    limit_pixels(args)
+    settings = args.set if args.ignore is None else [*args.set, f"ignore={args.ignore}"]
+    if args.ignore is not None and args.task != "apf_gan":
+        raise UserError(f"--ignore {args.ignore}: is for apf_gan, which has label maps; leave it out")
     return train(args.task, backend_name=args.backend, data=args.data, out=args.out, yaml_path=args.config,
-                 overrides=args.set, resume=args.resume, continue_from=args.continue_from,
+                 overrides=settings, resume=args.resume, continue_from=args.continue_from,
                  device=args.device, threads=args.threads)

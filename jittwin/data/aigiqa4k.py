@@ -6,7 +6,6 @@ Each row describes a picture: Generated_image, Image_prompt (a file name, or emp
 votes MOS_q, MOS_a and MOS_c. The first 1,600 rows are I2I, made from a picture and a text; the others are T2I, made
 from a text only. Four successive rows have the same prompt and model; the last of them belongs to the test set.
 """
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jittwin import imaging
+from jittwin.data.listing import list_folder
 from jittwin.data.matching import few
 from jittwin.data.table import Table, read_table
 from jittwin.errors import UserError, choose_from
@@ -168,28 +168,32 @@ class Aigiqa4k:
         self.table = read_table(self.folder / ANNOTATION)
         self.rows = read_rows(self.table)
         self.image_prompts = list(dict.fromkeys(row.image_prompt for row in self.rows if row.image_prompt))
-        self._check(PICTURES, [row.name for row in self.rows])
+        notes = self._check(PICTURES, [row.name for row in self.rows])
         if self.image_prompts:
-            self._check(IMAGE_PROMPTS, self.image_prompts)
+            notes += self._check(IMAGE_PROMPTS, self.image_prompts)
         counts = {subset: sum(row.subset == subset for row in self.rows) for subset in PUBLISHED}
-        self.notes = () if counts == PUBLISHED else (
-            f"{self.table.path}: {counts['I2I']} I2I and {counts['T2I']} T2I rows; PKU-AIGIQA-4K as published has "
-            f"{PUBLISHED['I2I']} and {PUBLISHED['T2I']}",)
+        self.notes = notes if counts == PUBLISHED else (
+            f"{self.table.path}: {counts['I2I']} I2I and {counts['T2I']} T2I rows; PKU-AIGIQA-4K as published "
+            f"has {PUBLISHED['I2I']} and {PUBLISHED['T2I']}", *notes)
         if not places_tell(self.rows):
             self.notes += (f"{self.table.path}: not every four rows share their prompts, so the published split may "
                            "test on other rows than it should",)
 
-    def _check(self, place: str, names: list[str]) -> None:
+    def _check(self, place: str, names: list[str]) -> tuple[str, ...]:
+        """Lines about files that are not used. UserError: a picture is missing."""
         folder = self.folder / place
-        try:
-            there = {entry.name for entry in os.scandir(folder)}
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be listed ({error.strerror}); it must hold the pictures that "
-                            f"{self.table.path} names") from error
-        missing = [name for name in names if name not in there]
+        if not folder.is_dir():
+            reason = "not a folder" if folder.exists() else "no such folder"
+            raise UserError(f"{folder}: cannot be listed ({reason}); it must hold the pictures that "
+                            f"{self.table.path} names")
+        listing = list_folder(folder)
+        missing = [name for name in names if name not in listing.files]
         if missing:
             raise UserError(f"{folder}: {len(missing)} of {len(names)} pictures that {self.table.path} names are not "
                             f"there: {few(missing)}; restore them")
+        unused = sorted(listing.files.keys() - set(names))
+        return listing.notes + ((f"{folder}: {len(unused)} pictures are not used, because {self.table.path} does not "
+                                 f"name them: {few(unused)}"),) * bool(unused)
 
     def path(self, name: str) -> Path:
         """The file of a generated picture."""

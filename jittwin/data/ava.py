@@ -10,18 +10,19 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from jittwin import imaging
 from jittwin.atomic import write_file
+from jittwin.data.listing import Listing, few, list_folder
 from jittwin.errors import UserError
 from jittwin.text_files import lines_of, read_text
 
 BINS = 10
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # the first file that exists is the picture
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of several files of one id, the first is the picture
 BAD_IDS = "bad_ids.txt"
 MAX_BAD = 0.001  # largest fraction of undecodable pictures that training accepts
 MOST_VOTES = 2 ** 24  # float32 holds all counts up to this one exactly
@@ -82,9 +83,17 @@ def mean_and_deviation(votes: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt((ratings - mean) ** 2 @ votes / votes.sum()))
 
 
-def find_image(names, image: str) -> str | None:
-    """The file of image id `image` among a folder's `names` (a set), trying SUFFIXES in order; None if absent."""
-    return next((image + suffix for suffix in SUFFIXES if image + suffix in names), None)
+def by_id(listing: Listing) -> dict[str, str]:
+    """The picture of each id, which is its file name without a suffix: by SUFFIXES, then by name, the first counts."""
+    found = {}
+    for name in sorted(listing.files, key=_rank):
+        found.setdefault(PurePosixPath(name).stem, name)
+    return found
+
+
+def _rank(name: str) -> tuple:
+    suffix = PurePosixPath(name).suffix
+    return SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES), name
 
 
 class AvaIndex:
@@ -102,13 +111,12 @@ class AvaIndex:
         self.scores = read_scores(votes or self._votes())
         usual = self.folder / "images"
         self.images = Path(images) if images else usual if usual.is_dir() else self.folder
-        try:
-            names = {entry.name for entry in os.scandir(self.images)}
-        except OSError as error:
-            raise UserError(f"{self.images}: cannot be listed ({error.strerror}); "
-                            "give the folder of the pictures") from error
-        files = ((image, find_image(names, image)) for image in self.scores)
-        self.files = {image: name for image, name in files if name}
+        if not self.images.is_dir():
+            reason = "not a folder" if self.images.exists() else "no such folder"
+            raise UserError(f"{self.images}: cannot be listed ({reason}); give the folder of the pictures")
+        self.listing = list_folder(self.images)
+        files = by_id(self.listing)
+        self.files = {image: files[image] for image in self.scores if image in files}
         self.ids = list(self.files)
         self.missing = [image for image in self.scores if image not in self.files]
         if not self.ids:
@@ -134,6 +142,11 @@ class AvaIndex:
         if any(counts.values()):
             lines.append(f"{scores.path}: rows not used: "
                          + ", ".join(f"{count} {reason}" for reason, count in counts.items() if count))
+        lines += self.listing.notes
+        used = set(self.files.values())
+        if unused := [name for name in self.listing.files if name not in used]:
+            lines.append(f"{self.images}: {len(unused)} pictures are not used, because {Path(scores.path).name} does "
+                         f"not rate them or names another file of the same id: {few(sorted(unused))}")
         if self.missing:
             lines.append(f"{self.images}: {len(self.missing)} rated pictures have no file, such as {self.missing[0]}")
         return lines

@@ -7,7 +7,6 @@ The JSON file maps the id of a picture, which is its file name without ".jpg", t
 prompt_en alone. Nothing is left out in silence: what cannot be used is an error, and what is unusual is a Problem.
 """
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ import numpy as np
 from jittwin import imaging
 from jittwin.data.annotation import ANNOTATORS, Region, levels, read_region
 from jittwin.data.landscape import each
+from jittwin.data.listing import list_folder
 from jittwin.data.matching import few
-from jittwin.data.pictures import SUFFIXES
 from jittwin.errors import UserError, choose_from
+from jittwin.picture_formats import suffixes
 from jittwin.text_files import read_text
 
 PARTS = ("train", "val", "test")
@@ -83,7 +83,8 @@ class EvalMuse:
             raise UserError(f"{folder}: no such folder; give the folder with {part}/images/ and "
                             f"{part}/{self.path.name}")
         self.samples, self.marks, self.problems = [], {}, []
-        there, mistakes = listed(self.images), []
+        there, notes = listed(self.images)
+        mistakes = []
         for key, entry in read_entries(self.path).items():
             try:
                 self._add(key, entry, there)
@@ -91,8 +92,8 @@ class EvalMuse:
                 mistakes.append(f"{key[:60]!r} {error}")
         self._fail(mistakes)
         unused = sorted(there.keys() - {sample.name for sample in self.samples})
-        self.notes = tuple([f"{self.images}: {len(unused)} pictures are not named in {self.path.name} and are not "
-                            f"used: {few(unused)}"] if unused else [])
+        self.notes = notes + tuple([f"{self.images}: {len(unused)} pictures are not named in {self.path.name} and are "
+                                    f"not used: {few(unused)}"] if unused else [])
 
     def _add(self, key: str, entry, there: dict[str, Path]) -> None:
         """Read the entry of a picture. ValueError: it cannot be used; the message goes on after the id."""
@@ -185,23 +186,24 @@ def read_entries(path: Path) -> dict[str, dict]:
     return content
 
 
-def listed(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by file name. UserError: it cannot be listed."""
-    try:
-        return {entry.name: Path(entry.path) for entry in os.scandir(folder)
-                if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")}
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); it must hold the pictures") from error
+def listed(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The pictures of a folder by name, and lines about what was passed over. UserError: it cannot be listed."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: cannot be listed ({'not a folder' if folder.exists() else 'no such folder'}); it "
+                        "must hold the pictures")
+    found = list_folder(folder)
+    return dict(found.files), found.notes
 
 
 def file_name(key: str, there: dict[str, Path]) -> str:
     """The file of a picture that an annotation calls by its name, with or without a suffix. ValueError: no such."""
     if not key or set(key) & set("/\\\0") or key in (".", ".."):
         raise ValueError("is no file name; write it without a folder")
-    names = [key, *(key + suffix for suffix in SUFFIXES)]
-    found = next((name for name in names if name in there), None)
+    # The published pictures are JPEG files, which come first where there are several.
+    endings = [form(suffix) for suffix in (".jpg", ".jpeg", ".png", *sorted(suffixes())) for form in (str, str.upper)]
+    found = next((name for name in (key, *(key + ending for ending in endings)) if name in there), None)
     if found is None:
-        raise ValueError(f"has no picture: {names[1]} is missing; restore it")
+        raise ValueError(f"has no picture: {key}.jpg is missing; restore it")
     return found
 
 

@@ -97,7 +97,7 @@ def read_maps(path, images) -> list[Sample]:
 
 def _samples(path: Path, entries: dict, images: Path) -> list[Sample]:
     """Samples of {name: ({"prompt", "score"}, draw)}."""
-    there, found = listed(images), []
+    (there, _), found = listed(images), []
     if missing := [name for name in entries if name not in there]:
         raise UserError(f"{images}: {len(missing)} of {len(entries)} pictures that {path} names are not there: "
                         f"{few(missing)}; restore them")
@@ -180,7 +180,7 @@ def negatives(folder, count: int, seed: int = 0) -> list[Sample]:
                         f"names {len(captions)}; ask for fewer")
     names = list(captions)
     random.Random(seed).shuffle(names)
-    there = listed(images)
+    there, _ = listed(images)
     if missing := [name for name in names[:count] if name not in there]:
         raise UserError(f"{images}: {len(missing)} of {count} photographs are not there: {few(missing)}; restore them")
     return [Sample(name, partial(imaging.decode_image, there[name]), captions[name], 1.0, _clean)

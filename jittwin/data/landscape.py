@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from jittwin import imaging
-from jittwin.classes import CLASSES
+from jittwin.classes import CLASSES, ignoring
+from jittwin.data.listing import list_folder
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 
 AHEAD = 64                  # results of `each` that wait for the consumer
 LABEL_FOLDERS = ("labels", "lables")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 def natural_key(path) -> tuple[list, str]:
@@ -33,18 +34,50 @@ def natural_key(path) -> tuple[list, str]:
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)], Path(path).name
 
 
-def list_pictures(folder) -> list[Path]:
-    """The picture files of a folder in natural order; its `files.list`, if present, replaces the listing."""
+class Pictures(NamedTuple):
+    """The pictures of a folder and its subfolders in natural order.
+
+    files: (name, path); the name is the path inside the folder. notes: lines about files that were passed over.
+    """
+    files: list[tuple[str, Path]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for _, path in self.files]
+
+    def by_stem(self) -> dict[str, Path]:
+        """The paths by the name without its suffix. UserError: two have the same."""
+        stems = {}
+        for name, path in self.files:
+            stem = without_suffix(name)
+            if stem in stems:
+                raise UserError(f"{path}: same name as {stems[stem].name}; rename or remove one of them")
+            stems[stem] = path
+        return stems
+
+
+def list_pictures(folder) -> Pictures:
+    """The pictures of a folder, see jittwin.data.listing; its `files.list`, if present, replaces the listing.
+
+    UserError: no pictures.
+    """
     folder = Path(folder)
     listing = folder / "files.list"
     if listing.is_file():
-        files = [_listed(listing, line.strip()) for line in listing.read_text().splitlines() if line.strip()]
+        lines = filter(None, map(str.strip, listing.read_text().splitlines()))
+        found, rest, notes = [(path.name, path) for path in (_listed(listing, line) for line in lines)], "", ()
     else:
-        files = [entry for entry in folder.iterdir()
-                 if entry.suffix.lower() in _SUFFIXES and not entry.name.startswith(".")]
-    if not files:
-        raise UserError(f"{folder}: holds no pictures; expected {', '.join(_SUFFIXES)} files")
-    return sorted(files, key=natural_key)
+        inside = list_folder(folder)
+        found, rest, notes = inside.files.items(), inside.rest, inside.notes
+    if not found:
+        raise UserError(f"{folder}: holds no pictures{rest and '; ' + rest}")
+    return Pictures(sorted(found, key=lambda each: [natural_key(part) for part in each[0].split("/")]), notes)
+
+
+def without_suffix(name: str) -> str:
+    """A path inside a folder without the suffix of the file."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _listed(listing: Path, name: str) -> Path:
@@ -62,8 +95,8 @@ def label_folder(folder) -> Path:
     return next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), folder)
 
 
-def find_pairs(folder, removed: Iterable[str] = ()) -> list[tuple[Path, Path]]:
-    """(picture, label) paths of a data set in natural order, without the stems in `removed`.
+def find_pairs(folder, removed: Iterable[str] = ()) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
+    """(picture, label) paths of a data set by stem, in natural order, without those in `removed`; notes of Pictures.
 
     UserError: a file without a partner, or two files of one stem.
     """
@@ -72,26 +105,18 @@ def find_pairs(folder, removed: Iterable[str] = ()) -> list[tuple[Path, Path]]:
     if labels_at == Path(folder) or not images_at.is_dir():
         raise UserError(f"{folder}: not a landscape data set; it needs imgs/ with photographs and "
                         "labels/ (or lables/) with PNGs of the same names")
-    images, labels = _by_stem(list_pictures(images_at)), _by_stem(list_pictures(labels_at))
+    found = list_pictures(images_at), list_pictures(labels_at)
+    images, labels = (pictures.by_stem() for pictures in found)
     for have, lack, place in ((images, labels, labels_at), (labels, images, images_at)):
         lonely = [have[stem] for stem in have if stem not in lack]
         if lonely:
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
             raise UserError(f"{lonely[0]}: no file of that name in {place}{more}; add it or remove this one")
     removed = set(removed)
-    pairs = [(path, labels[stem]) for stem, path in images.items() if stem not in removed]
+    pairs = {stem: (path, labels[stem]) for stem, path in images.items() if not {stem, path.stem} & removed}
     if not pairs:
         raise UserError(f"{folder}: the removal list leaves none of the {len(images)} pairs; shorten it")
-    return pairs
-
-
-def _by_stem(files):
-    stems = {}
-    for path in files:
-        if path.stem in stems:
-            raise UserError(f"{path}: same name as {stems[path.stem].name}; rename or remove one of them")
-        stems[path.stem] = path
-    return stems
+    return pairs, found[0].notes + found[1].notes
 
 
 def read_removal_list(path) -> set[str]:
@@ -163,22 +188,24 @@ class LandscapeDataset:
     train=True: `get` returns picture and label, scaled, cropped and flipped by the draws.
     train=False: `folder` holds label maps, directly or in labels/; `get` returns the label scaled to a
     width of crop_size, without a crop and without a picture.
-    multiple: the sides of every sample must be multiples of this number. `shapes`: (H, W) of each sample.
-    UserError: a file that is missing, damaged, of another size, or has labels that are not classes.
+    multiple: the sides of every sample must be multiples of this number. ignore: see jittwin.classes.ignoring.
+    `shapes`: (H, W) of each sample. notes: lines about files that were passed over. UserError: a file that is missing,
+    damaged, of another size, or has labels that are not classes.
     """
 
     def __init__(self, folder, train: bool = True, load_size: int = 572, crop_size: int = 512,
                  aspect_ratio: float = 4 / 3, vertical_crop: str = "top", flip: bool = True,
-                 removal_list=None, multiple: int = 1):
+                 removal_list=None, multiple: int = 1, ignore: str | None = None):
+        self.classes = ignoring(ignore)
         self.train, self.crop_size, self.multiple = train, crop_size, multiple
         if train:
             removed = read_removal_list(removal_list) if removal_list else ()
-            self.pairs = find_pairs(folder, removed)
+            pairs, self.notes = find_pairs(folder, removed)
             self.transform = Transform(load_size, crop_size, aspect_ratio, vertical_crop, flip, multiple)
         else:
-            labels = _by_stem(list_pictures(label_folder(folder)))
-            self.pairs = [(None, path) for path in labels.values()]
-        self.names = [label.stem for _, label in self.pairs]
+            found = list_pictures(label_folder(folder))
+            pairs, self.notes = {stem: (None, path) for stem, path in found.by_stem().items()}, found.notes
+        self.names, self.pairs = list(pairs), list(pairs.values())
         self.shapes = self._check()
 
     def __len__(self) -> int:
@@ -187,11 +214,16 @@ class LandscapeDataset:
     def get(self, index: int, draws: Draws | None = None) -> dict:
         """dict(image float32 (3, H, W) in [-1, 1] when training, label uint8 (H, W), name)."""
         image_path, label_path = self.pairs[index]
-        label = imaging.decode_label(label_path)
+        label = imaging.decode_label(label_path, self.classes)
         if not self.train:
             return {"label": imaging.resize_label(label, self.shapes[index]), "name": self.names[index]}
         image, label = self.transform(imaging.decode_image(image_path), label, draws)
         return {"image": image, "label": label, "name": self.names[index]}
+
+    def decode_pictures(self) -> None:
+        """Decode every picture, of which only the header was read before. UserError: the first that is damaged."""
+        for _ in each(lambda pair: imaging.decode_image(pair[0]).shape, self.pairs, "decoding pictures"):
+            pass
 
     def _check(self) -> list[tuple[int, int]]:
         """Read every label and every picture's header once; returns the (H, W) of each sample."""
@@ -200,14 +232,14 @@ class LandscapeDataset:
         if illegal:
             label, value = illegal[0]
             raise UserError(f"{label}: holds label {value}; {len(illegal)} of {len(self)} files have labels "
-                            f"outside 0..{CLASSES - 1}; relabel those pixels ({CLASSES - 1} = other) or drop "
-                            "the files")
+                            f"outside 0..{CLASSES - 1}; say what they are, as in --ignore {value}=other, "
+                            "or relabel those pixels or drop the files")
         return list(shapes)
 
     def _inspect(self, pair):
         """((H, W) of the sample, highest label) of one pair of files."""
         image, path = pair
-        label = imaging.decode_label(path)
+        label = imaging.decode_label(path, self.classes)
         if not self.train:
             shape = scale_width(label.shape, self.crop_size)
             imaging.check_sides(path, shape, self.multiple, f"a width of {self.crop_size}")

@@ -3,14 +3,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from jittwin.data.pictures import SUFFIXES
+from jittwin.data.listing import few
 from jittwin.errors import UserError, did_you_mean
+from jittwin.picture_formats import suffix_of
 
 # Legal names of a column of pictures. The names of PKU-AIGIQA-4K and of EvalMuse are among them.
 PICTURE_COLUMNS = ("picture", "image", "file", "filename", "path", "imagepath", "imgpath", "filepath", "imagename",
                    "img", "generatedimage", "name")
 MOST_NEAREST = 3    # a message looks for the nearest of at most this many names
-MOST_NAMED = 5      # a message names at most this many pictures
 
 
 def match(path, names: Iterable[str], pictures: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -46,11 +46,6 @@ def plain_name(name: str) -> str:
     return name
 
 
-def few(names: Sequence[str]) -> str:
-    """The first MOST_NAMED names, for a message."""
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
-
-
 def strangers(names: Sequence[str], known: Iterable[str]) -> str:
     """The first of these names, each with the nearest of those that are there, for a message."""
     known = list(known)
@@ -74,7 +69,7 @@ def _file_name(name: str) -> str:
 
 def _without_suffix(name: str) -> str:
     """The name without the suffix of a picture; another dot, as in v1.5, begins no suffix."""
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    suffix = suffix_of(name)
     return _same(name)[:-len(suffix)] if suffix else _same(name)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from jittwin import imaging
+from jittwin.data.listing import list_archive, list_files, list_folder, printable
 from jittwin.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MOST_WORKERS = 8
 OPEN = 2      # pictures of different sizes that `batches` holds at most, as a multiple of the batch size
 
@@ -25,31 +25,29 @@ OPEN = 2      # pictures of different sizes that `batches` holds at most, as a m
 class ImageSet:
     """The pictures of a folder and its subfolders, of a zip file, or of a list of files, in natural order.
 
-    names: relative paths. suffixes: endings of picture files; files in a list need none of them. UserError: `where`
-    does not exist or holds no picture.
+    jittwin.data.listing says which files are pictures. names: relative paths. notes: lines about files that were passed
+    over; passed_over: how many, by reason. UserError: `where` does not exist or holds no picture.
     """
 
-    def __init__(self, where: str | os.PathLike | Sequence, suffixes: Sequence[str] = SUFFIXES):
-        self.where = where if isinstance(where, (str, os.PathLike)) else f"{len(where)} files"
+    def __init__(self, where: str | os.PathLike | Sequence):
         self.lock = threading.Lock()        # threads share the position in a zip file
         if not isinstance(where, (str, os.PathLike)):
-            found, suffixes = {os.fspath(path): Path(path) for path in where}, ("",)
+            found = list_files(where)
+        elif os.path.isdir(where):
+            found = list_folder(where)
         elif zipfile.is_zipfile(where):
             try:
                 self.archive = zipfile.ZipFile(where)       # stays open: its table of contents is slow to read
             except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise UserError(f"{os.fspath(where)}: cannot be read ({error}); make the zip file again") from error
-            found = dict.fromkeys(name for name in self.archive.namelist() if not name.startswith("__MACOSX/"))
-        elif os.path.isdir(where):
-            root = Path(where)
-            found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")
-                     if path.is_file() or not path.exists()}        # a broken link is a picture that cannot be read
+            found = list_archive(where, self.archive)
         else:
             raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
-        self.names = sorted((name for name in found if name.lower().endswith(tuple(suffixes))), key=natural)
-        self.paths = [found[name] for name in self.names]
+        self.where, self.notes, self.passed_over = found.where, found.notes, found.counts
+        self.names = sorted(found.files, key=natural)
+        self.paths = [found.files[name] for name in self.names]
         if not self.names:
-            raise UserError(f"{self}: holds no picture ({', '.join(suffixes)})")
+            raise UserError(f"{self}: holds no picture{found.rest and '; ' + found.rest}")
 
     def __str__(self) -> str:
         return os.fspath(self.where)
@@ -70,7 +68,8 @@ class ImageSet:
             with self.lock:
                 return self.archive.read(self.names[index])
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:    # RuntimeError: encrypted, unknown
-            raise UserError(f"{self.label(index)}: cannot be read ({error})") from error
+            raise UserError(f"{self.label(index)}: cannot be read "
+                            f"({getattr(error, 'strerror', None) or error})") from error
 
     def decode(self, index: int) -> np.ndarray:
         """A picture, uint8 (H, W, 3), as jittwin.imaging.decode_image reads it. UserError: it cannot be decoded."""
@@ -98,15 +97,11 @@ class ImageSet:
         return digest.hexdigest()
 
 
-def printable(name: str) -> str:
-    """A file name as text, with bytes that are not UTF-8 escaped."""
-    return name.encode(errors="backslashreplace").decode()
-
-
 def other_pictures(folder: Path, names: Container[str]) -> list[Path]:
     """The pictures in `folder` and its subfolders, except files directly in it that have one of `names`."""
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES
-            and not (path.parent == folder and path.name in names)]
+    if not folder.is_dir():
+        return []
+    return [path for name, path in sorted(list_folder(folder).files.items()) if name not in names]
 
 
 def natural(name: str) -> list:

@@ -12,9 +12,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from jittwin.data.matching import PICTURE_COLUMNS, few, match, named, plain_name, strangers
-from jittwin.data.pictures import SUFFIXES, ImageSet
+from jittwin.data.pictures import ImageSet
 from jittwin.data.table import DELIMITERS, EXCEL, delimiter_of, read_table, split_rows
 from jittwin.errors import UserError, choose_from
+from jittwin.picture_formats import suffix_of
 from jittwin.text_files import lines_of, read_text
 
 PROMPT_COLUMNS = ("prompt", "textprompt", "caption", "text")
@@ -133,7 +134,7 @@ Columns = tuple[int | None, int | None, int | None]
 
 def _header(path: Path, cells: Sequence[str]) -> Columns | None:
     """As _columns; None for a row that is no header. UserError: pictures or prompts are missing."""
-    if any(cell.strip().lower().endswith(SUFFIXES) for cell in cells):
+    if any(suffix_of(cell.strip()) for cell in cells):
         return None
     columns = _columns(cells)
     if None not in columns[:2]:

@@ -6,13 +6,14 @@ photograph of that class (doi 10.1007/s41095-023-0357-1, pure_img.npy).
 import io
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from jittwin import imaging
-from jittwin.classes import CLASSES
+from jittwin.classes import CLASSES, ignoring
 from jittwin.data.landscape import each, find_pairs
 from jittwin.errors import UserError
 from jittwin.weights import Array, Refused, StandIn, restricted_load, write_weights
@@ -28,14 +29,15 @@ class PureDictionary:
         self._left = {label: list(pictures) for label, pictures in images.items()}
 
     @classmethod
-    def build(cls, source, size: tuple[int, int] = (384, 512)) -> "PureDictionary":
+    def build(cls, source, size: tuple[int, int] = (384, 512), ignore: str | None = None) -> "PureDictionary":
         """Collect the photographs of `source` whose label maps have one class, resized to `size` (H, W).
 
         source: a challenge folder, or a dataset with `pair(index) -> (image, label)`. All pairs of a folder
-        are used, also those of a removal list, in lexicographic order of the label paths.
+        are used, also those of a removal list, in lexicographic order of the label paths. ignore: see
+        jittwin.classes.ignoring.
         """
         images = {}
-        for label, image in _one_class_pairs(source):
+        for label, image in _one_class_pairs(source, ignore):
             images.setdefault(label, []).append(imaging.resize_image(image, size))
         return cls(images)
 
@@ -82,21 +84,21 @@ class PureDictionary:
         return cls(images)
 
 
-def _one_class_pairs(source):
+def _one_class_pairs(source, ignore):
     if hasattr(source, "pair"):
         for image, label in map(source.pair, range(len(source))):
             if (label == label.flat[0]).all():
                 yield int(label.flat[0]), image
         return
-    pairs = sorted(find_pairs(source), key=lambda pair: str(pair[1]))
-    with closing(each(_only_class, pairs, "looking for one-class maps")) as found:
+    pairs = sorted(find_pairs(source)[0].values(), key=lambda pair: str(pair[1]))
+    with closing(each(partial(_only_class, classes=ignoring(ignore)), pairs, "looking for one-class maps")) as found:
         for (photograph, _), label in zip(pairs, found):
             if label is not None:
                 yield label, imaging.decode_image(photograph)
 
 
-def _only_class(pair):
-    label = imaging.decode_label(pair[1])
+def _only_class(pair, classes):
+    label = imaging.decode_label(pair[1], classes)
     if (label != label.flat[0]).any():
         return None
     _check_class(pair[1], int(label.flat[0]))

@@ -13,14 +13,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jittwin.data.pictures import SUFFIXES as PICTURES
-from jittwin.data.pictures import ImageSet, prepared, printable
+from jittwin.data.listing import printable
+from jittwin.data.pictures import ImageSet, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric
 from jittwin.metrics.ranking import Ranked
 
-SUFFIXES = (*PICTURES, ".gif")
 BATCH = 8
 THUMBNAIL = 200         # pixels of a thumbnail's longer side
 OnMap = Callable[[str, str, np.ndarray], None]
@@ -55,15 +54,19 @@ class Assessment:
 def gather(sources: Sequence[str]) -> ImageSet:
     """The pictures of folders and files, or of one zip file. A file given by name may have any suffix."""
     if len(sources) == 1 and (Path(sources[0]).is_dir() or zipfile.is_zipfile(sources[0])):
-        return ImageSet(sources[0], SUFFIXES)
-    files = []
+        return ImageSet(sources[0])
+    files, notes = [], ()
     for source in map(Path, sources):
         if zipfile.is_zipfile(source):
             raise UserError(f"{source}: a zip file must be the only argument")
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        files += ImageSet(source, SUFFIXES).paths if source.is_dir() else [source]
-    return ImageSet(files)
+        inside = ImageSet(source) if source.is_dir() else None
+        files += inside.paths if inside else [source]
+        notes += inside.notes if inside else ()
+    found = ImageSet(files)
+    found.notes = notes + found.notes
+    return found
 
 
 def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, workers: int | None = None,

@@ -5,7 +5,6 @@ same file of weights. Two anchors help to read a value: the mask accuracy of pho
 that of pictures compared with the label maps of other pictures.
 """
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from tqdm import tqdm
 
 from jittwin import imaging
 from jittwin.backend import Backend, Module
-from jittwin.classes import CLASSES, colour_label
-from jittwin.data.landscape import label_folder, list_pictures
+from jittwin.classes import CLASSES, IGNORE, colour_label, ignoring
+from jittwin.data.landscape import label_folder, list_pictures, without_suffix
 from jittwin.data.pictures import ImageSet, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.metric import Batch, Info, Option, Request, Scores
@@ -35,8 +34,10 @@ FILES = "the hub's nvidia/segformer-b5-finetuned-ade-640-640, or a SegFormer tra
 LABELS = Option("labels", "DIR", "label maps with the pictures' names, or the data set that has them", required=True)
 SEGMENTER = Option("segmenter", "FILE", "weights of a SegFormer B0 to B5 with the 150 classes of ADE20K or the "
                    "challenge's 29", weights=True)
+IGNORED = Option("ignore", IGNORE, "what values of the label maps that are no class are, such as 255=other")
 INFO = Info("mask_accuracy", "assess", "fraction of pixels that show their label", "higher", (0, 1), "segformer",
-            "NVIDIA source code, non-commercial (nvidia/segformer-*)", "map", options=(LABELS, SEGMENTER))
+            "NVIDIA source code, non-commercial (nvidia/segformer-*)", "map", options=(LABELS, SEGMENTER,
+                                                                                         IGNORED))
 
 
 class MaskAccuracy:
@@ -44,13 +45,14 @@ class MaskAccuracy:
 
     weights: a file with the hub's key names, or a hub folder, for the 150 classes of ADE20K or the challenge's 29.
     random: without weights, use an untrained network of size `variant`, which is the same in both twins. workers:
-    decoding threads. towers: where the network is taken from, None builds one of its own. UserError: neither
-    weights nor random, another network, other classes.
+    decoding threads. towers: where the network is taken from, None builds one of its own. ignore: of the
+    label maps, see jittwin.classes.ignoring. UserError: neither weights nor random, another network, other classes.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
                  variant: str = "B0", num_labels: int = ADE_CLASSES, workers: int | None = None,
-                 towers: Towers | None = None):
+                 towers: Towers | None = None, ignore: str | None = None):
+        self.ignore, self.classes = ignore, ignoring(ignore)
         if weights is None and not random:
             raise UserError(f"mask accuracy needs the weights of a SegFormer: give a file ({FILES}), or ask for random "
                             "weights")
@@ -108,7 +110,7 @@ class MaskAccuracy:
                                  disable=quiet or None):
             logits, seen = self.logits(image), {}
             for at, found in ((index, right), ((index + max(1, len(maps) // 2)) % len(maps), shuffled)):
-                truth = checked_label(maps[at])
+                truth = checked_label(maps[at], self.classes)
                 if truth.shape not in seen:
                     seen[truth.shape] = self.table[enlarged_argmax(logits, truth.shape)]
                 found.append(np.mean(seen[truth.shape] == truth))
@@ -125,13 +127,14 @@ class MaskAccuracyMetric:
         self.network, self.maps, self.random, self.towers = network, maps, network.random, (network.tower,)
         self.provenance = {"network": f"SegFormer {network.variant}", "weights_sha256": network.weights,
                            "random_weights": network.random, "backend": network.backend.name,
-                           "device": network.backend.device}
+                           "device": network.backend.device,
+                           **({"ignore": network.ignore} if network.ignore else {})}
 
     def score(self, batch: Batch) -> Scores:
         """For each picture the fraction of right pixels, and a coloured map of the classes that the network sees."""
         values, drawn = [], []
         for pixels, name in zip(batch.pixels, batch.names, strict=True):
-            truth = checked_label(self.maps[name])
+            truth = checked_label(self.maps[name], self.network.classes)
             seen = self.network.table[enlarged_argmax(self.network.logits(pixels), truth.shape)]
             values.append({INFO.name: float(np.mean(seen == truth))})
             if batch.draw:
@@ -146,7 +149,7 @@ def load(request: Request) -> MaskAccuracyMetric:
     """The metric. UserError: pictures without a label map, neither weights nor random, weights of another network."""
     labels = paired_labels(request.images, request.options[LABELS.name])
     network = MaskAccuracy(request.backend, request.options[SEGMENTER.name], request.random,
-                           towers=request.towers)
+                           towers=request.towers, ignore=request.options.get(IGNORED.name))
     return MaskAccuracyMetric(network, dict(zip(request.images.shown_names, labels)))
 
 
@@ -171,20 +174,28 @@ def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def paired_labels(pictures: ImageSet, labels: str | os.PathLike) -> list[Path]:
-    """The label map of each picture, which has the same stem. UserError: a picture without a label map."""
-    folder = label_folder(labels)
-    maps = {path.stem: path for path in list_pictures(folder)}
-    stems: Sequence[str] = [Path(name).stem for name in pictures.names]
-    for stem, name in zip(stems, pictures.names, strict=True):
-        if stem not in maps:
-            raise UserError(f"{pictures}: {name} has no label map of that name in {folder}; add it or remove "
-                            "the picture")
-    return [maps[stem] for stem in stems]
+    """The label map of each picture: of the same path but for the suffix, else the only one of that file name.
+
+    UserError: a picture without a label map.
+    """
+    folder, found, bare = label_folder(labels), [], {}
+    maps = list_pictures(folder).by_stem()
+    for path in maps.values():
+        bare.setdefault(path.stem, []).append(path)
+    for name in pictures.names:
+        fitting = bare.get(Path(name).stem, [])
+        path = maps.get(without_suffix(name)) or (fitting[0] if len(fitting) == 1 else None)
+        if path is None:
+            raise UserError(f"{pictures}: {name} has {'several label maps' if fitting else 'no label map'} of that "
+                            f"name in {folder}; add it or remove the picture")
+        found.append(path)
+    return found
 
 
-def checked_label(path: Path) -> np.ndarray:
-    """The label map, uint8 (H, W). UserError: a label that is no class."""
-    label = imaging.decode_label(path)
+def checked_label(path: Path, classes: np.ndarray | None = None) -> np.ndarray:
+    """The label map, uint8 (H, W). classes: what each value becomes. UserError: a label that is no class."""
+    label = imaging.decode_label(path, classes)
     if label.max() >= CLASSES:
-        raise UserError(f"{path}: holds label {label.max()}; the classes are 0..{CLASSES - 1}")
+        raise UserError(f"{path}: holds label {label.max()}; the classes are 0..{CLASSES - 1}; say what it is, as in "
+                        f"--ignore {label.max()}=other")
     return label

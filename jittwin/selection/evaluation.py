@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jittwin.data.landscape import LandscapeDataset
+from jittwin.data.listing import tell
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
 from jittwin.generate import Renderer, Sampler
@@ -34,11 +35,14 @@ class Evaluation:
     the pictures in pixels; None: as trained. seed: of the noise. masks: measures mask accuracy. real: photographs of
     the label maps, for the upper anchor of mask accuracy; None: those of the data set, if the label maps belong to one.
     aesthetic: the aesthetic metric. config: sizes of the networks; the label maps are checked for them before the
-    reference is measured. UserError, before any picture is generated: no reference, label maps that do not fit.
+    reference is measured. ignore: see jittwin.classes.ignoring. UserError, before any picture is generated: no
+    reference, label maps that do not fit.
     """
 
     def __init__(self, scorer: FidScorer, folder, reference, width: int | None = None, seed: int = 0,
-                 masks: MaskAccuracy | None = None, real=None, aesthetic: Metric | None = None, config=None):
+                 masks: MaskAccuracy | None = None, real=None, aesthetic: Metric | None = None, config=None,
+                 ignore: str | None = None):
+        self.ignore = ignore
         self.scorer, self.folder, self.width, self.seed = scorer, folder, width, seed
         self.masks, self.real, self.aesthetic = masks, real, aesthetic
         if masks and real is None and (own := Path(folder) / "imgs").is_dir():
@@ -49,7 +53,9 @@ class Evaluation:
             self.untrained |= {"aesthetic", "score"}
         self.source = scorer.opened(reference)
         if config is not None:
-            check_measurable(self.labels(config), folder, reference)
+            labels = self.labels(config)
+            tell(labels.notes)
+            check_measurable(labels, folder, reference)
         self.reference = scorer.statistics(self.source)
 
     def settings(self) -> dict:
@@ -62,7 +68,8 @@ class Evaluation:
                 "seed": self.seed, "width": self.width, "weights": scorer.inception.weights,
                 "backend": scorer.backend.name, "segmenter": self.masks and self.masks.weights,
                 "real": self.real and ImageSet(self.real).content_hash(),
-                "aesthetic": self.aesthetic and self.aesthetic.provenance}
+                "aesthetic": self.aesthetic and self.aesthetic.provenance,
+                **({"ignore": self.ignore} if self.ignore else {})}
 
     @cached_property
     def upper_anchor(self) -> dict[str, float]:
@@ -73,7 +80,8 @@ class Evaluation:
 
     def labels(self, config) -> LandscapeDataset:
         """The label maps at the size of the pictures that networks of `config` generate."""
-        return LandscapeDataset(self.folder, train=False, crop_size=self.width or config.crop_size, multiple=MULTIPLE)
+        return LandscapeDataset(self.folder, train=False, crop_size=self.width or config.crop_size, multiple=MULTIPLE,
+                                ignore=self.ignore)
 
     def __call__(self, weights: dict, config) -> dict[str, float]:
         """Generate pictures and measure them: {"fid", "mask_accuracy", "aesthetic", …}, as far as asked for.

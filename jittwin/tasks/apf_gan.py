@@ -54,6 +54,7 @@ class Config(RunConfig):
                  "synthetic_images": 64, "lr": 1e-3, "ttur": False, "save_epochs": 10,
                  "noise": "shared", "log_every": 8},
     }
+    ADDED_LATER: ClassVar[tuple[str, ...]] = (*RunConfig.ADDED_LATER, "ignore")
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32",)     # the networks have no autocast
 
     phase: Literal["both", "1", "2"] = "both"
@@ -61,6 +62,7 @@ class Config(RunConfig):
     # Data. Without a folder, the built-in generator draws `synthetic_images` scenes.
     synthetic_images: int = 256
     removal_list: str | None = None
+    ignore: str | None = None             # VALUE=CLASS for values of label maps that are no class, such as 255=other
     load_size: int = 572                  # width after scaling, pixels
     crop_size: int = 512                  # width of a training sample, pixels
     aspect_ratio: float = 4 / 3           # width over height
@@ -163,7 +165,10 @@ class Task(Plain):
         if data_dir is None:
             height = max(round(config.load_size / PHOTOGRAPH), self.model.size[0])
             return SyntheticLandscapes(config.synthetic_images, config.load_size, height, config.seed, **options)
-        return LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list, **options)
+        found = LandscapeDataset(data_dir, load_size=config.load_size, removal_list=config.removal_list,
+                                 ignore=config.ignore, **options)
+        self.notes += found.notes
+        return found
 
     def look_ahead(self) -> None:
         """UserError now for what would stop phase 2 later: a batch that is too large, weights that do not fit."""
@@ -180,7 +185,7 @@ class Task(Plain):
         path = Path(out_dir) / "pure_img.npz"
         if path.exists() and Checkpoints(out_dir).latest():
             return
-        dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size)
+        dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size, self.config.ignore)
         path.parent.mkdir(parents=True, exist_ok=True)
         dictionary.save(path)
 

@@ -94,8 +94,8 @@ def test_pictures_are_found_by_the_first_suffix_that_exists(tmp_path):
         (folder / "images" / name).write_bytes(b"")
     (folder / "AVA.txt").write_text("\n".join(map(row, "54321")))
     index = AvaIndex(folder)
-    assert [index.path(image).name for image in index.ids] == ["3.PNG", "2.jpg", "1.jpg"]
-    assert index.missing == ["5", "4"]
+    assert [index.path(image).name for image in index.ids] == ["4.gif", "3.PNG", "2.jpg", "1.jpg"]
+    assert index.missing == ["5"]
 
 
 @pytest.mark.parametrize("votes_at, images_at", [("", ""), ("AVA_Files", "images"), ("AVA_dataset", "images")])

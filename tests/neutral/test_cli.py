@@ -14,13 +14,14 @@ from jittwin.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 EVALUATION = {"--labels", "--reference", "--mode", "--width", "--seed", "--fid-weights", "--random-weights",
-              "--backend", "--device", "--threads", "--workers", "--batch", "--skip-bad", "--no-cache"}
+              "--backend", "--device", "--threads", "--workers", "--batch", "--skip-bad", "--no-cache", "--max-pixels",
+              "--ignore"}
 FLAGS = {
     "train": {"task", "--backend", "--data", "--out", "--config", "--set", "--resume", "--continue",
-              "--device", "--threads"},
+              "--device", "--threads", "--max-pixels", "--ignore"},
     "generate": {"--weights", "--ema", "--labels", "--out", "--backend", "--device", "--threads", "--width", "--batch",
                  "--seed", "--seeds", "--noise", "--pure", "--format", "--quality", "--sheet", "--reference", "--mode",
-                 "--fid-weights", "--random-weights"},
+                 "--fid-weights", "--random-weights", "--max-pixels", "--ignore"},
     "select": {"run", "--epochs", "--out", "--ema", "--segmenter", "--real", "--aesthetic", "--aesthetic-tower",
                "--tower", *EVALUATION},
     "assess": {"images", "--metrics", "--output", "--report", "--random-weights", "--backend", "--device", "--dtype",
@@ -30,12 +31,13 @@ FLAGS = {
                "--distortion-weights", "--distortion-tokenizer", "--distortion-text",
                "--blipscore-weights", "--blipscore-tokenizer", "--imagereward-weights", "--imagereward-tokenizer",
                "--clipscore-weights", "--clipscore-tokenizer", "--clipscore-scale", "--clipscore-cleaning",
-               "--pickscore-weights", "--pickscore-tokenizer", "--memory-limit"},
+               "--pickscore-weights", "--pickscore-tokenizer", "--memory-limit", "--max-pixels", "--ignore"},
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
-            "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json"},
+            "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json", "--max-pixels"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode", "--reference-compat"},
-    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed", "--maps"},
+    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed", "--maps", "--max-pixels",
+                "--ignore"},
     "list": set(),
 }
 

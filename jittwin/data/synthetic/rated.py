@@ -18,6 +18,7 @@ from jittwin.atomic import whole_folder, write_file
 from jittwin.data.ava import BINS, rating_fractions
 from jittwin.data.ava_split import LISTS, TEST_LIST, TRAIN_LIST
 from jittwin.data.landscape import each, list_pictures
+from jittwin.data.listing import tell
 from jittwin.data.synthetic.landscapes import render
 from jittwin.draws import Draws
 from jittwin.errors import UserError
@@ -128,7 +129,12 @@ def find_photographs(places: Sequence) -> list[Path]:
     for place in map(Path, places):
         if not place.exists():
             raise UserError(f"{place}: no such file or folder of photographs")
-        found += list_pictures(place) if place.is_dir() else [place]
+        if place.is_dir():
+            inside = list_pictures(place)
+            tell(inside.notes)
+            found += inside.paths
+        else:
+            found.append(place)
     return found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jittwin.backend import Backend
+from jittwin.data.listing import tell
 from jittwin.data.pictures import ImageSet, batches, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.fid.cache import cached
@@ -37,14 +38,15 @@ class FidScorer:
     def opened(self, source) -> Statistics | ImageSet:
         """The Statistics of a file, or the ImageSet of a folder, a zip file or a list of files.
 
-        No picture is decoded, so errors show before the long part. UserError: fewer than two pictures, statistics of
-        another network or mode.
+        No picture is decoded, so errors show before the long part. Files that are passed over are told on stderr.
+        UserError: fewer than two pictures, statistics of another network or mode.
         """
         if isinstance(source, (str, os.PathLike)) and is_statistics(source):
             return checked(read_statistics(source), source, self.mode, self.inception.weights)
         images = ImageSet(source)
         if len(images) < 2:
-            raise UserError(f"{images}: holds one picture; a distance needs at least two")
+            raise UserError(f"{next(iter(images.notes), images)}: holds one picture; a distance needs at least two")
+        tell(images.notes)
         return images
 
     def statistics(self, source, quiet: bool = False) -> Statistics:

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jittwin.atomic import write_file
 from jittwin.errors import UserError
-from jittwin.picture_formats import HEAD, RAW, decoded, loss, obstacle, suffix_of, without_metadata
+from jittwin.file_kinds import HEAD
+from jittwin.picture_formats import RAW, decoded, loss, obstacle, suffix_of, without_metadata
 
 MOST_PIXELS = 178_956_970       # of a picture, unless `limit_pixels` says otherwise; Pillow's own limit
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}

@@ -10,6 +10,8 @@ from functools import cache
 
 from PIL import Image
 
+from jittwin.file_kinds import HEAD, other_content
+
 # Formats that Pillow lists but does not decode by itself: they need a program of another project, or a handler.
 _OTHERS = ("BUFR", "EPS", "FPX", "GRIB", "HDF5", "IPTC", "MIC", "MPEG", "WMF")
 # By format: module and package of the plug-in of Pillow that decodes it, and suffixes.
@@ -19,17 +21,11 @@ PLUGINS = {"HEIF": ("pillow_heif", "pillow-heif", (".heic", ".heif", ".hif", ".h
 # Raw data of cameras. Pillow takes most of them for TIFF and would show their small preview.
 RAW = (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf",
        ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
-HEAD = 64               # bytes of a file's beginning that tell its format
 _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"II*\0": "TIFF",
            b"MM\0*": "TIFF", b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000", b"\xff\x4f\xff\x51": "JPEG2000", b"8BPS": "PSD",
            b"qoif": "QOI", b"\0\0\0\x0cJXL \r\n\x87\n": "JXL", b"\xff\x0a": "JXL"}
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", **dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIF")}
-# What other files begin with, blanks left out, in lower case, and what they are.
-_STRANGERS = {b"<!doctype html": "a web page", b"<html": "a web page", b"<?xml": "XML", b"<svg": "an SVG drawing",
-              b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` gets the file",
-              b"%pdf": "a PDF document", b"%!ps": "PostScript", b"pk\x03\x04": "a zip archive",
-              b"\x1f\x8b": "a gzip archive", b"\0\x05\x16\x07": "a companion file of macOS", b"{": "JSON"}
 # Tags of TIFF that name authors, devices and times, or hold profiles and lists of other metadata.
 _BESIDES = {270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 700, 33432, 33723, 34377, 34665, 34675, 34853, 37500,
             37510, 40965}
@@ -91,9 +87,9 @@ def obstacle(head: bytes, name: str) -> str:
     if found in PLUGINS and found not in decoded():
         shown = "HEIC" if found == "HEIF" else found        # the name that its users know
         return f"{shown}, which the installed Pillow does not decode; pip install {PLUGINS[found][1]} and it does"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    stranger = next((what for begin, what in _STRANGERS.items() if start.startswith(begin)), None)
-    return f"it is {stranger}" if stranger else f"damaged {found}" if found else "not a picture, or damaged"
+    if found:
+        return f"damaged {found}"
+    return f"it {stranger}" if (stranger := other_content(head)) else "not a picture, or damaged"
 
 
 def loss(image: Image.Image, head: bytes) -> str | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jittwin.errors import UserError
-from jittwin.picture_formats import HEAD, format_of, suffix_of
+from jittwin.file_kinds import HEAD
+from jittwin.picture_formats import format_of, suffix_of
 
 HIDDEN, SYSTEM, UNFINISHED = "hidden", "left by an operating system", "backups or unfinished downloads"
 OTHER, SPECIAL, UNREADABLE = "no pictures", "neither files nor folders", "without permission to read them"

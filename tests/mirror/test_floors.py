@@ -9,6 +9,7 @@ FLOORS = {
     "jittwin": (
         ("__init__", "errors", "draws"),
         ("atomic", "backend", "config", "file_kinds", "text_files"),
+        ("picture_formats",),
         ("classes", "imaging", "preprocessing", "text", "text_cleaning"),
         ("weights",),
         ("models",),

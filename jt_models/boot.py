@@ -12,6 +12,7 @@ import ctypes
 import ctypes.util
 import glob
 import hashlib
+import importlib.util
 import os
 import pathlib
 import platform
@@ -20,9 +21,11 @@ import re
 import shutil
 import signal
 import ssl
+import stat
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import numpy as np
@@ -43,6 +46,9 @@ KERNEL_FLAGS = (" -O3 -fno-math-errno -fno-trapping-math -fno-signed-zeros"
 
 # glibc's struct sigaction is 152 bytes on x86-64 and aarch64.
 _SIGACTION_BYTES = 256
+# Jittor puts paths into command lines without quotes, and reads and writes them in the system's encoding.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@%=:,~-]*")
+_LINKS = ("/var/tmp", "/tmp")     # folders for links to a cache whose path is not plain
 _SIGNALS = ("SIGINT", "SIGSEGV", "SIGFPE", "SIGCHLD", "SIGILL", "SIGBUS", "SIGQUIT", "SIGTERM")
 
 
@@ -60,6 +66,76 @@ def cache_root() -> pathlib.Path:
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
         facts += next((line for line in info if line.startswith(("flags", "Features"))), "")
     return pathlib.Path(base).absolute() / ("jittor-" + hashlib.sha1(facts.encode()).hexdigest()[:10])
+
+
+def compiler_root() -> pathlib.Path:
+    """The folder of compiled code by a path that Jittor's compiler can read: cache_root(), or a link to it.
+
+    JittorSetupError: the path of the folder has blanks or characters beyond ASCII, and no link can be made.
+    """
+    root = cache_root()
+    if not _PLAIN_PATH.fullmatch(str(root)):
+        root.mkdir(parents=True, exist_ok=True)
+    return _plain(root, "set JITTWIN_CACHE to")
+
+
+def _plain(folder: pathlib.Path, remedy: str) -> pathlib.Path:
+    """`folder`, or a link to it whose path is plain. JittorSetupError: no link can be made; remedy: what to do."""
+    if _PLAIN_PATH.fullmatch(str(folder)):
+        return folder
+    for place in _LINKS:
+        with contextlib.suppress(OSError):
+            return _linked(folder, pathlib.Path(place, f"jittwin-{os.getuid()}"))
+    raise JittorSetupError(f"Jittor's compiler cannot read the path {folder}, which holds {_unusual(folder)}, and no "
+                           f"link to it can be made in {' or '.join(_LINKS)}: {remedy} a folder whose path holds only "
+                           "ASCII letters, digits and . _ -")
+
+
+def _linked(target: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """A link to `target` in a folder to which nobody else can write. OSError: there is no such folder."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not this user's alone")
+    link = folder / hashlib.sha1(os.fsencode(target)).hexdigest()[:10]
+    if not (link.is_symlink() and os.readlink(link) == str(target)):
+        temporary = link.with_name(f"{link.name}.{os.getpid()}")
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    return link
+
+
+def _unusual(path) -> str:
+    """The characters that make a path unfit for command lines, for a message."""
+    found = dict.fromkeys(each for each in str(path) if not _PLAIN_PATH.fullmatch(each))
+    return ", ".join("a blank" if each == " " else f"'{each}'" if each.isprintable() else ascii(each)
+                     for each in found)
+
+
+@contextlib.contextmanager
+def _imported_by_a_plain_path() -> Iterator[None]:
+    """Within this context Jittor is imported from its folder, or from a link to it whose path is plain."""
+    found = importlib.util.find_spec("jittor")
+    packages = pathlib.Path(found.origin).parents[1] if found and found.origin else None
+    link = packages and _plain(packages, "make the virtual environment in")
+    if link == packages:
+        yield
+        return
+    sys.path.insert(0, str(link))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(link))
+
+
+def check_headers() -> None:
+    """Raise JittorSetupError if Jittor's compiler cannot read the path of Python's headers."""
+    include = sysconfig.get_paths()["include"]
+    if not _PLAIN_PATH.fullmatch(include):
+        raise JittorSetupError(f"Jittor's compiler cannot read the path of Python's headers, {include}, which holds "
+                               f"{_unusual(include)}: use a Python that is installed in a folder whose path holds only "
+                               "ASCII letters, digits and . _ -")
 
 
 def check_toolchain() -> None:
@@ -120,7 +196,7 @@ def _python_config(root: pathlib.Path) -> str:
 
 
 def _onednn_dir() -> pathlib.Path:
-    return cache_root() / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
+    return compiler_root() / ".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp"
 
 
 def _provide_onednn() -> bool:
@@ -280,10 +356,12 @@ def _load():
         raise JittorSetupError("jittor was imported before jt_models: import jt_models.boot first, "
                                "because the compile flags cannot be changed afterwards")
     check_toolchain()
+    check_headers()
     root = cache_root()
     try:
+        root = compiler_root()
         root.mkdir(parents=True, exist_ok=True)
-        with _process_state_kept():
+        with _process_state_kept(), _imported_by_a_plain_path():
             jittor = _import_jittor(root)
     except OSError as error:
         raise JittorSetupError(f"the folder for compiled Jittor code, {root}, cannot be written "

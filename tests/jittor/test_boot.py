@@ -5,6 +5,7 @@ cache that is there already: another cache folder would compile the core again.
 """
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import sysconfig
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,3 +269,102 @@ def test_a_damaged_core_is_dropped_and_a_sound_one_kept(tmp_path, capsys):
     assert not (tmp_path / "jittor_core.so").exists() and not (tmp_path / "jittor_core.so.key").exists()
     assert (tmp_path / "jit_utils_core.so").exists()
     assert "jittor_core.so" in capsys.readouterr().err
+
+
+# ---- paths that Jittor's compiler cannot read ---------------------------------------
+
+@pytest.fixture
+def links(tmp_path, monkeypatch):
+    """Links are made in a folder of the test."""
+    monkeypatch.setattr(boot, "_LINKS", (str(tmp_path / "none"), str(tmp_path)))
+    return tmp_path / f"jittwin-{os.getuid()}"
+
+
+@pytest.mark.parametrize("name", ["my cache", "张三", "José", "a'b", "$HOME", "tab\there", "(1)", "a;b", "a&b", "x*"])
+def test_an_unusual_cache_is_reached_by_a_link_with_a_plain_path(tmp_path, monkeypatch, links, name):
+    monkeypatch.setenv("JITTWIN_CACHE", str(tmp_path / name))
+    root = boot.compiler_root()
+    assert root.parent == links and boot._PLAIN_PATH.fullmatch(root.name) and root.is_symlink()
+    assert root.resolve() == boot.cache_root().resolve() and root == boot.compiler_root()
+    assert links.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_drawn_path_is_plain_or_linked(tmp_path, monkeypatch, links, seed):
+    """Of any characters; two folders never share a link, and a link that leads elsewhere is made again."""
+    rng = random.Random(seed)
+    roots = set()
+    for _ in range(4):
+        name = "".join(rng.choices("abcXYZ019._- éñ山🙂\"'`$&;|<>()[]{}*?!#\\", k=rng.randint(1, 12))).strip(". ") or "x"
+        monkeypatch.setenv("JITTWIN_CACHE", str(tmp_path / name))
+        root = boot.compiler_root()
+        assert boot._PLAIN_PATH.fullmatch(str(root))
+        assert root.resolve() == boot.cache_root().resolve()
+        roots.add((boot.cache_root(), root))
+        if root.is_symlink():
+            root.unlink()
+            root.symlink_to(tmp_path)
+            assert boot.compiler_root().resolve() == boot.cache_root().resolve()
+    assert len({root for _, root in roots}) == len(roots) == len({cache for cache, _ in roots})
+
+
+def test_a_plain_cache_needs_no_link(tmp_path, monkeypatch, links):
+    monkeypatch.setenv("JITTWIN_CACHE", str(tmp_path / "plain_1.2-x"))
+    assert boot.compiler_root() == boot.cache_root() and not links.exists()
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda links: links.symlink_to(links.parent), lambda links: links.write_text(""),
+    lambda links: (links.mkdir(), links.chmod(0o777)), lambda links: (links.mkdir(), links.chmod(0o720))])
+def test_links_that_others_could_change_are_not_used(tmp_path, monkeypatch, links, spoil):
+    """The message names the folder, what is unusual about it and what to set; nothing was compiled."""
+    spoil(links)
+    monkeypatch.setenv("JITTWIN_CACHE", str(tmp_path / "my cache é"))
+    with pytest.raises(UserError) as error:
+        boot.compiler_root()
+    message = str(error.value)
+    assert f"{tmp_path}/my cache é/jittor-" in message and "holds a blank, 'é'" in message and "\n" not in message
+    assert "set JITTWIN_CACHE to a folder whose path holds only ASCII letters, digits and . _ -" in message
+
+
+def test_headers_in_an_unusual_place_are_told_before_anything_is_compiled(monkeypatch):
+    boot.check_headers()
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": "/opt/my python/include"})
+    with pytest.raises(UserError, match="Python's headers, /opt/my python/include, which holds a blank: use a Python"):
+        boot.check_headers()
+
+
+def test_jittor_in_an_unusual_place_is_imported_through_a_link(tmp_path, monkeypatch, links):
+    package = tmp_path / "John Doe" / "site-packages" / "jittor" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("")
+    monkeypatch.setattr(boot.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(package)))
+    before = list(sys.path)
+    with boot._imported_by_a_plain_path():
+        link = Path(sys.path[0])
+        assert sys.path[1:] == before and link.parent == links and (link / "jittor" / "__init__.py").samefile(package)
+    assert sys.path == before
+    package.parent.rename(tmp_path / "jittor")
+    monkeypatch.setattr(boot.importlib.util, "find_spec",
+                        lambda name: SimpleNamespace(origin=str(tmp_path / "jittor" / "__init__.py")))
+    with boot._imported_by_a_plain_path():
+        assert sys.path == before
+
+
+def test_the_messages_of_a_whole_start(tmp_path):
+    """A process whose cache cannot be linked ends before it compiles anything."""
+    cache = tmp_path / "my cache"
+    done = run_python("""
+        import jittwin.backend
+        import importlib.util, pathlib, os
+        os.getuid = lambda: 4321987
+        from jittwin.errors import UserError
+        try:
+            jittwin.backend.load_backend("jittor")
+        except UserError as error:
+            print(error)
+    """, JITTWIN_CACHE=str(cache))
+    assert done.stdout.count("\n") == 1 and "no link to it can be made in /var/tmp or /tmp" in done.stdout, done.stderr
+    assert [path.name[:7] for path in cache.iterdir()] == ["jittor-"] and not any(next(cache.iterdir()).iterdir())
+    for place in ("/var/tmp", "/tmp"):
+        Path(place, "jittwin-4321987").rmdir()

@@ -8,7 +8,7 @@ import numpy as np
 from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
-from jittwin.weights.state import check_state, matches
+from jittwin.weights.state import check_state, matches, value_of
 from jt_models.boot import jt
 from jt_models.nn import ops, optim
 
@@ -102,7 +102,8 @@ class Backend:
         state, shapes = module.state_dict(), _shapes(module)
         for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
             # Without the cast a file's element type would replace the parameter's [S4].
-            state[name].update(jt.array(np.atleast_1d(arrays[name]).astype(str(state[name].dtype))))
+            value = value_of(arrays, name, "float" in str(state[name].dtype))
+            state[name].update(jt.array(np.atleast_1d(value).astype(str(state[name].dtype))))
         jt.sync_all()
         jt.gc()  # frees the replaced values, which Jittor's allocator would keep
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
-from jittwin.weights.state import check_state, matches
+from jittwin.weights.state import check_state, matches, value_of
 from torch_models.nn import ops, optim
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
@@ -105,7 +105,7 @@ class Backend:
         shapes = {name: tuple(value.shape) for name, value in state.items()}
         with torch.no_grad():
             for name in check_state(shapes, arrays, allow_missing, allow_unexpected):
-                state[name].copy_(torch.as_tensor(np.asarray(arrays[name])))
+                state[name].copy_(torch.as_tensor(value_of(arrays, name, state[name].is_floating_point())))
 
     def optimizer_state(self, optimizer):
         return optimizer.state()

@@ -27,11 +27,15 @@ from jittwin.models.aesthetic import (
 )
 from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
 from jittwin.models.siglip import SiglipVisionConfig
+from jittwin.text_files import read_object
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
+from jittwin.weights.choice import chosen
 from jittwin.weights.initial import initial_weights
-from jittwin.weights.state import differences
+from jittwin.weights.state import checked, differences
 
 FORMATS = ("original", "peft")
+# Words with which all keys of a file may begin, as in jittwin.models.conversion.
+OWN = ("vision_model", "base_model", HEAD_PREFIX.partition(".")[0])
 MODULE = "model"            # stem of the weights file in a checkpoint
 PEFT_CONFIG, PEFT_HEAD = "adapter_config.json", "aesthetic_head.safetensors"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -104,11 +108,7 @@ def _resolve(path: Path) -> Path:
 
 
 def _read_peft(folder: Path) -> Adapter:
-    try:
-        settings = json.loads((folder / PEFT_CONFIG).read_text())
-        values = {**_PLAIN, **settings}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / PEFT_CONFIG}: not as peft writes it ({error}); save it again") from error
+    values = {**_PLAIN, **read_object(folder / PEFT_CONFIG, "save it again")}
     wrong = [name for name, value in _PLAIN.items() if values[name] != value] + [n for n in _ABSENT if values.get(n)]
     if wrong:
         raise UserError(f"{folder / PEFT_CONFIG}: {wrong[0]} is {values[wrong[0]]!r}; only plain LoRA is supported: "
@@ -139,6 +139,8 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{where}: its settings describe no LoRA ({reason})") from error
+    found = {str(key): array for key, array in found.items()}
+    found = {name: found[key] for name, key in chosen(found, where, lambda name: True, OWN).items()}
     arrays = {name: array for key, array in found.items() if (name := _name(key, array, where))}
     config, linears = _sizes(arrays, lora, where)
     rank = next(array.shape[0] for name, array in arrays.items() if ".lora_A." in name)
@@ -152,7 +154,8 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         if settings.get(name, size) != size:
             raise UserError(f"{where}: its settings say {what} {settings[name]}, its arrays {size}; the file is "
                             "damaged")
-    return Adapter(config.lora, {name: arrays[name].astype(np.float32, copy=False) for name in expected},
+    arrays = {name: checked(arrays[name], name, where) for name in expected}
+    return Adapter(config.lora, {name: array.astype(np.float32, copy=False) for name, array in arrays.items()},
                    str(settings.get("model_name") or ""), width, config.num_classes,
                    types.pop() if len(types) == 1 and types <= {*PRECISIONS} else "float32", where,
                    str(settings.get("tower_sha256") or ""))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from jittwin.errors import UserError
+from jittwin.weights import FLOATS
 from jittwin.weights.state import differences
 
 Arrays = dict[str, np.ndarray]
@@ -12,7 +13,7 @@ Arrays = dict[str, np.ndarray]
 def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -> Arrays:
     """The sum of factor * arrays over (name, arrays, factor), in float64; integer arrays are those of the first.
 
-    UserError: keys or shapes differ from those of the first.
+    UserError: keys or shapes differ from those of the first, or integer arrays that are no counters.
     """
     total, first = {}, ""
     for name, arrays, factor in parts:
@@ -24,6 +25,9 @@ def weighted_sum(parts: Iterable[tuple[str, Mapping[str, np.ndarray], float]]) -
         for key, a in arrays.items():
             if _is_float(a):
                 total[key] += a.astype(np.float64) * factor
+            elif a.ndim and not np.array_equal(a, total[key]):
+                raise UserError(f"{name}: {key} holds {a.dtype} and differs from that of {first}: integers, such as "
+                                "quantised weights, have no average; give checkpoints of floating-point numbers")
     return total
 
 
@@ -69,4 +73,4 @@ def greedy_soup(names: Sequence[str], score) -> tuple[list[str], list[tuple[str,
 
 
 def _is_float(a: np.ndarray) -> bool:
-    return np.issubdtype(a.dtype, np.floating)
+    return a.dtype in FLOATS.values()       # also bfloat16, which is no type of NumPy's own

@@ -14,10 +14,10 @@ from jittwin.models.catalog import BY_NAME, Record
 from jittwin.models.catalog import MODELS as CATALOG
 from jittwin.models.conversion import Conversion, Source, no_config
 from jittwin.weights import FLOATS, FORMATS, content_hash, read_weights, write_content, write_weights
-from jittwin.weights.state import differences
+from jittwin.weights.state import differences, is_finite, listed
 
 ANY = "any"
-UNCHECKED = Conversion(no_config)
+UNCHECKED = Conversion(no_config, own=None)
 ADAPTERS = tuple(record.name for record in CATALOG if record.files == "adapter")
 MODAL = tuple(record.name for record in CATALOG if record.conversion and record.conversion.modes)
 ADAPTER_FORMATS = {".pth": "original", ".pt": "original", ".bin": "original", "": "peft"}     # by extension
@@ -36,6 +36,7 @@ class Report:
     added: tuple[str, ...] = field(default=())
     verified: bool = False
     extras: str = "keys"        # description of the keys that were dropped or added
+    not_finite: tuple[str, ...] = ()    # keys of arrays with NaN or infinity
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in self.dtypes.items())
@@ -44,6 +45,9 @@ class Report:
         for verb, keys in (("dropped", self.dropped), ("added", self.added)):
             if keys:
                 lines.append(f"{verb} {len(keys)} {self.extras}")
+        if self.not_finite:
+            lines.append(f"warning: {len(self.not_finite)} tensors hold NaN or infinity: {listed(self.not_finite)}; no "
+                         "command computes with such a file")
         if self.verified:
             lines.append("verified: read back byte for byte")
         return "\n".join(lines)
@@ -51,14 +55,15 @@ class Report:
 
 def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verify: bool = False,
             dtype: str | None = None, to: str = "jittor", reference_compat: bool = False,
-            mode: str | None = None) -> Report:
+            mode: str | None = None, part: str | None = None) -> Report:
     """Read `src`, check it against `model`, and write `dst`. UserError: a mistake; `dst` is then unchanged.
 
     src: a weights file, or the hub folder of a model. model: one of MODELS; ANY copies without checking names. verify:
     read the written file again and compare. dtype: one of jittwin.weights.FLOATS, to which floating-point arrays are
     cast; None keeps types and bytes. to: "jittor" writes the keys that both twins load, "torch" those of upstream's
     PyTorch files, where they differ. reference_compat: an adapter gets the original's adapters of the pooling head,
-    which change nothing. mode: of a model that has several, where the file does not tell it.
+    which change nothing. mode: of a model that has several, where the file does not tell it. part: which of several
+    networks in the file.
     """
     _legal("model", model, MODELS)
     if dtype is not None:
@@ -72,21 +77,23 @@ def convert(src: str | os.PathLike, dst: str | os.PathLike, model: str, *, verif
     if record and record.files == "adapter":
         if to != "jittor":
             raise UserError(f"--to {to} is for whole networks; the format of an adapter follows from the name {dst}")
+        if part is not None:
+            raise UserError(f"--part {part} is for whole networks, and {model} is an adapter; leave it out")
         return _convert_adapter(src, dst, verify, dtype, reference_compat)
     if reference_compat:
         raise UserError(f"--reference-compat is for --model {' or '.join(ADAPTERS)}, not {model}")
     if record is None and to == "torch":
         raise UserError("--to torch needs the model's key list; name the model instead of 'any'")
-    return _convert_state(src, dst, record, verify, dtype, to, mode)
+    return _convert_state(src, dst, record, verify, dtype, to, mode, part)
 
 
 def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | None, to: str,
-                   mode: str | None) -> Report:
+                   mode: str | None, part: str | None) -> Report:
     conversion = record.conversion if record else UNCHECKED
     nested = to == "torch" and conversion.compose is not None
     if nested and FORMATS.get(os.path.splitext(dst)[1]) != "torch":
         raise UserError(f"{os.fspath(dst)}: the form of the original {record.name} is a PyTorch file; name it NAME.pt")
-    source = conversion.open(src, mode)
+    source = conversion.open(src, mode, part)
     arrays, metadata, added = dict(source.arrays), dict(source.metadata), ()
     if record:
         config = check(record.name, arrays, source)
@@ -103,9 +110,13 @@ def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | N
     sha256 = content_hash(arrays)
     if verify:
         _verify(dst, arrays, sha256, conversion.parts)
-    return Report(os.fspath(dst), len(arrays), sum(array.size for array in arrays.values()),
-                  Counter(str(array.dtype) for array in arrays.values()), sha256, source.left_out, added, verify,
-                  conversion.extras)
+    scalars, dtypes, bad = 0, Counter(), []
+    for key, array in arrays.items():
+        scalars, dtypes[str(array.dtype)] = scalars + array.size, dtypes[str(array.dtype)] + 1
+        if not is_finite(array):
+            bad.append(key)
+    return Report(os.fspath(dst), len(arrays), scalars, dtypes, sha256, source.left_out, added, verify,
+                  conversion.extras, tuple(bad))
 
 
 def _convert_adapter(src, dst, verify: bool, dtype: str | None, reference_compat: bool) -> Report:
@@ -141,8 +152,16 @@ def check(model: str, arrays: Mapping[str, np.ndarray], source: Source | str) ->
         expected = any_backend().state_shapes(model, config)
     if problems := differences(expected, shapes, allow_unexpected=conversion.beside):
         raise UserError(f"{where}: not an {model}: {problems}; legal: its {len(expected)} keys "
-                        f"at this width; choose another --model, or --model {ANY} to copy unchecked")
+                        f"at this width{_groups(expected, shapes)}; choose another --model, or --model {ANY} to copy "
+                        "unchecked")
     return config
+
+
+def _groups(expected: Mapping, found: Mapping) -> str:
+    """"; its names begin with …" where a file holds several networks, of which --part chooses one; "" for others."""
+    words = list(dict.fromkeys(key.partition(".")[0] for key in found))
+    inside = [word for word in words if any(f"{word}.{key}" in found for key in expected)]
+    return f"; its names begin with {listed(words)}: give --part {inside[0]}" if inside and len(words) > 1 else ""
 
 
 def _legal(option: str, value: str, choices) -> None:

@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "upstream's PyTorch files, where they differ (APF-GAN's counters, SigLIP's prefix)")
     parser.add_argument("--mode", metavar="MODE", help=f"{', '.join(MODAL)}: the mode, such as nr, of weights that do "
                         "not tell it")
+    parser.add_argument("--part", metavar="NAME", help="which network of a file that holds several: the name of its "
+                        "dictionary, or the word with which its tensors' names begin")
     parser.add_argument("--reference-compat", action="store_true", help=f"{adapters}: also write the original's "
                         "adapters of the pooling head, which change nothing")
 
@@ -27,5 +29,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out `jittwin convert`; returns the exit status. UserError: a mistake."""
     print(convert(args.src, args.dst, args.model, verify=args.verify, dtype=args.dtype, to=args.to,
-                  reference_compat=args.reference_compat, mode=args.mode))
+                  reference_compat=args.reference_compat, mode=args.mode, part=args.part))
     return 0

@@ -77,6 +77,6 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> BertConfig:
 
 # Files of whole models for pretraining have a prefix, and old ones other names for what a normalisation learns.
 CONVERSION = Conversion(
-    infer_config, renames=((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+    infer_config, own=("bert",), renames=((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
                            (r"LayerNorm\.beta$", "LayerNorm.bias")),
     left_out=("cls.*", "*embeddings.position_ids"), extras="keys of the heads for pretraining")

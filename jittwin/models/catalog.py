@@ -68,7 +68,7 @@ MODELS = (
            Oracle("torch.nn's layers in a row, as the paper lists them",
                   "tests/torch/test_backbones.py::test_vgg_equals_a_plain_sequential_network"),
            # The convolutions after relu5_1 are features.30, .32 and .34.
-           Conversion(no_config, beside=("features.3[0-9].*", "classifier.*"))),
+           Conversion(no_config, own=("features",), beside=("features.3[0-9].*", "classifier.*"))),
     Record("inception_v3", ("backbones.inception_v3", "InceptionV3"),
            "perceptual loss of phase 2", "torchvision inception_v3", "BSD-3-Clause",
            Oracle("the paper's blocks as plain functions of torch.nn.functional",

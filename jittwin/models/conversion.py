@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jittwin.errors import UserError
-from jittwin.weights import open_weights, read_metadata, read_numbers
+from jittwin.weights import is_script, open_weights, read_metadata, read_numbers
 from jittwin.weights.hub import CONFIG, WEIGHTS, HubFolder, Renames, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import matches
@@ -62,6 +62,8 @@ class Conversion:
     compose: (arrays under upstream's keys, metadata) to the content of upstream's PyTorch files, if it is more than the
     arrays.
     modes: modes of the model that its arrays may not tell; the user is asked then.
+    own: words with which all keys of a file may begin, ours or upstream's. Another such word is a wrapper's, such as
+    DataParallel's "module", and is left out. None leaves all keys as they are.
     """
 
     infer: Callable[[Shapes, Source | None], Any]
@@ -80,11 +82,12 @@ class Conversion:
     parts: tuple[str, ...] = ()
     compose: Callable[[Arrays, Mapping[str, Any]], Mapping[str, Any]] | None = None
     modes: tuple[str, ...] = ()
+    own: tuple[str, ...] | None = ()
 
-    def open(self, where: str | os.PathLike, mode: str | None = None) -> Source:
+    def open(self, where: str | os.PathLike, mode: str | None = None, part: str | None = None) -> Source:
         """Open a weights file or a hub folder. UserError: missing, damaged, or two keys with one new name.
 
-        mode: as in Source.
+        mode: as in Source. part: which of several networks in the file is meant.
         """
         path, folder = Path(where), None
         if not path.exists():
@@ -103,7 +106,7 @@ class Conversion:
                 return False
             return True
 
-        found = open_weights(path, wanted, self.parts)
+        found = open_weights(path, wanted, self.parts, part, self.own)
         again = [key for pattern in self.tied for key in found if matches(key, (pattern,))][1:]
         left_out += again
         found = found.renamed({key: key for key in found if key not in again})
@@ -128,7 +131,10 @@ class Conversion:
 
 def unfit(source: Source | None, what: str) -> UserError:
     """The error of `infer` for a file of another model."""
-    return UserError(f"{source.where}: {what}" if source else what)
+    if source is None:
+        return UserError(what)
+    script = "is a TorchScript archive of another network: " if is_script(source.where) else ""
+    return UserError(f"{source.where}: {script}{what}")
 
 
 def stored_config(source: Source | None, model: str, make: Callable, what: str):

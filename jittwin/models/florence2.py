@@ -231,6 +231,6 @@ TRANSPOSED = "*image_projection"
 # Names of the one table of tokens.
 TABLE = ("*language_model*.shared.weight", "*encoder.embed_tokens.weight", "*lm_head.weight")
 CONVERSION = Conversion(
-    infer_config, renames=((r"^model\.", ""), *renames()), back=((r"^", "model."),),
+    infer_config, own=("model",), renames=((r"^model\.", ""), *renames()), back=((r"^", "model."),),
     left_out=("*decoder.*", "*final_logits_bias"), transposed=(TRANSPOSED,), tied=TABLE, describe=asdict,
     extras="keys of the decoder, and further names of the table of tokens")

@@ -44,4 +44,4 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> InceptionV4Con
     return InceptionV4Config(tuple(blocks), FIRST // first[0], shapes.get("last_linear.bias", (0,))[0])
 
 
-CONVERSION = Conversion(infer_config, beside=("*.num_batches_tracked",))
+CONVERSION = Conversion(infer_config, own=("features",), beside=("*.num_batches_tracked",))

@@ -172,7 +172,8 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], source: Source | None) -
 
 
 CONVERSION = Conversion(infer_config, renames=((r"^vision_model\.", ""),), back=((r"^", "vision_model."),),
-                        left_out=BESIDES, extras="keys of the text tower and of the comparison with it")
+                        left_out=BESIDES, own=("vision_model",),
+                        extras="keys of the text tower and of the comparison with it")
 
 
 def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

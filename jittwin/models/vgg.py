@@ -50,4 +50,4 @@ def infer_config(shapes: Shapes, source: Source | None = None) -> VGGConfig:
     return VGGConfig(tuple(map(tuple, blocks)))
 
 
-CONVERSION = Conversion(infer_config, beside=("classifier.*",))
+CONVERSION = Conversion(infer_config, own=("features",), beside=("classifier.*",))

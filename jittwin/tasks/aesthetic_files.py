@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from jittwin.checkpoints.adapters import OWN
 from jittwin.engine.trainer import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, trainable_keys
 from jittwin.models.lora import LAYER_NAMES, REFERENCE
+from jittwin.weights.choice import chosen
 from jittwin.weights.content import read_content, write_content
 from jittwin.weights.initial import initial_weights
+from jittwin.weights.state import checked
 
 METRICS = ("emd", "mse", "mae", "srcc", "plcc")
 DEAD = f"{TOWER_PREFIX}head."       # adapters of the pooling head
@@ -104,6 +107,7 @@ def read_other(path) -> OtherCheckpoint:
     content = read_content(path)
     try:
         weights, optimizer = content["model_state_dict"], content["optimizer_state_dict"]
+        weights = {name: weights[key] for name, key in chosen(weights, str(path), lambda name: True, OWN).items()}
         trained = content["train_config"]
         metrics, epoch, step = content["metrics"], int(content["epoch"]), int(content["global_step"])
         lora = [key for key in weights if "lora" in key]
@@ -115,8 +119,8 @@ def read_other(path) -> OtherCheckpoint:
         best = {"emd": content["best_emd"], "srcc": content.get("best_srcc")}
         return OtherCheckpoint(
             Path(path), epoch + 1, step,
-            {"model": {key: np.asarray(array, np.float32) for key, array in weights.items()
-                       if not key.startswith(DEAD)}}, {"model": moments},
+            {"model": {key: checked(array, key, str(path)).astype(np.float32, copy=False)
+                       for key, array in weights.items() if not key.startswith(DEAD)}}, {"model": moments},
             {key: finite(metrics.get(key)) for key in METRICS},
             {key: score for key, value in best.items() if (score := finite(value)) is not None},
             {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])},

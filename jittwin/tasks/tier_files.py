@@ -15,7 +15,8 @@ from jittwin.engine.trainer import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.metrics.ratings import AGREEMENT
 from jittwin.weights import read_content, write_content
-from jittwin.weights.state import matches
+from jittwin.weights.choice import unwrapped
+from jittwin.weights.state import checked, matches
 
 BEST_MODEL = "best_model.pt"
 NETWORKS = ("encoder", "backbone", "regressor")
@@ -65,7 +66,7 @@ def read_other(path) -> OtherCheckpoint:
         networks = [name for name in NETWORKS if name in content]
         if networks not in (["encoder", "regressor"], ["backbone", "regressor"]):
             raise KeyError(f"networks {networks}")
-        arrays = {f"{name}.{key}": array for name in networks for key, array in content[name].items()}
+        arrays = {f"{name}.{key}": array for name in networks for key, array in unwrapped(content[name], path).items()}
         keys, moments = numbered(arrays), {}
         [group] = content["optimizer"]["param_groups"]
         for key, index in zip(keys, group["params"], strict=True):
@@ -75,8 +76,8 @@ def read_other(path) -> OtherCheckpoint:
                 moments |= {f"{key}/{name}": np.asarray(state[name], np.float32) for name in MOMENTS}
         return OtherCheckpoint(
             Path(path), epoch, max(int(moments[f"{key}/step"]) for key in keys),
-            {"model": {key: np.asarray(array, np.float32) for key, array in arrays.items()
-                       if not matches(key, NO_ARRAYS)}}, {"model": moments},
+            {"model": {key: checked(array, key, str(path)).astype(np.float32, copy=False)
+                       for key, array in arrays.items() if not matches(key, NO_ARRAYS)}}, {"model": moments},
             {"srcc": srcc}, {"srcc": srcc}, {}, {}, {"history": [{"epoch": epoch, "srcc": srcc}]})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a checkpoint of TIER's training ({type(error).__name__}: {error}): give its "

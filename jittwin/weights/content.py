@@ -13,6 +13,8 @@ from jittwin.weights.safe_pickle import Array, restricted_load
 def read_content(path: str | os.PathLike) -> Any:
     """The content of a .pth: dictionaries, lists, tuples, numbers, text, None, and NumPy arrays in place of tensors.
 
+    Objects of other classes are `Inert`.
+
     WeightsError: missing, damaged, hostile, or not a PyTorch file. Nothing in the file is ever executed.
     """
     where = os.fspath(path)
@@ -20,9 +22,9 @@ def read_content(path: str | os.PathLike) -> Any:
         kind = kind_of(stream, where)
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
-                return torch_file.plain(torch_file.read_zip(archive, where), where)
+                return torch_file.plain(torch_file.read_zip(archive, where))
         if kind == "torch-legacy":
-            return torch_file.plain(torch_file.read_legacy(stream, where), where)
+            return torch_file.plain(torch_file.read_legacy(stream, where))
         raise WeightsError(f"{where}: a {kind} file; what is read here is a PyTorch .pth")
 
 
@@ -36,7 +38,7 @@ def read_pickle(path: str | os.PathLike) -> Any:
         kind = kind_of(stream, where)
         if kind != "pickle":
             raise WeightsError(f"{where}: a {kind} file; what is read here is a pickle of a dictionary")
-        return torch_file.plain(restricted_load(stream, where), where)
+        return torch_file.plain(restricted_load(stream, where))
 
 
 def read_numbers(path: str | os.PathLike) -> dict[str, int | float]:
@@ -52,7 +54,7 @@ def read_numbers(path: str | os.PathLike) -> dict[str, int | float]:
             content = torch_file.read_zip(archive, where, lambda content: ())
         if not isinstance(content, dict):
             return {}
-        found = {key: torch_file.plain(value, where) for key, value in content.items() if isinstance(value, (
+        found = {key: torch_file.plain(value) for key, value in content.items() if isinstance(value, (
             int, float, Array))}
         return {key: value for key, value in found.items() if isinstance(value, (int, float))}
 

@@ -14,69 +14,87 @@ import numpy as np
 
 from jittwin.atomic import atomic_write
 from jittwin.errors import did_you_mean
+from jittwin.file_kinds import HEAD, TRUNCATED, is_code, other_content, unpacked
 from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, content_hash
+from jittwin.weights.choice import chosen, is_array, state_of
 from jittwin.weights.lazy import LazyArrays
-from jittwin.weights.safe_pickle import Array, restricted_load
+from jittwin.weights.safe_pickle import Array, Inert, restricted_load, shown
 
 # If a folder holds one network in several formats, the first of these is read.
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
 JITTOR_TAG = b"HCAJSLHD"
 TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
-# Keys under which training scripts store the weights in a larger dictionary, the most specific name first.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
 
 
-def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True,
-                 parts: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True, parts: Sequence[str] = (),
+                 part: str | None = None, own: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
 
     Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files, Jittor and
     plain NumPy pickles, and npz. Returns only arrays whose keys `keep` accepts; except in legacy files
     and pickles, the others are not read. parts: names of the state dictionaries of one network, if a script
-    stores it in several; the keys of each then follow its name and a dot. WeightsError: missing, damaged,
-    truncated, unknown or hostile file. Nothing in a file is ever executed.
+    stores it in several; the keys of each then follow its name and a dot. part: which of several networks
+    is meant. own: words with which all keys of the network may begin; other words that all keys begin with
+    are a wrapper's, such as DataParallel's, and are left out. None leaves the keys as they are. WeightsError:
+    missing, damaged, truncated, unknown or hostile file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
         kind = kind_of(stream, where)
         if kind == "index":
-            return _read_shards(json.load(stream)["weight_map"], where, keep)
+            return _read_shards(_weight_map(stream), where, keep)
         if kind == "safetensors":
-            return safetensors_file.read(stream, keep)
+            found = safetensors_file.entries(stream)
+            return {name: safetensors_file.read_entry(stream, found[key])
+                    for name, key in chosen(found, where, keep, own, part or "").items()}
         if kind == "npz":
-            return _read_npz(stream, keep)
+            return _read_npz(stream, where, keep, own, part)
+
+        def state(content: Any) -> dict:
+            return _chosen_of(content, where, keep, parts, part, own)
+
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
-                content = torch_file.read_zip(archive, where, lambda content: [
-                    value for key, value in _unwrapped(content, where, parts).items() if keep(key)])
-                return _arrays(content, where, keep, parts)
+                content = torch_file.read_zip(archive, where, lambda content: state(content).values())
+                return _arrays(state(content), where)
         if kind == "torch-legacy":
-            return _arrays(torch_file.read_legacy(stream, where), where, keep, parts)
-        return _arrays(_read_pickle(stream, where), where, keep, parts)
+            return _arrays(state(torch_file.read_legacy(stream, where)), where)
+        return _arrays(state(_read_pickle(stream, where)), where)
 
 
-def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True,
-                 parts: Sequence[str] = ()) -> LazyArrays:
+def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True, parts: Sequence[str] = (),
+                 part: str | None = None, own: Sequence[str] | None = None) -> LazyArrays:
     """Like `read_weights`, but each array of a safetensors or PyTorch zip file is read when it is accessed."""
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
         kind = kind_of(stream, where)
         if kind == "index":
-            return _open_shards(json.load(stream)["weight_map"], where, keep)
+            return _open_shards(_weight_map(stream), where, keep)
         if kind == "torch":
-            return _open_torch(path, where, keep, parts)
+            return _open_torch(path, where, lambda content: _chosen_of(content, where, keep, parts, part, own))
         if kind != "safetensors":
-            arrays = read_weights(path, keep, parts)
+            arrays = read_weights(path, keep, parts, part, own)
             return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__, where)
-        entries = {key: entry for key, entry in safetensors_file.entries(stream).items() if keep(key)}
+        found = safetensors_file.entries(stream)
+        entries = {name: found[key] for name, key in chosen(found, where, keep, own, part or "").items()}
 
     def read(key: str) -> np.ndarray:
         with reading(where), open(path, "rb") as stream:
             return safetensors_file.read_entry(stream, entries[key])
 
     return LazyArrays({key: entry.shape for key, entry in entries.items()}, read, where)
+
+
+def is_script(path: str | os.PathLike) -> bool:
+    """Whether a file is a TorchScript archive, which holds a program beside its arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return torch_file.folder(names) is not None and any("/code/" in name for name in names)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -131,6 +149,8 @@ def reading(where: str) -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:
+        if isinstance(error, IsADirectoryError):
+            raise WeightsError(f"{where}: {unpacked(where)}") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that exists") from error
         reason = " ".join(str(error).split())
@@ -139,17 +159,18 @@ def reading(where: str) -> Iterator[None]:
 
 
 def kind_of(stream: BinaryIO, where: str) -> str:
-    """The format of a file, by its first bytes; the stream is left at its start. WeightsError: unknown."""
-    head = stream.read(64)
+    """The format of a file, by its first bytes; the stream is left at its start.
+
+    WeightsError: unknown. The message names what the file is, where that can be told.
+    """
+    head = stream.read(HEAD)
     stream.seek(0)
     if head.startswith(b"PK"):
-        names = zipfile.ZipFile(stream).namelist()
+        what = _archive(stream)
         stream.seek(0)
-        if torch_file.folder(names) is not None:
-            return "torch"
-        if names and all(name.endswith(".npy") for name in names):
-            return "npz"
-    elif torch_file.LEGACY_MAGIC in head:
+        if what in ("torch", "npz"):
+            return what
+    elif torch_file.LEGACY_MAGIC in head[:64]:
         return "torch-legacy"
     elif head[5:9] == b"\0\0\0{":  # a header length below 2^40, then JSON
         return "safetensors"
@@ -157,19 +178,34 @@ def kind_of(stream: BinaryIO, where: str) -> str:
         return "index"
     elif head[:1] == pickle.PROTO or head[:1] in (b"(", b"}", b"c"):
         return "pickle"
-    elif what := other_content(head):
-        raise WeightsError(f"{where}: {what}")
-    raise WeightsError(f"{where}: {'not a weights file' if head else 'empty file'}; legal content: "
-                       "safetensors (or its index.json), PyTorch .pth/.pt/.bin, Jittor or NumPy .pkl, .npz")
+    else:
+        what = other_content(head) or ("is a program, not weights" if is_code(head) else "")
+    what = what or ("not a weights file" if head else "empty file")
+    legal = "; legal content: safetensors (or its index.json), PyTorch .pth/.pt/.bin, Jittor or NumPy .pkl, .npz"
+    raise WeightsError(f"{where}: {what}{'' if ';' in what else legal}")
 
 
-def other_content(head: bytes) -> str:
-    """Describe a file with these first bytes that is a Git LFS pointer or a web page; "" for any other file."""
-    if head.startswith(b"version https://git-lfs"):
-        return "is a pointer of git LFS in place of the file itself; run git lfs pull in its folder, or fetch it again"
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "is a web page in place of the file itself; fetch the file again, by its download link"
-    return ""
+def _archive(stream: BinaryIO) -> str:
+    """"torch", "npz", or what another zip archive is, for a message."""
+    try:
+        names = zipfile.ZipFile(stream).namelist()
+    except zipfile.BadZipFile:
+        size = stream.seek(0, os.SEEK_END)
+        return f"is the beginning of a zip archive, PyTorch's form, {size} bytes long; {TRUNCATED}"
+    if torch_file.folder(names) is not None:
+        return "torch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    if inner := next((name for name in names if name.endswith("/data.pkl")), None):
+        return (f"is a zip archive of an unpacked PyTorch file ({os.path.dirname(inner)}); fetch the file again, "
+                "without unpacking it")
+    inside = [name for name in names if os.path.splitext(name)[1].lower() in FORMATS]
+    if inside:
+        more = f" and {len(inside) - 1} more" if inside[1:] else ""
+        return f"is a zip archive that holds {inside[0]}{more}; unpack it and give that file"
+    if "[Content_Types].xml" in names:
+        return "is a document or table of Office"
+    return f"is a zip archive without weights ({', '.join(names[:2]) or 'empty'})"
 
 
 def _read_pickle(stream: BinaryIO, where: str) -> Any:
@@ -194,50 +230,31 @@ def _read_pickle(stream: BinaryIO, where: str) -> Any:
     return content
 
 
-def _arrays(content: Any, where: str, keep: Callable[[str], bool], parts: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays that `keep` accepts, from the state dictionary in the content of a pickle."""
-    arrays = {}
-    for key, value in _unwrapped(content, where, parts).items():
-        if keep(key):
-            _checked(key, value, where)
-            arrays[key] = value.value if isinstance(value, Array) else value.array()
-    return canonical(arrays, where)
+def _chosen_of(content: Any, where: str, keep: Callable[[str], bool], parts: Sequence[str], part: str | None,
+               own: Sequence[str] | None) -> dict[str, torch_file.Tensor | Array]:
+    """The arrays that `keep` accepts, from the state dictionary in the content of a pickle, by their names."""
+    state, part = state_of(content, where, parts, part)
+    for key in state:
+        if not isinstance(key, str):
+            raise WeightsError(f"{where}: holds an array under the key {shown(key)}, which is no name; save the state "
+                               "dictionary alone")
+    found = {name: state[key] for name, key in chosen(state, where, keep, own, part).items()}
+    for name, value in found.items():
+        if not is_array(value):
+            kind = value.name if isinstance(value, Inert) else type(value).__name__
+            raise WeightsError(f"{where}: {name!r} holds {kind}, not an array; save the state dictionary alone")
+    torch_file.check_all(value for value in found.values() if isinstance(value, torch_file.Tensor))
+    return found
 
 
-def _checked(key: str, value: Any, where: str) -> torch_file.Tensor | Array:
-    if not _is_array(value):
-        raise WeightsError(f"{where}: {key!r} holds {type(value).__name__}, not an array; save the state dictionary "
-                           "alone")
-    return value
+def _arrays(found: Mapping[str, torch_file.Tensor | Array], where: str) -> dict[str, np.ndarray]:
+    return canonical({key: value.value if isinstance(value, Array) else value.array() for key, value in found.items()},
+                     where)
 
 
-def _unwrapped(content: Any, where: str, parts: Sequence[str]) -> dict:
-    """The state dictionary: the content itself, or the one that a training script stored in it (see WRAPPERS), or the
-    `parts` in it joined."""
-    if not isinstance(content, dict):
-        raise WeightsError(f"{where}: holds {type(content).__name__} instead of a dictionary of arrays")
-    inner = {key: value for key, value in content.items()
-             if isinstance(value, dict) and any(map(_is_array, value.values()))}
-    if joined := {f"{name}.{key}": value for name in parts for key, value in inner.get(name, {}).items()}:
-        return joined
-    known = [name for name in WRAPPERS if name in inner]
-    if known or len(inner) == 1:
-        return inner[(known or list(inner))[0]]
-    if inner:
-        raise WeightsError(f"{where}: holds several state dictionaries ({', '.join(map(str, inner))}); "
-                           "save one of them alone")
-    return content
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, torch_file.Tensor) or (
-        isinstance(value, Array) and isinstance(value.value, np.ndarray))
-
-
-def _open_torch(path, where: str, keep: Callable[[str], bool], parts: Sequence[str]) -> LazyArrays:
+def _open_torch(path, where: str, state: Callable[[Any], Mapping[str, torch_file.Tensor | Array]]) -> LazyArrays:
     archive = zipfile.ZipFile(path)     # stays open: every array would read its table of contents again
-    content = torch_file.read_zip(archive, where, lambda content: ())
-    found = {key: _checked(key, value, where) for key, value in _unwrapped(content, where, parts).items() if keep(key)}
+    found = state(torch_file.read_zip(archive, where, lambda content: ()))
     tensors = {key: value for key, value in found.items() if isinstance(value, torch_file.Tensor)}
     arrays = canonical({key: value.value for key, value in found.items() if key not in tensors}, where)
     for tensor in tensors.values():
@@ -251,6 +268,14 @@ def _open_torch(path, where: str, keep: Callable[[str], bool], parts: Sequence[s
 
     shapes = {key: tensors[key].size if key in tensors else arrays[key].shape for key in found}
     return LazyArrays(shapes, read, where)
+
+
+def _weight_map(stream: BinaryIO) -> dict[str, str]:
+    """The files of an index's arrays. ValueError: another JSON file."""
+    found = json.load(stream).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise ValueError("no index of shards: it lacks weight_map")
+    return found
 
 
 def _read_shards(weight_map: Mapping[str, str], where: str, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
@@ -286,12 +311,13 @@ def _decoded(text: str) -> Any:
     return text
 
 
-def _read_npz(stream: BinaryIO, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _read_npz(stream: BinaryIO, where: str, keep: Callable[[str], bool], own: Sequence[str] | None,
+              part: str | None) -> dict[str, np.ndarray]:
     with np.load(stream, allow_pickle=False) as archive:
         # NumPy's format has no name for bfloat16 and stores it as two bytes without a type.
-        arrays = {key: archive[key] for key in archive if keep(key)}
+        arrays = {name: archive[key] for name, key in chosen(archive, where, keep, own, part or "").items()}
         return canonical({key: array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
-                          for key, array in arrays.items()}, "npz")
+                          for key, array in arrays.items()}, where)
 
 
 def _write_npz(stream: BinaryIO, arrays: Mapping[str, np.ndarray], where: str) -> None:

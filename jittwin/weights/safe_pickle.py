@@ -4,6 +4,9 @@ Every class or function that a pickle may name is a stand-in defined here. The r
 would be dangerous in a hostile file: numpy.dtype's state, for example, can turn bytes into
 object pointers. Python's own interpreter of pickles written in Python is used, and every
 opcode that can call something is replaced below.
+
+Training scripts store settings, paths and optimizers beside weights. Their classes have no stand-in of their own; such
+an object becomes an `Inert`, which has a name and does nothing.
 """
 import pickle
 import struct
@@ -19,6 +22,7 @@ from jittwin.weights.arrays import BY_DTYPE, WeightsError
 # Stand-ins by (module, name). The name ANY stands for all names of a package and of the packages in it.
 Globals = Mapping[tuple[str, str], Callable]
 ANY = "*"
+LONGEST_SHOWN = 60      # characters of a value in a message
 
 
 class Refused(pickle.UnpicklingError):
@@ -33,6 +37,47 @@ class StandIn:
         raise Refused(f"state for {type(self).__name__}")
 
 
+class Foreign(StandIn):
+    """A class or function of a program that is not looked for; calling it makes an `Inert`."""
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def made(self, arguments: tuple) -> "Inert":
+        """What a call gives. Where the call is one that only makes an object of a class, that class gives the name."""
+        first = arguments[0] if self.name in _MAKERS and arguments else None
+        return Inert(first.name if isinstance(first, Foreign) else self.name)
+
+
+class Inert(StandIn):
+    """An object of a program that is not looked for. It is kept in place of the object, and does nothing.
+
+    name: of its class. state: its attributes, if these were stored as a dictionary. entries: what was stored in it as
+    in a dictionary.
+    """
+    __slots__ = ("name", "state", "entries")
+
+    def __init__(self, name: str):
+        self.name, self.state, self.entries = name, None, {}
+
+    def __setstate__(self, state) -> None:
+        self.state = state if type(state) is dict else None
+
+    def __setitem__(self, key, value) -> None:
+        self.entries[key] = value
+
+    def append(self, value) -> None:
+        """Elements of a list or a set are not kept."""
+
+    add = append
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it was a torch.nn.Module."""
+        return self.state is not None and {"_modules", "_parameters"} <= self.state.keys()
+
+
 class Dtype(StandIn):
     """numpy.dtype(code, align, copy), limited to plain numbers and lists of objects."""
     __slots__ = ("value",)
@@ -45,13 +90,13 @@ class Dtype(StandIn):
         elif type(code) is str and np.dtype(code) in BY_DTYPE:
             self.value = np.dtype(code)
         else:
-            raise Refused(f"array type {code!r:.60}")
+            raise Refused(f"array type {shown(code)}")
 
     def __setstate__(self, state) -> None:
         # (version, byte order, subtype, names, fields, size, alignment, flags); only the byte order is used.
         order = state[1]
         if order not in ("<", ">", "=", "|") or any(state[2:5]):
-            raise Refused(f"array type state {state!r:.60}")
+            raise Refused(f"array type state {shown(order)}")
         if order == ">":
             self.value = self.value.newbyteorder(order)
 
@@ -103,7 +148,7 @@ def _scalar(dtype: Dtype, content) -> Array:
 def _encode(text: str, codec: str) -> bytes:
     """_codecs.encode, with which Python 3 writes bytes in old pickle protocols."""
     if codec != "latin1":
-        raise Refused(f"codec {codec!r:.60}")
+        raise Refused(f"codec {shown(codec)}")
     return text.encode("latin1")
 
 
@@ -115,11 +160,38 @@ def _var(value: Array) -> Array:
 
 
 def _ordered(items=()) -> OrderedDict:
-    return OrderedDict(items)
+    return OrderedDict((_key(key), value) for key, value in items)
+
+
+def _default(*ignored) -> dict:
+    """collections.defaultdict, without what it would make of absent keys."""
+    return {}
+
+
+def shown(value) -> str:
+    """A value of a pickle for a message. Only text and numbers are spelled out: a small pickle can describe lists in
+    one another whose text would not fit in memory."""
+    if type(value) in (str, bytes):
+        return repr(value[:LONGEST_SHOWN])
+    if type(value) in (int, float, bool, type(None)):
+        return repr(value)[:LONGEST_SHOWN]
+    return value.name if isinstance(value, (Foreign, Inert)) else type(value).__name__
+
+
+def _key(value, depth: int = 0):
+    """A value as key of a dictionary or element of a set. Refused: tuples in one another, whose hash a small pickle
+    could make endless."""
+    if type(value) is tuple and depth < 2 and len(value) < 64:
+        for part in value:
+            _key(part, depth + 1)
+    elif type(value) not in (str, bytes, int, float, bool, complex, type(None)) and not isinstance(value, StandIn):
+        raise Refused(f"a {type(value).__name__} as key")
+    return value
 
 
 GLOBALS: Globals = {
     ("collections", "OrderedDict"): _ordered,
+    ("collections", "defaultdict"): _default,
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Dtype,
     ("_codecs", "encode"): _encode,
@@ -130,6 +202,18 @@ GLOBALS: Globals = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
 }
+# Functions with which pickles make an object of the class that is their first argument.
+_MAKERS = ("copy_reg._reconstructor", "copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__")
+# What only an attack names: modules, and names of modules. Nothing is ever called, so that this decides what is told,
+# not what is safe.
+_ATTACKS = {
+    "os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "pty", "pdb", "bdb", "runpy", "imp", "importlib",
+    "ctypes", "pickle", "_pickle", "marshal", "webbrowser", "timeit", "cProfile", "pip", "ensurepip", "code.interact",
+    "code.InteractiveInterpreter", "code.InteractiveConsole", "commands.getoutput", "commands.getstatusoutput",
+    *(f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "globals",
+                                      "locals", "vars", "setattr", "delattr", "execfile", "apply", "print")),
+    "types.FunctionType", "types.CodeType", "operator.attrgetter", "operator.methodcaller", "numpy.testing",
+    "numpy.load", "numpy.f2py", "numpy.distutils", "torch.load", "torch.hub", "torch.storage._load_from_bytes"}
 # Pickles name ml_dtypes' types as globals; NumPy's own types have codes.
 _EXTENSION_DTYPES = {("ml_dtypes", name): np.dtype(getattr(ml_dtypes, name))
                      for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
@@ -150,7 +234,11 @@ class _Unpickler(pickle._Unpickler):
         for known in ((module, name), (module.split(".")[0], ANY)):
             if known in self.allowed:
                 return self.allowed[known]
-        raise Refused(f"global '{module}.{name}'")
+        whole = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        parts = whole.split(".")
+        if any(".".join(parts[:length]) in _ATTACKS for length in range(1, len(parts) + 1)):
+            raise Refused(f"global {shown(f'{module}.{name}')}")
+        return Foreign(shown(f"{module}.{name}").strip("'"))
 
     def persistent_load(self, saved_id):
         if self.persistent is None:
@@ -159,9 +247,18 @@ class _Unpickler(pickle._Unpickler):
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is tuple and type(function) is Foreign:
+            self.append(function.made(arguments))
+            return
         if type(arguments) is not tuple or not any(function is known for known in self.allowed.values()):
-            raise Refused(f"a call of {function!r:.60}")
+            raise Refused(f"a call of {shown(function)}")
         self.append(function(*arguments))
+
+    def _call_with_names(self) -> None:
+        names = self.stack.pop()
+        if names and type(self.stack[-2]) is not Foreign:
+            raise Refused(f"a call of {shown(self.stack[-2])} with named arguments")
+        self._call()
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -169,6 +266,27 @@ class _Unpickler(pickle._Unpickler):
             target.__setstate__(state)
         elif type(target) is not OrderedDict:  # torch sets _metadata on it, which is not needed
             raise Refused(f"state for {type(target).__name__}")
+
+    def _put(self, pairs: list) -> None:
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            self.stack[-1][_key(key)] = value
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put([key, value])
+
+    def _dict(self) -> None:
+        pairs = self.pop_mark()
+        self.append({})
+        self._put(pairs)
+
+    def _additems(self) -> None:
+        items = self.pop_mark()
+        for item in items:
+            self.stack[-1].add(_key(item))
+
+    def _frozenset(self) -> None:
+        self.append(frozenset(map(_key, self.pop_mark())))
 
     def _bytes(self, width: str) -> None:
         """Like the original opcode, but the bytes are writable, so that large arrays need no second copy."""
@@ -183,17 +301,21 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch = dict(pickle._Unpickler.dispatch)
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = _call
+    dispatch[pickle.NEWOBJ_EX[0]] = _call_with_names
     dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.DICT[0]] = _setitem, _dict
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._put(self.pop_mark())
+    dispatch[pickle.ADDITEMS[0]], dispatch[pickle.FROZENSET[0]] = _additems, _frozenset
     dispatch[pickle.BINBYTES[0]] = lambda self: self._bytes("<I")
     dispatch[pickle.BINBYTES8[0]] = lambda self: self._bytes("<Q")
-    for _op in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
+    for _op in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4,
                 pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
         dispatch[_op[0]] = _forbidden
 
 
 def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
                     persistent: Callable[[Any], Any] | None = None) -> Any:
-    """The object in one pickle, with `Array` stand-ins in place of arrays and Vars.
+    """The object in one pickle, with `Array` stand-ins in place of arrays and Vars, and `Inert` ones of all others.
 
     where: the file's name for messages. extra: further stand-ins by (module, name);
     they must be safe for any argument. persistent: resolves persistent ids.
@@ -205,5 +327,6 @@ def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
         raise WeightsError(f"{where}: refused: the pickle contains {error}; only arrays, numbers, text and "
                            "dictionaries are read; ask for the data as .safetensors or .npz") from None
     except Exception as error:  # damaged bytes can raise any exception
-        raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {error}); "
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {reason}); "
                            "fetch or write the file again") from None

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jittwin.weights.arrays import BY_DTYPE, KINDS, WeightsError, canonical, raw
-from jittwin.weights.safe_pickle import ANY, Array, Refused, StandIn, restricted_load
+from jittwin.weights.safe_pickle import ANY, Array, Foreign, Inert, Refused, StandIn, restricted_load, shown
 
 # The first pickle of a legacy file: an integer that spells the magic number, then STOP.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -24,6 +24,8 @@ FOLDER = "archive"
 ALIGNMENT = 64
 # A tensor may repeat its storage (stride 0). More elements than this are refused, as an attack on memory.
 MOST_EXPANDED = 1 << 26
+# PyTorch does not compress. An entry that does not unpack to more than either of these is read all the same.
+MOST_PACKED, MOST_UNPACKED = 50, 1 << 28
 # Attributes of a TorchScript archive's modules. One module may stand in several places, so a small file could ask for
 # more names than fit in memory.
 MOST_ATTRIBUTES = 1 << 20
@@ -79,6 +81,11 @@ class Tensor(StandIn):
         if count > max(elements, MOST_EXPANDED) or count and last >= elements:
             raise ValueError(f"a tensor of shape {self.size} leaves its storage of {elements} elements")
 
+    @property
+    def expanded(self) -> int:
+        """Elements beyond those of the storage."""
+        return max(0, math.prod(self.size) - self.storage.bytes // self.dtype.itemsize)
+
     def array(self) -> np.ndarray:
         """The elements: the storage itself if the view covers all of it, else a copy."""
         self.check()
@@ -127,15 +134,17 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(max(n, 1) for n in shape[axis + 1:]) for axis in range(len(shape)))
 
 
-def _rebuild_v2(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> Tensor:
+def _rebuild_v2(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> StandIn:
+    if isinstance(storage, Inert):      # of an element type that is not read
+        return storage
     if metadata:
-        raise Refused(f"a tensor with the property {metadata!r:.60}")
+        raise Refused(f"a tensor with the property {shown(metadata)}")
     return Tensor(storage, offset, size, stride)
 
 
 def _rebuild_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
     if metadata or type(dtype) is not StorageType:
-        raise Refused(f"a tensor with the property {metadata!r:.60}")
+        raise Refused(f"a tensor with the property {shown(metadata)}")
     return Tensor(storage, offset, size, stride, dtype.dtype)
 
 
@@ -172,10 +181,12 @@ GLOBALS = {
 class _Storages(dict):
     """Storages by key; called with a persistent id of the pickle, it returns the storage."""
 
-    def __call__(self, saved_id: Any) -> Storage:
+    def __call__(self, saved_id: Any) -> StandIn:
         if type(saved_id) is not tuple or len(saved_id) < 5 or saved_id[0] != "storage":
             raise Refused("an unknown persistent id")
         _, kind, key, _, count, *view = saved_id
+        if isinstance(kind, Foreign):
+            return Inert(kind.name)
         if type(kind) is not StorageType or type(key) is not str or type(count) is not int or any(view):
             raise Refused("a malformed storage")
         storage = self.setdefault(key, Storage(kind.dtype, key, count))
@@ -198,7 +209,7 @@ def read_zip(archive: zipfile.ZipFile, where: str, wanted: Callable[[Any], Itera
     """
     names, storages = archive.namelist(), _Storages()
     root = folder(names)
-    with archive.open(root + "data.pkl") as stream:
+    with archive.open(_whole(archive.getinfo(root + "data.pkl"))) as stream:
         content = restricted_load(stream, where, GLOBALS, storages)
     if isinstance(content, ScriptModule):
         content = content.tensors()
@@ -214,8 +225,22 @@ def check(archive: zipfile.ZipFile, tensor: Tensor) -> None:
     tensor.storage.check(entry_of(archive, tensor.storage).file_size)
 
 
+def check_all(tensors: Iterable[Tensor]) -> None:
+    """ValueError: together they repeat their storages more often than any network does."""
+    repeated = sum(tensor.expanded for tensor in tensors)
+    if repeated > MOST_EXPANDED:
+        raise ValueError(f"tensors that repeat their storages have {repeated} elements together")
+
+
 def entry_of(archive: zipfile.ZipFile, storage: Storage) -> zipfile.ZipInfo:
-    return archive.getinfo(f"{folder(archive.namelist())}data/{storage.key}")
+    return _whole(archive.getinfo(f"{folder(archive.namelist())}data/{storage.key}"))
+
+
+def _whole(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """ValueError: an entry that is compressed so much that it can only be an attack on memory."""
+    if entry.file_size > max(MOST_PACKED * entry.compress_size, MOST_UNPACKED):
+        raise ValueError(f"{entry.filename} of {entry.compress_size} bytes unpacks to {entry.file_size}")
+    return entry
 
 
 def load(archive: zipfile.ZipFile, storage: Storage) -> None:
@@ -254,8 +279,8 @@ def read_legacy(stream: BinaryIO, where: str) -> Any:
     return content
 
 
-def plain(content: Any, where: str) -> Any:
-    """The result of `read_zip` or `read_legacy` as dictionaries, lists, tuples, numbers, text, None and arrays.
+def plain(content: Any) -> Any:
+    """The result of `read_zip` or `read_legacy` with arrays in place of `Tensor` stand-ins and `Array` ones.
 
     An object that occurs several times is converted once; otherwise a small file could ask for more copies than fit in
     memory.
@@ -279,8 +304,7 @@ def plain(content: Any, where: str) -> Any:
             return type(value)((converted(key), converted(part)) for key, part in value.items())
         if isinstance(value, (list, tuple)):
             return type(value)(map(converted, value))
-        raise WeightsError(f"{where}: holds {type(value).__name__}; only arrays, numbers, text, lists and dictionaries "
-                           "are read")
+        return value        # an object of another program, a set, bytes: what needs them checks their types
 
     return converted(content)
 

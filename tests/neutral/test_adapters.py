@@ -162,7 +162,7 @@ def test_broken_files(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("adapter_config.json", b"{", "not as peft writes it"),
+    ("adapter_config.json", b"{", "cannot be read as JSON .*save it again"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "use_dora": true}', "use_dora is True; only plain LoRA"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "rank_pattern": {"q_proj": 8}}', "rank_pattern is {'q_proj': 8}"),
     ("adapter_config.json", b'{"r": 4, "lora_alpha": 8, "layers_to_transform": [0]}', "layers_to_transform is .0."),
@@ -306,7 +306,6 @@ def test_a_hostile_file_neither_runs_nor_fills_the_memory(tmp_path):
     assert len(found["x"]) == 10 and found["x"][0] is found["x"][9]
     circle = []
     circle.append(circle)
-    for content, message in ((circle, "damaged"), ({"x": print}, "refused: .*print"), ({"x": {1}}, "refused|damaged"),
-                             ({"x": b"ab"}, "holds")):
+    for content, message in ((circle, "damaged"), ({"x": print}, "refused: .*print")):
         with pytest.raises(UserError, match=message):
-            read_content(zipped(pickle.dumps(content, 2 if "ab" not in str(content) else 3)))
+            read_content(zipped(pickle.dumps(content, 2)))

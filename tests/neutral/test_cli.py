@@ -35,7 +35,7 @@ FLAGS = {
     "merge": {"sources", "--epochs", "--out", "--format", "--dtype", "--method", "--decay", "--ema", *EVALUATION},
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json", "--max-pixels"},
-    "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode", "--reference-compat"},
+    "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode", "--part", "--reference-compat"},
     "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed", "--maps", "--max-pixels",
                 "--ignore"},
     "list": set(),

@@ -11,6 +11,7 @@ from jittwin.models.catalog import find
 from jittwin.models.inception import CLASSES, CLASSIFIER, FID_FILES, WIDTH
 from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
+from jittwin.weights.state import value_of
 
 
 class Inception(NamedTuple):
@@ -53,5 +54,5 @@ def load_inception(backend: Backend, weights: str | os.PathLike | None, random: 
         backend.load_numpy(network, source.arrays, allow_unexpected=conversion.beside)
     except UserError as error:
         raise UserError(f"{error}; FID takes {FID_FILES}") from error
-    classifier = np.asarray(source.arrays[CLASSIFIER[0]], np.float32)
+    classifier = value_of(source.arrays, CLASSIFIER[0], True).astype(np.float32, copy=False)
     return Inception(network, classifier, content_hash(backend.state_numpy(network) | {"fc.weight": classifier}))

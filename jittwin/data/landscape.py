@@ -8,7 +8,7 @@ Every file is checked before a run starts.
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -21,8 +21,10 @@ from tqdm import tqdm
 from jittwin import imaging
 from jittwin.classes import CLASSES, ignoring
 from jittwin.data.listing import list_folder
+from jittwin.data.matching import meant, plain_name, strangers
 from jittwin.draws import Draws
-from jittwin.errors import UserError
+from jittwin.errors import UserError, did_you_mean
+from jittwin.text_files import read_lines
 
 AHEAD = 64                  # results of `each` that wait for the consumer
 LABEL_FOLDERS = ("labels", "lables")
@@ -65,7 +67,7 @@ def list_pictures(folder) -> Pictures:
     folder = Path(folder)
     listing = folder / "files.list"
     if listing.is_file():
-        lines = filter(None, map(str.strip, listing.read_text().splitlines()))
+        lines = read_lines(listing, "a text file with one picture per line")
         found, rest, notes = [(path.name, path) for path in (_listed(listing, line) for line in lines)], "", ()
     else:
         inside = list_folder(folder)
@@ -81,10 +83,12 @@ def without_suffix(name: str) -> str:
 
 
 def _listed(listing: Path, name: str) -> Path:
-    for candidate in (listing.parent / name, Path(name)):
+    for candidate in (listing.parent / name, listing.parent / plain_name(name), Path(name)):
         if candidate.is_file():
             return candidate
-    raise UserError(f"{listing}: names '{name}', which does not exist; correct the list or delete it")
+    there = [entry.name for entry in listing.parent.iterdir() if entry != listing]
+    raise UserError(f"{listing}: names '{name}', which does not exist{did_you_mean(name, there)}; correct the list or "
+                    "delete it")
 
 
 def label_folder(folder) -> Path:
@@ -95,10 +99,11 @@ def label_folder(folder) -> Path:
     return next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), folder)
 
 
-def find_pairs(folder, removed: Iterable[str] = ()) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
-    """(picture, label) paths of a data set by stem, in natural order, without those in `removed`; notes of Pictures.
+def find_pairs(folder, removal_list=None) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
+    """(picture, label) paths of a data set by stem, in natural order; notes of Pictures.
 
-    UserError: a file without a partner, or two files of one stem.
+    removal_list: a file that names pairs to exclude. UserError: a file without a partner, two files of one stem, or
+    what read_removal_list says.
     """
     labels_at = label_folder(folder)
     images_at = Path(folder) / "imgs"
@@ -112,21 +117,24 @@ def find_pairs(folder, removed: Iterable[str] = ()) -> tuple[dict[str, tuple[Pat
         if lonely:
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
             raise UserError(f"{lonely[0]}: no file of that name in {place}{more}; add it or remove this one")
-    removed = set(removed)
-    pairs = {stem: (path, labels[stem]) for stem, path in images.items() if not {stem, path.stem} & removed}
+    removed = read_removal_list(removal_list, [name for name, _ in found[0].files]) if removal_list else set()
+    pairs = {stem: (path, labels[stem]) for stem, path in images.items() if stem not in removed}
     if not pairs:
         raise UserError(f"{folder}: the removal list leaves none of the {len(images)} pairs; shorten it")
     return pairs, found[0].notes + found[1].notes
 
 
-def read_removal_list(path) -> set[str]:
-    """Stems to exclude, one per line, with or without .jpg or .png. UserError: unreadable."""
-    try:
-        lines = Path(path).read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a removal list; "
-                        "give a text file with one name per line") from error
-    return {line.removesuffix(".jpg").removesuffix(".png") for line in map(str.strip, lines) if line}
+def read_removal_list(path, pictures: Sequence[str]) -> set[str]:
+    """The stems of the pictures that a list names, one per line: by path or by file name, with or without suffix.
+
+    UserError: unreadable, a name of no picture, or a name that could mean several.
+    """
+    names = read_lines(path, "a removal list, a text file with one name per line")
+    found, unknown = meant(path, names, pictures)
+    if unknown:
+        raise UserError(f"{path}: {len(unknown)} of its {len(names)} names are of no picture: "
+                        f"{strangers(unknown, pictures)}; correct or remove them")
+    return {without_suffix(name) for name in found}
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,7 @@ class LandscapeDataset:
         self.classes = ignoring(ignore)
         self.train, self.crop_size, self.multiple = train, crop_size, multiple
         if train:
-            removed = read_removal_list(removal_list) if removal_list else ()
-            pairs, self.notes = find_pairs(folder, removed)
+            pairs, self.notes = find_pairs(folder, removal_list)
             self.transform = Transform(load_size, crop_size, aspect_ratio, vertical_crop, flip, multiple)
         else:
             found = list_pictures(label_folder(folder))

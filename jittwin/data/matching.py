@@ -21,21 +21,37 @@ def match(path, names: Iterable[str], pictures: Sequence[str]) -> tuple[dict[str
     UserError: an ambiguous match.
     """
     found, rest = {}, dict.fromkeys(names)
-    for key in (_same, _without_suffix, _file_name, lambda name: _without_suffix(_file_name(name))):
+    for key in KEYS:
         pictures_of, names_of = _grouped(pictures, key), _grouped(rest, key)
         for picture in pictures:
-            meant = names_of.get(key(picture), ())
-            if picture in found or not meant:
+            theirs = names_of.get(key(picture), ())
+            if picture in found or not theirs:
                 continue
             twins = pictures_of[key(picture)]
-            if len(meant) > 1 or len(twins) > 1:
-                one, others = (picture, meant) if len(meant) > 1 else (meant[0], twins)
-                raise UserError(f"{path}: '{one}' could be any of {len(others)}: {few(others)}; write the "
-                                "paths of the pictures from their folder on, such as sub/1.png")
-            found[picture] = meant[0]
+            if len(theirs) > 1 or len(twins) > 1:
+                one, others = (picture, theirs) if len(theirs) > 1 else (theirs[0], twins)
+                raise _ambiguous(path, one, others)
+            found[picture] = theirs[0]
         for name in found.values():
             rest.pop(name, None)
     return found, list(rest)
+
+
+def meant(path, names: Iterable[str], pictures: Sequence[str]) -> tuple[set[str], list[str]]:
+    """(pictures that a list names, names of no picture); several names may mean one picture, as its label map's does.
+
+    Names are compared as in `match`. UserError: a name that could mean several pictures.
+    """
+    groups = [(key, _grouped(pictures, key)) for key in KEYS]
+    found, unknown = set(), []
+    for name in dict.fromkeys(map(plain_name, names)):
+        candidates = next((group[key(name)] for key, group in groups if key(name) in group), [])
+        if len(candidates) > 1:
+            raise _ambiguous(path, name, candidates)
+        found.update(candidates)
+        if not candidates:
+            unknown.append(name)
+    return found, unknown
 
 
 def plain_name(name: str) -> str:
@@ -59,6 +75,11 @@ def named(names: Iterable[str], known: Sequence[str]) -> int | None:
     return next((plain.index(name) for name in known if name in plain), None)
 
 
+def _ambiguous(path, name: str, others: Sequence[str]) -> UserError:
+    return UserError(f"{path}: '{name}' could be any of {len(others)}: {few(others)}; write the paths of the pictures "
+                     "from their folder on, such as sub/1.png")
+
+
 def _same(name: str) -> str:
     return unicodedata.normalize("NFC", name)       # file systems differ in how they write an accent
 
@@ -71,6 +92,10 @@ def _without_suffix(name: str) -> str:
     """The name without the suffix of a picture; another dot, as in v1.5, begins no suffix."""
     suffix = suffix_of(name)
     return _same(name)[:-len(suffix)] if suffix else _same(name)
+
+
+# What is compared of a name, the most exact first.
+KEYS = (_same, _without_suffix, _file_name, lambda name: _without_suffix(_file_name(name)))
 
 
 def _grouped(names: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,13 +46,58 @@ def test_pairs_in_natural_order(tmp_path, labels):
 def test_removal_list_accepts_stems_and_file_names(tmp_path):
     for name in "abcd":
         write_pair(tmp_path, name)
-    (tmp_path / "removed.txt").write_text("b\nc.jpg\n\nb\nnot-there.png\n")
+    (tmp_path / "removed.txt").write_text("b\nc.jpg\n\nb\nlabels/b.png\n")
     assert small(tmp_path, removal_list=tmp_path / "removed.txt").names == ["a", "d"]
     (tmp_path / "removed.txt").write_text("a\nb\nc\nd\n")
     with pytest.raises(UserError, match="none of the 4"):
         small(tmp_path, removal_list=tmp_path / "removed.txt")
     with pytest.raises(UserError, match="nowhere.txt"):
         small(tmp_path, removal_list=tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize("content", [
+    b"\xef\xbb\xbfbridge_0.jpg\r\nlake_1.jpg\r\n", "bridge_0\nlake_1".encode("utf-16"), b"bridge_0.jpg\rlake_1\r",
+    b"BRIDGE_0.JPG\nlake_1".replace(b"BRIDGE_0", b"bridge_0"), b"imgs/bridge_0.jpg\n./labels\\lake_1.png",
+    b"/data/set/imgs/bridge_0.png\nlake_1.webp\n\n"])
+def test_a_removal_list_of_another_system_removes_the_same(tmp_path, content):
+    for name in ("bridge_0", "lake_1", "lake_10"):
+        write_pair(tmp_path, name)
+    (tmp_path / "removed.txt").write_bytes(content)
+    assert small(tmp_path, removal_list=tmp_path / "removed.txt").names == ["lake_10"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_drawn_removal_lists(tmp_path, seed):
+    """Names as people write them, in any encoding: exactly these are removed; a name that is mistyped is an error."""
+    rng = random.Random(seed)
+    stems = sorted({"".join(rng.choices("abc01_-é山 ", k=6)).strip() + str(n) for n in range(6)})
+    for stem in stems:
+        write_pair(tmp_path, stem)
+    chosen = rng.sample(stems, 3)
+    forms = ["{}", "{}.jpg", "{}.JPG", "{}.png", "imgs/{}.png", ".\\labels\\{}.png", "/x/y/{}.jpeg"]
+    lines = [rng.choice(forms).format(stem) for stem in chosen]
+    encoding, end = rng.choice(["utf-8", "utf-8-sig", "utf-16", "utf-32"]), rng.choice(["\n", "\r\n", "\r"])
+    path = tmp_path / "removed.txt"
+    path.write_bytes(end.join(lines).encode(encoding))
+    assert sorted(small(tmp_path, removal_list=path).names) == [stem for stem in stems if stem not in chosen]
+    path.write_bytes(end.join([*lines, f"{chosen[0]}x"]).encode(encoding))
+    with pytest.raises(UserError) as error:
+        small(tmp_path, removal_list=path)
+    assert f"1 of its 4 names are of no picture: '{chosen[0]}x' (did you mean '{chosen[0]}." in str(error.value)
+
+
+def test_files_list_of_another_system(tmp_path):
+    for name in "abc":
+        write_pair(tmp_path, name)
+    for folder in ("imgs", "labels"):
+        (tmp_path / folder / "files.list").write_bytes(b"\xef\xbb\xbfc.png\r\n.\\a.png\r\n")
+    assert small(tmp_path).names == ["a", "c"]
+    (tmp_path / "imgs" / "files.list").write_bytes("风.png\n".encode("gbk"))
+    with pytest.raises(UserError, match="files.list: line 1 is not UTF-8 .byte 0 is 0xb7., it may be GB18030"):
+        small(tmp_path)
+    (tmp_path / "imgs" / "files.list").write_text("aa.png\n")
+    with pytest.raises(UserError, match="names 'aa.png', which does not exist .did you mean 'a.png'"):
+        small(tmp_path)
 
 
 def test_files_list_replaces_the_listing(tmp_path):

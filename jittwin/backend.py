@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jittwin.engine.loss_scaler import LossScaler
 from jittwin.errors import UserError, choose_from
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
@@ -78,10 +79,11 @@ class Backend(Protocol):
         """kind: "sgd", "adam" or "adamw". groups: dicts of params (tensors by name), lr, weight_decay …"""
 
     def step(self, optimizer: Optimizer, loss: Tensor, clip: float | None = None,
-             accumulate: bool = False) -> None:
+             accumulate: bool = False, scaler: LossScaler | None = None) -> None:
         """Add the gradients of `loss` with respect to the optimizer's own parameters, then update.
 
-        accumulate: stop after adding. clip: largest global gradient norm, applied before the update.
+        accumulate: stop after adding. clip: largest global gradient norm, applied before the update. scaler: multiplies
+        the loss and divides the gradients; where these are not finite, there is no update.
         """
 
     def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:

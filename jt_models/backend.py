@@ -78,11 +78,12 @@ class Backend:
     def optimizer(self, kind, groups, **hyper):
         return OPTIMIZERS[kind](groups, **hyper)
 
-    def step(self, optimizer, loss, clip=None, accumulate=False):
-        optimizer.accumulate(loss)
+    def step(self, optimizer, loss, clip=None, accumulate=False, scaler=None):
+        optimizer.accumulate(loss if scaler is None else loss * scaler.scale)
         if not accumulate:
             self.average_gradients(optimizer)
-            optimizer.apply(clip)
+            if scaler is None or optimizer.unscale(scaler):
+                optimizer.apply(clip)
 
     def average_gradients(self, optimizer):
         if self.world_size > 1:

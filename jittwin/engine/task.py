@@ -25,6 +25,7 @@ class RunConfig:
     accumulation: int = 1            # batches whose gradients make one step
     clip: float | None = None        # largest gradient norm, see backend.step; none: no clipping
     ema: float = 0.0                 # decay of the averaged weights; 0: none are kept
+    ema_form: Literal["rising", "constant"] = "rising"      # how that decay begins, see jittwin.engine.ema.Ema
     precision: str = "float32"       # of the matrix products inside a model's autocast; all else is float32
     log_every: int = 10              # steps between lines of log.jsonl, counted from step 0
     sample_every: int = 0            # steps between sample grids; 0: one per saved epoch
@@ -38,7 +39,7 @@ class RunConfig:
         "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs", "keep_optimizers")
     # Settings that an earlier version did not have. They are excluded from config_hash while they have their
     # defaults, so that runs of that version can be resumed.
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision",)
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision", "ema_form")
 
     def __post_init__(self):
         """Check the numbers. ValueError: an illegal one. A subclass with its own checks calls super()."""

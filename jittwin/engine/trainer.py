@@ -64,7 +64,7 @@ class Trainer:
         self.task, self.backend, self.config, self.info = task, backend, config, info
         self.run = Path(run)
         self.checkpoints = Checkpoints(run, config.keep_epochs, config.keep_optimizers)
-        self.ema = Ema(config.ema)
+        self.ema = Ema(config.ema, config.ema_form)
         self.at = Position()
         self.phase: Phase | None = None
         # As in best.json.
@@ -81,6 +81,9 @@ class Trainer:
         state = self.restore(start) if start else {}
         if not start:
             self.enter(task.phases[0])
+            for name in task.ema_modules if self.config.ema else ():
+                if name in task.modules:
+                    self.ema.start(name, self.arrays(name))
         self.steps_per_epoch(task.loader())    # reports wrong settings before anything is written
         self.run.mkdir(parents=True, exist_ok=True)
         with self.checkpoints.failure_explained():

@@ -15,9 +15,10 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models import florence2
 from jittwin.models.conversion import Conversion, Shapes, Source, below, stored_config, unfit
 from jittwin.models.florence2 import STRIDE, Florence2Config
-from jittwin.models.lora import LoraConfig, inner_name, merged
+from jittwin.models.lora import SUFFIXES, LoraConfig, inner_name, merged
 from jittwin.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from jittwin.text import Tokenizer, Tokens
+from jittwin.weights.lazy import LazyArrays
 
 SCORE_HEADS = ("linear", "linear_cls", "linear2", "linear2_cls", "conv")
 MASK_HEADS = ("concat", "last", "concat_cls")
@@ -178,6 +179,17 @@ def without_adapters(arrays: Mapping[str, np.ndarray], lora: LoraConfig) -> dict
         key: array for key, array in arrays.items() if not key.startswith(TRUNK)}
 
 
+def without_originals_adapters(arrays: LazyArrays) -> LazyArrays:
+    """The arrays of a file of the original, LoRA added to the weights. UserError: a part of LoRA is missing or does not
+    fit."""
+    if not (first := next((key for key in arrays if key.endswith(SUFFIXES[0])), None)) or first.startswith(ADAPTED):
+        return arrays
+    try:
+        return merged(arrays, adapters(arrays.shapes[first][0]))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{arrays.source}: its LoRA is not complete ({error}); save the detector again") from error
+
+
 def infer_config(shapes: Shapes, source: Source | None = None) -> DistortionConfig:
     """As the metadata of a file of ours say, else as the arrays tell, which the original trained in the mode
     "reference" and with pictures of 768 pixels. UserError: not the weights of a detector, sizes that do not go
@@ -217,15 +229,16 @@ def original(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> d
     return {"model": dict(arrays)}
 
 
-# The original holds the encoder beside the rest of the trunk, both under the names of microsoft/Florence-2-*.
+# The original holds the encoder beside the rest of the trunk, both under the names of microsoft/Florence-2-*; with LoRA,
+# both are below base_model.model, as peft puts them.
 CONVERSION = Conversion(
     infer_config,
-    renames=((r"^module\.", ""), (r"^florence2\.model\.", TRUNK),
-             (r"^florence2\.encoder\.", f"{TRUNK}language_model.encoder."), *florence2.renames(TRUNK)),
+    renames=((r"^module\.", ""), (r"^florence2\.base_model\.model\.(model|encoder)\.", r"florence2.\1."),
+             (r"^florence2\.model\.", TRUNK), (r"^florence2\.encoder\.", f"{TRUNK}language_model.encoder."), *florence2.renames(TRUNK)),
     back=(*florence2.microsofts(TRUNK),
           (r"^florence2\.language_model\.model\.shared\.", "florence2.encoder.embed_tokens."),
           (r"^florence2\.language_model\.model\.encoder\.", "florence2.encoder."),
           (r"^florence2\.(?!encoder\.)", "florence2.model.")),
-    left_out=("*decoder.*", "*final_logits_bias"), transposed=(florence2.TRANSPOSED,), tied=florence2.TABLE,
-    beside=("*.num_batches_tracked",), describe=asdict, compose=original,
+    regroup=without_originals_adapters, left_out=("*decoder.*", "*final_logits_bias"),
+    transposed=(florence2.TRANSPOSED,), tied=florence2.TABLE, beside=("*.num_batches_tracked",), describe=asdict, compose=original,
     extras="keys of the decoder, and further names of the table of tokens")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jittwin.weights.lazy import LazyArrays, shapes_of
+
 # All six linear layers of every block of the SigLIP encoder. As in peft, the pattern must match the whole path.
 ENCODER = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 # The layers that the original's list of names matches. The pooling head is among them, although its output is not used.
@@ -64,17 +66,28 @@ def inner_name(key: str, config: LoraConfig) -> str:
     return f"{path}.base_layer.{kind}" if config.adapts(path) else key
 
 
-def merged(arrays: Mapping[str, np.ndarray], config: LoraConfig) -> dict[str, np.ndarray]:
-    """The arrays of an adapted model under the keys of the model without adapters, which are added to its weights."""
-    found = {}
-    for key, array in arrays.items():
-        path, _, kind = key.rpartition(".")
-        if key.endswith(SUFFIXES):
-            continue
-        layer = path.removesuffix(".base_layer")
-        if layer != path and kind == "weight":
-            a, b = (arrays[f"{layer}.{suffix}"] for suffix in SUFFIXES)
-            change = b.reshape(len(b), -1) @ a.reshape(len(a), -1)
-            array = array + np.float32(config.scaling) * change.reshape(array.shape)
-        found[f"{layer}.{kind}"] = array
-    return found
+def merged(arrays: Mapping[str, np.ndarray], config: LoraConfig) -> LazyArrays:
+    """The arrays of an adapted model under the keys of the model without adapters, which are added to its weights.
+
+    KeyError: an A without its B or its layer. ValueError: an A or B of another shape.
+    """
+    shapes, layers = shapes_of(arrays), {}
+    for key, shape in shapes.items():
+        path, dot, kind = key.rpartition(".")
+        if not key.endswith(SUFFIXES):
+            layers[path.removesuffix(".base_layer") + dot + kind] = key
+        elif key.endswith(SUFFIXES[0]):
+            layer = path.removesuffix(".lora_A.default")
+            out, rank = shapes[f"{layer}.{SUFFIXES[1]}"][:2]
+            if (out, *shape[1:]) != shapes[f"{layer}.base_layer.weight"] or rank != shape[0]:
+                raise ValueError(f"{key} has the shape {shape}, which does not fit its B and its layer")
+
+    def make(name: str) -> np.ndarray:
+        array, layer = arrays[layers[name]], name.removesuffix(".weight")
+        if not layers[name].endswith(".base_layer.weight") or f"{layer}.{SUFFIXES[0]}" not in shapes:
+            return array
+        a, b = (arrays[f"{layer}.{suffix}"] for suffix in SUFFIXES)
+        change = b.reshape(len(b), -1) @ a.reshape(len(a), -1)
+        return array + np.float32(config.scaling) * change.reshape(array.shape)
+
+    return LazyArrays({name: shapes[key] for name, key in layers.items()}, make, getattr(arrays, "source", ""))

@@ -62,7 +62,7 @@ class Config(RunConfig):
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers",
         "gradient_checkpointing")
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form",)
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
 
     seed: int = 42

@@ -20,6 +20,7 @@ from jittwin.data.evalmuse_files import STORED_SIDE
 from jittwin.data.loader import Loader
 from jittwin.data.picture_augment import Augmentation
 from jittwin.data.submission import to_levels
+from jittwin.engine.loss_scaler import LossScaler
 from jittwin.engine.schedule import cosine
 from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
 from jittwin.errors import UserError
@@ -66,11 +67,10 @@ class Config(RunConfig):
         *RunConfig.FREE_TO_CHANGE, "trunk", "weights", "tokenizer", "pseudo_labels", "workers", "val_batch_size",
         "gradient_checkpointing")
     ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
-    TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
-
     save_epochs: int = 5
     keep_epochs: int = 1000                # the best checkpoint and the newest are kept
     keep_optimizers: Literal["all", "newest"] = "newest"
+    ema_form: Literal["rising", "constant"] = "constant"
     # Network. It begins with Florence-2, with a detector that was trained before, or with random_model from nothing.
     trunk: str | None = None              # hub folder or file of Florence-2
     weights: str | None = None            # a detector: a file of ours, or of the original
@@ -202,6 +202,7 @@ class Task(Plain):
             self.notes += notes
         self.objective = backend.build("distortion.objective", config.losses)
         self.phase, self.merged = None, None
+        self.scaler = LossScaler() if config.precision == "float16" else None
         for phase in self.phases:
             self.loader_of(phase)                   # its messages come before anything is trained
 
@@ -318,8 +319,17 @@ class Task(Plain):
         terms = self.objective.losses(
             module.heat(maps), backend.asarray(batch["map"]), module.score(scores),
             backend.asarray(batch["vote"].astype(np.float32)), maps if self.model.map_classes == 1 else None)
-        backend.step(optimizer, sum(terms.values()) * context.loss_factor, self.config.clip, context.accumulate)
+        backend.step(optimizer, sum(terms.values()) * context.loss_factor, self.config.clip, context.accumulate,
+                     self.scaler)
         return terms
+
+    def progress(self) -> dict:
+        """The factor of the loss in float16."""
+        return {"loss_scale": [self.scaler.scale, self.scaler.clean]} if self.scaler else {}
+
+    def restore_progress(self, progress: dict) -> None:
+        if self.scaler:
+            self.scaler = LossScaler(*progress.get("loss_scale", ()))
 
     def predictions(self, data: DistortedDataset, batches: Iterable[dict]) -> Iterator[tuple]:
         """Each batch with its maps (B, S, S) and scores (B,), without dropout."""

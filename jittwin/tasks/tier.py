@@ -57,7 +57,7 @@ class Config(RunConfig):
     }
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "image_weights", "text_weights", "tokenizer", "log_info", "workers")
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form",)
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
 
     seed: int = 1

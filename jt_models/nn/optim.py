@@ -49,6 +49,15 @@ class Optimizer:
         self.gradients = {}
         jt.sync_all()
 
+    def unscale(self, scaler) -> bool:
+        """Divide the gradients by the scaler's factor, which then changes. False, and no gradients, if any of them was not
+        finite."""
+        # The host decides: compiled with fast arithmetic, kernels may take every number for finite.
+        finite = all(bool(np.isfinite(g.numpy()).all()) for g in self.gradients.values())
+        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}
+        scaler.after(finite)
+        return finite
+
     def clip(self, limit: float) -> None:
         """Scale all gradients so that their joint norm is at most `limit`."""
         squares = [(g * g).reshape(g.shape[0], -1).sum(1).sum() for g in self.gradients.values()]

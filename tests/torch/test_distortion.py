@@ -1,5 +1,6 @@
 """The detector of structural distortion against the original, restated in torch.nn; its files, and the published
 counts."""
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -283,9 +284,42 @@ def test_another_file_is_refused():
         infer_config({"conv1.weight": (64, 3, 7, 7)})
 
 
-def test_a_file_with_lora_is_refused(tmp_path):
-    torch.save({"model": {"florence2.base_model.model.encoder.layers.0.fc1.lora_A.default.weight": torch.zeros(8, 64)}},
-               tmp_path / "last.pth")
+# What peft matches in microsoft's modules by the original's list of names.
+LORA_LAYERS = re.compile(r"(convs\.\d\.proj|\.qkv|\.proj|\.fc1|\.fc2|[qkv]_proj)\.(weight|bias)$")
+
+
+def test_the_originals_file_with_lora(backend, ours, original_file, tmp_path):
+    """Each product of LoRA, times 8 / sqrt(rank), is added to its weight."""
+    plain, found, expected, rank = torch.load(original_file)["model"], {}, {}, 4
+    torch.manual_seed(4)
+    for name, value in plain.items():
+        if not name.startswith("florence2."):
+            found[name] = value
+            continue
+        path, _, kind = f"florence2.base_model.model.{name.removeprefix('florence2.')}".rpartition(".")
+        found[f"{path}.base_layer.{kind}" if LORA_LAYERS.search(name) else f"{path}.{kind}"] = value
+        if LORA_LAYERS.search(name) and kind == "weight":
+            a = found[f"{path}.lora_A.default.weight"] = torch.randn(rank, *value.shape[1:])
+            b = found[f"{path}.lora_B.default.weight"] = torch.randn(len(value), rank, *[1] * (value.ndim - 2))
+            change = torch.einsum("or,r...->o...", b.reshape(len(b), -1), a)
+            expected[name] = value + 8 / rank ** 0.5 * change
+    assert len(expected) == 4 + 4 * 2 * 4 + 5       # patch embeddings, blocks and the one layer of the encoder
+    torch.save({"model": found}, tmp_path / "last.pth")
+    torch.save({"model": plain | expected}, tmp_path / "merged.pth")
+    network, config = opened(backend, "distortion", tmp_path / "last.pth")
+    right, same = opened(backend, "distortion", tmp_path / "merged.pth")
+    assert config == same
+    for (name, first), second in zip(network.state_dict().items(), right.state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second, msg=name)
+    del found["florence2.base_model.model.encoder.layers.0.fc1.lora_B.default.weight"]
+    torch.save({"model": found}, tmp_path / "last.pth")
+    with pytest.raises(UserError, match="last.pth: its LoRA is not complete .*fc1.lora_B"):
+        CONVERSION.open(tmp_path / "last.pth")
+
+
+def test_lora_of_our_checkpoints_is_refused(tmp_path):
+    torch.save({"model": {"florence2.base_model.model.language_model.encoder.layers.0.fc1.lora_A.default.weight":
+                          torch.zeros(8, 64)}}, tmp_path / "last.pth")
     source = CONVERSION.open(tmp_path / "last.pth")
     with pytest.raises(UserError, match="last.pth: it holds LoRA beside the weights of a detector, such as florence2"):
         infer_config(source.arrays.shapes, source)

@@ -45,6 +45,14 @@ class Optimizer:
                     self.update(name, gradient, group)
         self.gradients = {}
 
+    def unscale(self, scaler) -> bool:
+        """Divide the gradients by the scaler's factor, which then changes. False, and no gradients, if any of them was not
+        finite."""
+        finite = all(bool(g.isfinite().all()) for g in self.gradients.values())
+        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}
+        scaler.after(finite)
+        return finite
+
     def clip(self, limit: float) -> None:
         """Scale all gradients so that their joint norm is at most `limit`."""
         norms = torch._foreach_norm(list(self.gradients.values()))

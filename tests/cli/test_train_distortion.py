@@ -87,7 +87,7 @@ def test_mistakes(mini, tmp_path):
         (train(backend, out, mini, side=100), "image_size is 100; legal: multiples of 32"),
         (train(backend, out, mini, mask_loss="dise"), "mask_loss=dise: 'dise' is no term"),
         (train(backend, out, mini, mask_loss="bce", mask_head="concat_cls"), "the term bce needs one logit"),
-        (train(backend, out, mini, precision="float16"), "precision=float16 cannot be trained with"),
+        (train(backend, out, mini, precision="half"), "precision=half cannot be trained with"),
         (train(backend, out, mini, unfreeze="decoder"), "unfreeze=decoder: no parameter has such a name"),
         (train(backend, out, mini, val_split=15), "15 pictures to hold out of 15: choose 0 to 14"),
         (train(backend, out, mini, val_split=14), "1 picture is left to train on"),

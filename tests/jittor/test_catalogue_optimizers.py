@@ -6,6 +6,7 @@ Jittor's optimizer and return the values that it takes.
 import numpy as np
 import pytest
 
+from jittwin.engine.loss_scaler import LossScaler
 from jt_models.boot import jt, nn
 from jt_models.nn import optim
 
@@ -70,6 +71,22 @@ def test_O2_accumulating_is_one_step(backend):
         backend.step(optimizer, (parameter * jt.array(f32(*g))).sum(), accumulate=turn < 2)
     assert optimizer.state()["p/step"] == 1
     np.testing.assert_allclose(parameter.numpy(), adam(START, [np.sum(SMALL, 0)], 0.1)[0], atol=3e-7)
+
+
+def test_a_scaled_loss_changes_nothing_and_gradients_that_are_not_finite_make_no_step(backend):
+    parameter, plain = jt.array(f32(*START)), jt.array(f32(*START))
+    scaler = LossScaler(interval=2)
+    scaled, other = (backend.optimizer("adamw", [{"params": {"p": p}, "lr": 0.1}]) for p in (parameter, plain))
+    for g, scale in zip((SMALL[0], [1e34, *SMALL[0][1:]], SMALL[1], SMALL[2]), (65536, 32768, 32768, 65536)):
+        before = parameter.numpy()
+        backend.step(scaled, (parameter * jt.array(f32(*g))).sum(), scaler=scaler)
+        assert scaler.scale == scale
+        if max(g) > 1e30:                   # times the factor it is infinite
+            assert np.array_equal(parameter.numpy(), before)
+        else:
+            backend.step(other, (plain * jt.array(f32(*g))).sum())
+    assert scaled.state()["p/step"] == other.state()["p/step"] == 3
+    np.testing.assert_allclose(parameter.numpy(), plain.numpy(), rtol=1e-6)
 
 
 def test_O3_adamw_decays_by_a_hundredth_unless_told_otherwise():

@@ -13,6 +13,7 @@ from jittwin import config as settings
 from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.draws import Draws
+from jittwin.engine.loss_scaler import LossScaler
 from jittwin.engine.task import StepContext
 from jittwin.models.conversion import below
 from jittwin.models.distortion import CONVERSION, TRUNK, adapters, infer_config, make_config
@@ -176,6 +177,35 @@ def test_measures_are_those_of_the_averaged_weights(backend, tmp_path):
         found[stem] = task.evaluate(StepContext(1, 0, 0, Draws(0)))
     assert state["measures"]["score_mse"] == pytest.approx(found["model.ema"]["score_mse"], rel=1e-6)
     assert state["measures"]["map_mse"] != pytest.approx(found["model"]["map_mse"], rel=1e-6)
+
+
+def test_the_loss_scaler_is_pytorchs(backend):
+    """Gradients that float16 cannot hold make no step and halve the factor; updates in a row double it."""
+    values = [torch.tensor([1.0, -2.0]), torch.tensor([[0.5]])]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    scaler, right = LossScaler(interval=3), torch.amp.GradScaler("cpu", growth_interval=3)
+    optimizer = backend.optimizer("adamw", [{"params": dict(zip("pq", ours)), "lr": 0.1}])
+    plain = torch.optim.AdamW(theirs, 0.1)
+
+    def loss(parameters, factor):
+        p, q = (p.half() for p in parameters)
+        return (p * p).sum().float() * factor + (q * factor).sum().float()
+
+    scales = []
+    for factor in (1.0, 0.01, 0.01, 8.0, *[0.001] * 7, float("nan"), 0.01):
+        for more in (True, False):          # a step of two batches
+            backend.step(optimizer, loss(ours, factor) / 2, 1.0, more, scaler)
+            right.scale(loss(theirs, factor) / 2).backward()
+        right.unscale_(plain)
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        right.step(plain)
+        right.update()
+        plain.zero_grad()
+        scales.append((scaler.scale, right.get_scale()))
+    assert all(first == second for first, second in scales) and len(set(scales)) > 2
+    for first, second in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(first, second)
+        assert torch.isfinite(first).all()
 
 
 def test_resumption(tmp_path):

@@ -1,4 +1,4 @@
-"""Scaling of the loss for training in float16, whose small numbers end at 6e-8 (Micikevicius et al. 2018, arXiv 1710.03740).
+"""Scaling of the loss for training in float16 (Micikevicius et al. 2018, arXiv 1710.03740), which ends at 6e-8.
 
 The loss is multiplied by a factor before its gradients are computed, and the gradients are divided by it before the
 update. The rule by which the factor changes is that of torch.amp.GradScaler.

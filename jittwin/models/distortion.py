@@ -229,16 +229,17 @@ def original(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> d
     return {"model": dict(arrays)}
 
 
-# The original holds the encoder beside the rest of the trunk, both under the names of microsoft/Florence-2-*; with LoRA,
-# both are below base_model.model, as peft puts them.
+# The original holds the encoder beside the rest of the trunk, both under the names of microsoft/Florence-2-*. With
+# LoRA, both are below base_model.model, as peft puts them.
 CONVERSION = Conversion(
     infer_config,
     renames=((r"^module\.", ""), (r"^florence2\.base_model\.model\.(model|encoder)\.", r"florence2.\1."),
-             (r"^florence2\.model\.", TRUNK), (r"^florence2\.encoder\.", f"{TRUNK}language_model.encoder."), *florence2.renames(TRUNK)),
+             (r"^florence2\.model\.", TRUNK), (r"^florence2\.encoder\.", f"{TRUNK}language_model.encoder."),
+             *florence2.renames(TRUNK)),
     back=(*florence2.microsofts(TRUNK),
           (r"^florence2\.language_model\.model\.shared\.", "florence2.encoder.embed_tokens."),
           (r"^florence2\.language_model\.model\.encoder\.", "florence2.encoder."),
           (r"^florence2\.(?!encoder\.)", "florence2.model.")),
     regroup=without_originals_adapters, left_out=("*decoder.*", "*final_logits_bias"),
-    transposed=(florence2.TRANSPOSED,), tied=florence2.TABLE, beside=("*.num_batches_tracked",), describe=asdict, compose=original,
-    extras="keys of the decoder, and further names of the table of tokens")
+    transposed=(florence2.TRANSPOSED,), tied=florence2.TABLE, beside=("*.num_batches_tracked",), describe=asdict,
+    compose=original, extras="keys of the decoder, and further names of the table of tokens")

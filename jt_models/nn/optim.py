@@ -50,8 +50,10 @@ class Optimizer:
         jt.sync_all()
 
     def unscale(self, scaler) -> bool:
-        """Divide the gradients by the scaler's factor, which then changes. False, and no gradients, if any of them was not
-        finite."""
+        """Divide the gradients by the scaler's factor, which then changes.
+
+        If any of them is not finite, the result is False, and they are dropped.
+        """
         # The host decides: compiled with fast arithmetic, kernels may take every number for finite.
         finite = all(bool(np.isfinite(g.numpy()).all()) for g in self.gradients.values())
         self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}

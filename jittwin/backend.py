@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jittwin.engine.loss_scaler import LossScaler
+from jittwin.loss_scaler import LossScaler
 from jittwin.errors import UserError, choose_from
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}

@@ -6,7 +6,7 @@ Jittor's optimizer and return the values that it takes.
 import numpy as np
 import pytest
 
-from jittwin.engine.loss_scaler import LossScaler
+from jittwin.loss_scaler import LossScaler
 from jt_models.boot import jt, nn
 from jt_models.nn import optim
 

@@ -7,7 +7,7 @@ from floors import arrows_up, circles, parses_arguments, rooms
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     "jittwin": (
-        ("__init__", "errors", "draws"),
+        ("__init__", "errors", "draws", "loss_scaler"),
         ("atomic", "backend", "config", "file_kinds", "text_files"),
         ("picture_formats",),
         ("classes", "imaging", "preprocessing", "text", "text_cleaning"),

@@ -13,7 +13,7 @@ from jittwin import config as settings
 from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.draws import Draws
-from jittwin.engine.loss_scaler import LossScaler
+from jittwin.loss_scaler import LossScaler
 from jittwin.engine.task import StepContext
 from jittwin.models.conversion import below
 from jittwin.models.distortion import CONVERSION, TRUNK, adapters, infer_config, make_config

@@ -1,6 +1,7 @@
 """Sets of pictures on disk, decoded and prepared for a network, a bounded number at a time."""
 import hashlib
 import io
+import itertools
 import os
 import re
 import threading
@@ -19,7 +20,6 @@ from jittwin.data.listing import list_archive, list_files, list_folder, printabl
 from jittwin.errors import UserError
 
 MOST_WORKERS = 8
-OPEN = 2      # pictures of different sizes that `batches` holds at most, as a multiple of the batch size
 
 
 class ImageSet:
@@ -146,24 +146,7 @@ def _finished(pending, on_error):
         on_error(error)
 
 
-def batches(items: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield (indices, stacked arrays) of at most `size` items of equal shape.
-
-    Items wait until `size` of their shape have come. When OPEN * size items wait, the largest group is yielded. Groups
-    that remain at the end are yielded last.
-    """
-    groups: dict[tuple, list] = {}
-    for index, array in items:
-        shape = array.shape
-        groups.setdefault(shape, []).append((index, array))
-        if len(groups[shape]) < size:
-            if sum(map(len, groups.values())) < OPEN * size:
-                continue
-            shape = max(groups, key=lambda each: len(groups[each]))
-        yield _stacked(groups.pop(shape))
-    while groups:
-        yield _stacked(groups.pop(next(iter(groups))))
-
-
-def _stacked(group):
-    return [index for index, _ in group], np.stack([array for _, array in group])
+def grouped(items: Iterator, size: int) -> Iterator[list]:
+    """Yield lists of at most `size` successive items."""
+    while group := list(itertools.islice(items, size)):
+        yield group

@@ -1,9 +1,8 @@
 """Scores of many pictures by several metrics. Each picture is decoded once, and few are in memory at a time."""
 import io
-import itertools
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -14,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jittwin.data.listing import printable
-from jittwin.data.pictures import ImageSet, prepared
+from jittwin.data.pictures import ImageSet, grouped, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric
@@ -128,12 +127,6 @@ def preparation(metrics: Sequence[Metric], thumbnails: bool) -> Callable[[np.nda
         return image.shape[:2], small, [found[metric.preprocess] for metric in metrics]
 
     return prepare
-
-
-def grouped(items: Iterator, size: int) -> Iterator[list]:
-    """Yield lists of at most `size` successive items."""
-    while group := list(itertools.islice(items, size)):
-        yield group
 
 
 def thumbnail(image: np.ndarray) -> bytes:

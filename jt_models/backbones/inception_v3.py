@@ -190,6 +190,10 @@ class FidInception(InceptionV3):
         pool = {"excluded": inner_average, "included": padded_average}[pool_padding]
         super().__init__(config, batch_statistics=False, pool=pool, last_pool=largest)
 
+    def resized(self, x):
+        """Images (B, 3, H, W) as the network sees them, (B, 3, 299, 299). Of this size they stay as they are."""
+        return ops.interpolate(x, (299, 299), "bilinear")
+
     def execute(self, x):
-        *_, pooled = super().execute(2 * ops.interpolate(x, (299, 299), "bilinear") - 1)
+        *_, pooled = super().execute(2 * self.resized(x) - 1)
         return pooled.reshape(x.shape[0], -1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jittwin.data.pictures import OPEN, ImageSet, batches, other_pictures, prepared
+from jittwin.data.pictures import ImageSet, grouped, other_pictures, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import MODES, find_mode
 
@@ -83,33 +83,12 @@ def test_order_and_batches_do_not_depend_on_the_workers(folder, workers):
     items = list(prepared(images, lambda image: image.copy(), workers))
     assert [index for index, _ in items] == list(range(23))
     seen, sizes = [], []
-    for indices, batch in batches(iter(items), 4):
-        assert len(indices) == len(batch) <= 4
-        sizes.append(len(batch))
-        seen += indices
-        for index, image in zip(indices, batch):
+    for some in grouped(iter(items), 4):
+        sizes.append(len(some))
+        for index, image in some:
+            seen.append(index)
             np.testing.assert_array_equal(image, images.decode(index))
-    assert sorted(seen) == list(range(23)) and sum(sizes) == 23
-
-
-@pytest.mark.parametrize("sizes", [1, 7, 1000])
-def test_few_pictures_wait_for_others_of_their_size(sizes):
-    """However many pictures and sizes there are."""
-    count, size, waiting, most = 1000, 4, 0, 0
-
-    def items():
-        nonlocal waiting, most
-        for index in range(count):
-            waiting += 1
-            most = max(most, waiting)
-            yield index, np.full((2, 1 + index % sizes), index)
-
-    seen = []
-    for indices, batch in batches(items(), size):
-        waiting -= len(indices)
-        seen += indices
-        assert len(batch) <= size and [array[0, 0] for array in batch] == indices
-    assert sorted(seen) == list(range(count)) and most <= OPEN * size
+    assert seen == list(range(23)) and sizes == [4] * 5 + [3]
 
 
 def test_a_damaged_picture_is_named_or_counted(folder):
@@ -199,6 +178,30 @@ def test_clean_has_the_scale_of_samples_of_clean_fid():
 def test_pytorch_fid_leaves_pixels_as_they_are():
     image = picture(5, 7)
     np.testing.assert_array_equal(MODES["pytorch-fid"].prepare(image), (image / np.float32(255)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_kept_of_a_picture_is_small(mode):
+    """However large it is: 12 megapixels are 144 MB as float32."""
+    kept = MODES[mode].keep(np.zeros((1500, 8000, 3), np.uint8))
+    size = kept.nbytes if isinstance(kept, np.ndarray) else kept.pixels.nbytes + kept.rows.nbytes + kept.columns.nbytes
+    assert size < 1.2e6
+
+
+def linear(image, side=299):
+    """Bilinear resizing of float32 (3, H, W) with half-pixel centres, in float64."""
+    for axis in (1, 2):
+        at = np.maximum((np.arange(side) + 0.5) * image.shape[axis] / side - 0.5, 0)
+        low = np.floor(at).astype(int)
+        high, part = np.minimum(low + 1, image.shape[axis] - 1), (at - low)[:, None if axis == 1 else Ellipsis]
+        image = image.take(low, axis) * (1 - part) + image.take(high, axis) * part
+    return image
+
+
+@pytest.mark.parametrize("size", [(40, 30), (700, 599), (598, 3000), (1196, 597), (2001, 7)])
+def test_resizing_reads_no_pixel_that_is_not_kept(size):
+    image, mode = picture(*size), MODES["pytorch-fid"]
+    np.testing.assert_array_equal(linear(mode.restore(mode.keep(image))), linear(mode.prepare(image)))
 
 
 def test_an_unknown_mode_names_the_nearest():

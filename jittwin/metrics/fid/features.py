@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from jittwin.backend import Backend
 from jittwin.data.listing import tell
-from jittwin.data.pictures import ImageSet, batches, prepared
+from jittwin.data.pictures import ImageSet, grouped, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.fid.cache import cached
 from jittwin.metrics.fid.inception import WIDTH, load_inception
@@ -60,6 +60,11 @@ class FidScorer:
                "kept": KEPT, "preparation": PREPARATION, "backend": self.backend.name, "skip_bad": self.skip_bad}
         return cached(key, lambda: self.compute(images, quiet))
 
+    def resized(self, kept) -> np.ndarray:
+        """What the mode kept of a picture, as the network sees it: float32 (3, S, S)."""
+        image = find_mode(self.mode).restore(kept)
+        return self.backend.numpy(self.inception.network.resized(self.backend.asarray(image[None])))[0]
+
     def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
         """The statistics of the pictures, in one pass. UserError: a damaged picture, features that are not finite."""
         backend, moments, bad = self.backend, Moments(), []
@@ -68,12 +73,13 @@ class FidScorer:
         known = np.zeros(len(kept), bool)
         # The kept features are spread over the whole set, because a folder may be sorted by class.
         places = {int(index): place for place, index in enumerate(np.arange(len(kept)) * len(images) // len(kept))}
-        items = prepared(images, find_mode(self.mode).prepare, self.workers, bad.append if self.skip_bad else None)
+        items = prepared(images, find_mode(self.mode).keep, self.workers, bad.append if self.skip_bad else None)
         with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
                 backend.no_grad():
-            for indices, batch in batches(items, self.batch):
+            # Each picture is resized before it joins a batch, so a batch is small whatever the pictures' sizes.
+            for some in grouped(((index, self.resized(kept)) for index, kept in items), self.batch):
+                indices, batch = [index for index, _ in some], np.stack([image for _, image in some])
                 features = backend.numpy(self.inception.network(backend.asarray(batch)))
-                del batch      # frees its memory before the next batch is made
                 try:
                     moments.add(features)
                 except ValueError as error:

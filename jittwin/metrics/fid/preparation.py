@@ -4,7 +4,9 @@ pytorch-fid: pictures as decoded; the network resizes them to 299x299 without an
 clean: antialiased bicubic to 299x299 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), and TensorFlow's scale of pixels.
 apf-gan: antialiased bilinear to 256x256, as in the published tool with scikit-image 0.19.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,14 +23,48 @@ class Mode:
     """A convention of FID.
 
     prepare: uint8 (H, W, 3) to float32 (3, h, w), which the network maps to 2x - 1. pool_padding: see FidInception.
+    keep, restore: two steps that together give what the network's resizing makes of `prepare`; what is between them is
+    small, however large the picture is.
     """
 
-    prepare: callable
+    prepare: Callable[[np.ndarray], np.ndarray]
     pool_padding: str
+    keep: Callable[[np.ndarray], Any]
+    restore: Callable[[Any], np.ndarray] = lambda kept: kept
 
 
 def as_decoded(image: np.ndarray) -> np.ndarray:
     return _unit(image.transpose(2, 0, 1))
+
+
+class Kept(NamedTuple):
+    """The pixels of a picture that the network's resizing reads. shape: (H, W). pixels: uint8 (rows, columns, 3)."""
+
+    shape: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+    pixels: np.ndarray
+
+    def restore(self) -> np.ndarray:
+        """The picture as float32 (3, H, W), 0 where nothing is read."""
+        planes = np.zeros((3, *self.shape), np.float32)     # memory is taken only where something is written
+        planes[:, self.rows[:, None], self.columns] = as_decoded(self.pixels)
+        return planes
+
+
+def read_pixels(image: np.ndarray) -> Kept:
+    rows, columns = (_read(old, SIDE) for old in image.shape[:2])
+    return Kept(image.shape[:2], rows, columns, image[rows[:, None], columns])
+
+
+def _read(old: int, new: int) -> np.ndarray:
+    """The positions, of `old`, that bilinear resizing to `new` positions reads; all where it reads most of them."""
+    if old <= 2 * new:
+        return np.arange(old)
+    at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+    margin = 1e-3 + 1e-6 * old          # a framework computes `at` in float32
+    lower = np.concatenate([np.floor(at - margin), np.floor(at + margin)])
+    return np.unique(np.clip(np.concatenate([lower, lower + 1]), 0, old - 1).astype(int))
 
 
 def antialiased_bicubic(image: np.ndarray) -> np.ndarray:
@@ -46,12 +82,13 @@ def blurred_bilinear(image: np.ndarray) -> np.ndarray:
 
     Borders are mirrored; values are clipped to the picture's own range.
     """
-    planes, size = image.transpose(2, 0, 1).astype(np.float32), (PUBLISHED_SIDE, PUBLISHED_SIDE)
+    planes, size = image.transpose(2, 0, 1), (PUBLISHED_SIDE, PUBLISHED_SIDE)
     if planes.shape[1:] == size:
         return _unit(planes)
     factors = np.array(planes.shape[1:]) / size
-    low, high = planes.min(), planes.max()
-    resized = [ndimage.zoom(ndimage.gaussian_filter(plane, np.maximum(0, (factors - 1) / 2), mode="mirror"),
+    low, high = np.float32(planes.min()), np.float32(planes.max())
+    resized = [ndimage.zoom(ndimage.gaussian_filter(plane.astype(np.float32), np.maximum(0, (factors - 1) / 2),
+                                                    mode="mirror"),
                             1 / factors, order=1, mode="mirror", grid_mode=True) for plane in planes]
     return _unit(np.clip(np.stack(resized), low, high))
 
@@ -61,9 +98,9 @@ def _unit(planes: np.ndarray) -> np.ndarray:
 
 
 MODES = {
-    "pytorch-fid": Mode(as_decoded, "excluded"),
-    "clean": Mode(antialiased_bicubic, "excluded"),
-    "apf-gan": Mode(blurred_bilinear, "included"),
+    "pytorch-fid": Mode(as_decoded, "excluded", read_pixels, Kept.restore),
+    "clean": Mode(antialiased_bicubic, "excluded", antialiased_bicubic),
+    "apf-gan": Mode(blurred_bilinear, "included", blurred_bilinear),
 }
 
 

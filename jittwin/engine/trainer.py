@@ -42,6 +42,7 @@ class OtherCheckpoint:
     settings: dict                          # its settings, by our names; a run that continues it must have the same
     inputs: dict[str, str]                  # the hashes of Task.inputs that the file states; likewise
     progress: dict = field(default_factory=dict)    # as Task.progress gives it
+    comparable: bool = True                 # whether `measures` and `best` are what Task.evaluate would say
 
 
 @dataclass
@@ -281,13 +282,18 @@ class Trainer:
             self.backend.load_optimizer_state(optimizer, found.optimizers[stem])
         self.task.restore_progress(found.progress)
         at.epoch, at.step, at.global_step = found.epoch, self.steps_per_epoch(self.task.loader()), found.global_step
-        name = str(found.epoch)
-        self.best = {key: {"checkpoint": name if found.measures.get(key) == score else None, "score": score}
-                     for key, score in found.best.items()}
+        name, measures, best = str(found.epoch), found.measures, found.best
+        if not found.comparable:
+            measures = self.evaluate()
+            best = {key: measures[key] for key in self.task.best if measures.get(key) is not None}
+            self.task.notes += (f"{found.source}: its program takes measures in another way, so those of epoch {name} "
+                                "were taken again, and the best epoch is sought from this one on",)
+        self.best = {key: {"checkpoint": name if measures.get(key) == score else None, "score": score}
+                     for key, score in best.items()}
         self.run.mkdir(parents=True, exist_ok=True)
         with self.checkpoints.failure_explained():
             write_file(self.run / "config.yaml", settings.dump(self.config))
-            self.save(name, True, 0, found.measures)
+            self.save(name, True, 0, measures)
         return name
 
     def enter_epoch(self, epoch: int, what: str) -> None:

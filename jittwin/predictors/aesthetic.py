@@ -8,13 +8,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from jittwin import imaging
 from jittwin.backend import Backend, Module, ready_backend
-from jittwin.checkpoints.adapters import check_adapter, read_adapter
+from jittwin.checkpoints.adapters import Adapter, check_adapter, read_adapter
 from jittwin.errors import UserError, choose_from
 from jittwin.models.aesthetic import (
     CLASSES,
@@ -83,7 +85,7 @@ def read_scorer(state_shapes: Callable[[str, Any], Shapes], adapter: str | os.Pa
     """Read the adapter and the tower of a scorer.
 
     state_shapes: a Backend's, called only for an untrained tower. adapter: a file or folder for read_adapter. tower: a
-    hub folder; None: the adapter's own model_name, if that is a folder. random: if there is no such folder, use an
+    hub folder; None: the adapter's own, see own_tower. random: if there is no such folder, use an
     untrained tower of the architecture `tower` (a key of PRESETS, which is then not looked up as a folder), or of the
     architecture that the adapter was trained on; without an adapter everything is untrained. UserError: a file is
     missing or damaged, or adapter and tower do not belong together.
@@ -92,7 +94,7 @@ def read_scorer(state_shapes: Callable[[str, Any], Shapes], adapter: str | os.Pa
         raise UserError("aesthetic scores need trained adapters: give a file such as best_lora.pth, or "
                         "--random-weights")
     found = None if adapter is None else read_adapter(adapter)
-    name = os.fspath(tower or (found.model_name if found else "tiny"))
+    name = os.fspath(tower or (own_tower(found) if found else "tiny"))
     untrained = (random and name in PRESETS) or not os.path.exists(name)
     if untrained and not random:
         raise UserError(f"{found.source}: {_which_tower(found.model_name, tower)}")
@@ -112,6 +114,21 @@ def read_scorer(state_shapes: Callable[[str, Any], Shapes], adapter: str | os.Pa
                         f"but {name} has {made.sha256[:12]}…: give the tower it was trained on (--aesthetic-tower, in "
                         "scripts --model)")
     return Scorer(AestheticConfig(made.config, found.config), made, found.arrays, untrained, found.model_name)
+
+
+def own_tower(adapter: Adapter) -> str:
+    """The tower that an adapter was trained on: as it names it or, if that is not there, as the settings of its run do.
+
+    Where both are not there, the name in the adapter.
+    """
+    names = [adapter.model_name]
+    for folder in list(Path(adapter.source).absolute().parents)[:3]:       # of RUN/best_lora.pth, RUN/checkpoints/N/...
+        try:
+            content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            names.append(content["model"])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            continue
+    return next((name for name in names if name and isinstance(name, str) and os.path.exists(name)), adapter.model_name)
 
 
 def _which_tower(name: str, tower) -> str:

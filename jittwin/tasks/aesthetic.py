@@ -4,6 +4,7 @@ The defaults are those of the original script's code (rank 32; its README says r
 them in bfloat16, the trained weights, their moments and the loss are float32. The train loss in the log is the mean
 over samples; the original's is `accumulation` times that.
 """
+import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,7 @@ from jittwin.weights.initial import initial_weights
 BEST = {"emd": "lower", "emd_r1": "lower", "mse": "lower", "mae": "lower",
         "srcc": "higher", "plcc": "higher", "accuracy": "higher"}
 STEM = "model"
+BEST_FILE, OTHERS_BEST = "best_lora.pth", "best_lora_before.pth"
 SAMPLES = 8         # pictures in a grid
 
 
@@ -117,11 +119,20 @@ def rate_factor(batches: int, config: Config) -> tuple[Schedule, int, int]:
     """(schedule over steps, total steps, warm-up steps) for `batches` per epoch; the first step has factor 0.
 
     As in the original, the total does not count the steps of left-over batches. After the total the factor stays 0; the
-    original's rises again with the cosine (to 5e-7 after 20 steps more than 47,900).
+    original's rises again, see rise_again.
     """
     total = batches // config.accumulation * config.epochs
     warm = int(config.warmup_ratio * total)
     return warmup(warm, cosine(max(1, total - warm))), total, warm
+
+
+def rise_again(total: int, warm: int, last: int) -> float:
+    """The largest factor of the original's learning rates from step `total` to step `last`.
+
+    There the cosine goes on: 20 steps after 47,900 it is at 5e-7, and after as many steps more as the fall took at 1.
+    """
+    half = max(1, total - warm)         # steps of half a period
+    return (1 - np.cos(np.pi * min(last - total, half) / half)) / 2
 
 
 class Task(Plain):
@@ -137,6 +148,8 @@ class Task(Plain):
         self.partial_steps = config.partial_steps
         self.modules, self.optimizers = {}, {}
         self.tower = self.open_tower()
+        best = self.out / BEST_FILE
+        self.others_best = best if best.exists() and not Checkpoints(self.out).latest() else None
         self.model = AestheticConfig(self.tower.config, self.lora, head_dropout=config.lora_dropout)
         self.votes_hash = None
         self.training, self.held_out, self.test = self.open_data(data_dir)
@@ -152,7 +165,8 @@ class Task(Plain):
         if config.model and config.random_model:
             raise UserError(f"model={config.model} and random_model=true: give one of the two")
         if config.model:
-            return read_tower(config.model)
+            # Files name the tower by a path that finds it again from any folder; its hash stands beside.
+            return replace(read_tower(config.model), name=os.path.abspath(config.model))
         if not config.random_model:
             raise UserError("model is missing: set model=FOLDER, a hub folder such as siglip2-so400m-patch16-512 with "
                             "config.json and model.safetensors, or random_model=true for an untrained tower")
@@ -199,10 +213,12 @@ class Task(Plain):
                             "leaves the schedule without a step: lower accumulation or batch_size, or add data")
         left_over = batches % config.accumulation
         if left_over and config.partial_steps:
-            steps = batches // config.accumulation * config.epochs
+            _, steps, warm = rate_factor(batches, config)
+            again = rise_again(steps, warm, steps + config.epochs - 1)
             self.notes += (f"the learning rates reach 0 after {steps} of {steps + config.epochs} steps, since the "
                            "original's schedule does not count the step of the batches left over in each epoch "
-                           f"({left_over} of {batches}): partial_steps=false drops them, accumulation=1 has none",)
+                           f"({left_over} of {batches}), and stay 0; the original's would rise again, to {again:.1%} "
+                           "of their peak: partial_steps=false drops these steps, accumulation=1 has none",)
 
     def loader(self) -> Loader:
         config = self.config
@@ -297,7 +313,10 @@ class Task(Plain):
         return {"model": "aesthetic", "adapter": describe(self.adapter({})), "config": asdict(self.model)}
 
     def epoch_saved(self, name: str, state: dict) -> None:
-        """Write the original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth, final_lora.pth."""
+        """Write the original's files: checkpoint_epoch_n.pth, checkpoint_latest.pth, best_lora.pth, final_lora.pth.
+
+        A best_lora.pth that was there before the run is kept under another name.
+        """
         checkpoints = Checkpoints(self.out)
         if state["epoch_done"] and state["measures"]:
             arrays = self.backend.state_numpy(self.modules[STEM], exclude=FROZEN)
@@ -308,4 +327,7 @@ class Task(Plain):
                 write_adapter(self.out / "final_lora.pth", self.adapter(arrays))
         best = state["best"].get(self.config.best, {}).get("checkpoint")
         if best is not None:
-            write_adapter(self.out / "best_lora.pth", self.adapter(checkpoints.weights(best, STEM)))
+            if self.others_best:        # of the program whose run goes on here; its measures cannot be compared
+                os.replace(self.others_best, self.out / OTHERS_BEST)
+                self.others_best = None
+            write_adapter(self.out / BEST_FILE, self.adapter(checkpoints.weights(best, STEM)))

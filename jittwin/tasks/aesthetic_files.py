@@ -3,7 +3,8 @@
 checkpoint_epoch_<n>.pth, and checkpoint_latest.pth with the same content, hold the state of model, AdamW and LambdaLR.
 The original's LoRA also covers the tower's pooling head, whose output nothing uses. The optimizer numbers the
 parameters of those adapters but has no state for them. They are written with their initial values, B zero, and skipped
-when read.
+when read. The original's EMD is the mean of the means of its batches, whose last one is smaller, and ours the mean over
+pictures; the two are never compared. Only our files have best_srcc.
 """
 import os
 import secrets
@@ -124,7 +125,8 @@ def read_other(path) -> OtherCheckpoint:
             {key: finite(metrics.get(key)) for key in METRICS},
             {key: score for key, value in best.items() if (score := finite(value)) is not None},
             {"lora_r": int(trained["lora_r"]), "lora_alpha": float(trained["lora_alpha"])},
-            {"tower": str(trained["tower_sha256"])} if "tower_sha256" in trained else {})
+            {"tower": str(trained["tower_sha256"])} if "tower_sha256" in trained else {},
+            comparable="best_srcc" in content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a checkpoint of the aesthetic training script ({type(error).__name__}: {error}): "
                         "give its checkpoint_epoch_n.pth or checkpoint_latest.pth, or name an epoch") from error

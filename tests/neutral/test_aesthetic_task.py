@@ -14,6 +14,7 @@ from tower import Shapes, random_tower, tower_shapes
 
 from jittwin import config as settings
 from jittwin import training
+from jittwin.checkpoints.adapters import Adapter, describe, write_adapter
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.data.ava import BAD_IDS, AvaIndex, write_bad_ids
 from jittwin.data.ava_split import make_split
@@ -24,10 +25,12 @@ from jittwin.errors import UserError
 from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import AestheticConfig, distribution, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS
+from jittwin.models.siglip import PRESETS, read_tower
+from jittwin.predictors.aesthetic import read_scorer
 from jittwin.tasks import aesthetic_files as files
-from jittwin.tasks.aesthetic import BEST, Config, Task, rate_factor
+from jittwin.tasks.aesthetic import BEST, Config, Task, rate_factor, rise_again
 from jittwin.weights import read_content, write_content, write_weights
+from jittwin.weights.initial import initial_weights
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_aesthetic_lora.py"
 TINY = AestheticConfig(PRESETS["tiny"], LoraConfig(4, 8))
@@ -51,6 +54,11 @@ def test_rates_warm_up_from_zero_and_fall_to_zero():
     assert (factor(0), factor(1), factor(warm), factor(total)) == (0.0, 1 / 4790, 1.0, 0.0)
     assert factor(warm + (total - warm) // 2) == pytest.approx(0.5, abs=1e-4)
     assert factor(total + 20) == 0.0
+    for sizes in ((47_900, 4790, 47_920), (20, 2, 29), (20, 2, 60), (3, 0, 4)):
+        last = sizes[2]
+        rates = [0.5 * (1 + np.cos(np.pi * (step - sizes[1]) / max(1, sizes[0] - sizes[1])))    # as the original's
+                 for step in range(sizes[0], last + 1)]
+        assert rise_again(*sizes) == pytest.approx(max(rates), abs=1e-9)
     at = 12_345
     assert factor(at) == 0.5 * (1 + np.cos(np.pi * (at - warm) / (total - warm)))
     assert rate_factor(2, Config(warmup_ratio=0, epochs=1))[0](0) == 1.0
@@ -112,11 +120,14 @@ def hub(tmp_path):
     return folder
 
 
-def test_a_tower_from_a_folder_is_named_and_remembered(hub, tmp_path):
+def test_a_tower_from_a_folder_is_named_and_remembered(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = settings.resolve(Config, overrides=["preset=tiny", "random_model=false", f"model=./{hub.name}"])
+    assert Task(relative, Shapes(), None, tmp_path / "run").tower.name == str(hub)
     changes = ["preset=tiny", "random_model=false", f"model={hub}"]
     task = Task(settings.resolve(Config, overrides=changes), Shapes(), None, tmp_path / "run")
     assert task.inputs() == {"tower": task.tower.sha256}
-    assert task.checkpoint_metadata()["adapter"]["model_name"] == "siglip2-tiny"
+    assert task.checkpoint_metadata()["adapter"]["model_name"] == str(hub)
     assert task.checkpoint_metadata()["adapter"]["tower_sha256"] == task.tower.sha256
     untrained = Task(settings.resolve(Config, overrides=["preset=tiny", "seed=5"]), Shapes(), None, tmp_path / "run")
     assert untrained.inputs() == {} and untrained.tower.name == "random:tiny:5"
@@ -191,7 +202,7 @@ def test_what_training_leaves_out_is_told(tmp_path):
     assert "AVA.txt: rows not used: 1 too short" in told
     assert f"1 rated pictures have no file, such as {missing.split()[1]}" in told
     assert "1 of 38 pictures cannot be decoded and are excluded: see bad_ids.txt" in told
-    assert "the learning rates reach 0 after 4 of 8 steps" in told    # 33 train in 3 batches of 11, two a step
+    assert "the learning rates reach 0 after 4 of 8 steps" in told and "rise again, to 85.4% of their peak" in told  # 33 train in 3 batches of 11, two a step
     quiet = settings.resolve(Config, overrides=["preset=tiny"])
     assert Task(quiet, Shapes(), None, tmp_path / "run").notes == ()
 
@@ -250,10 +261,31 @@ def test_a_checkpoint_comes_back(written):
     found = files.read_other(written.path)
     assert (found.epoch, found.global_step, found.settings) == (2, 14, {"lora_r": 4, "lora_alpha": 8.0})
     assert found.measures == {"emd": 0.25, "mse": 1.5, "mae": 1.0, "srcc": None, "plcc": 0.5}
-    assert found.best == {"emd": 0.125} and found.inputs == {"tower": "0123abc"}
+    assert found.comparable and found.best == {"emd": 0.125} and found.inputs == {"tower": "0123abc"}
     for given, expected in ((found.modules["model"], written.arrays), (found.optimizers["model"], written.moments)):
         assert given.keys() == expected.keys()
         assert all(np.array_equal(given[key], expected[key]) for key in expected)
+
+
+def test_the_best_value_of_the_original_is_not_ours(written):
+    """It is a mean of batch means."""
+    content = read_content(written.path)
+    del content["best_srcc"]            # which the original does not write
+    write_content(written.path, content)
+    assert not files.read_other(written.path).comparable
+
+
+def test_a_best_file_of_another_program_is_kept(tmp_path):
+    (tmp_path / "best_lora.pth").write_bytes(b"of the original")
+    task = Task(settings.resolve(Config, overrides=["preset=tiny"]), Shapes(), None, tmp_path)
+    arrays = dict(initial_weights("aesthetic", trainable_keys(TINY, tower_shapes(TINY.tower))))
+    Checkpoints(tmp_path).save("1", [("model", arrays)], {"epoch": 1}, task.checkpoint_metadata())
+    for _ in range(2):
+        task.epoch_saved("1", {"epoch_done": False, "measures": {}, "best": {"emd": {"checkpoint": "1", "score": 1}}})
+        assert (tmp_path / "best_lora_before.pth").read_bytes() == b"of the original"
+        assert read_content(tmp_path / "best_lora.pth")["config"]["model_name"] == "random:tiny:42"
+    resumed = Task(settings.resolve(Config, overrides=["preset=tiny"]), Shapes(), None, tmp_path)
+    assert resumed.others_best is None
 
 
 def test_a_parameter_without_moments_starts_anew(written):
@@ -367,3 +399,47 @@ def test_a_file_of_the_run_itself_is_its_checkpoint(written):
     assert training.read_other(module, str(written.path), Checkpoints(written.path.parent / "run"))[1].epoch == 2
     with pytest.raises(UserError, match="this task reads no checkpoints of other programs"):
         training.read_other(SimpleNamespace(), "x.pth", checkpoints)
+
+
+@pytest.fixture
+def run_folder(hub, tmp_path):
+    """A run of a tower from a folder: its settings, best_lora.pth, a checkpoint, and the name that they give."""
+    def make(model_name):
+        run = tmp_path / "runs/one"
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        config = settings.resolve(Config, overrides=["preset=tiny", "random_model=false", f"model={hub}"])
+        (run / "config.yaml").write_text(settings.dump(config))
+        arrays = dict(initial_weights("aesthetic", trainable_keys(TINY, tower_shapes(TINY.tower))))
+        adapter = Adapter(LoraConfig(4, 8), arrays, model_name, 32, tower_sha256=read_tower(hub).sha256)
+        write_adapter(run / "best_lora.pth", adapter)
+        Checkpoints(run).save("1", [("model", arrays)], {"epoch": 1}, {"adapter": describe(adapter)})
+        return run
+    return make
+
+
+@pytest.mark.parametrize("where", ["best_lora.pth", "checkpoints/1", "checkpoints/1/model.safetensors", "."])
+@pytest.mark.parametrize("name", ["path", "siglip2-tiny", "", "/moved/away/siglip2-tiny"])
+def test_a_run_finds_its_own_tower(hub, run_folder, tmp_path, monkeypatch, where, name):
+    """Its path, or the name of the folder alone, as files had it before; from any folder."""
+    run = run_folder(str(hub) if name == "path" else name)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    scorer = read_scorer(Shapes().state_shapes, run / where)
+    assert not scorer.random and scorer.tower.sha256 == read_tower(hub).sha256
+
+
+def test_another_tower_at_the_place_of_a_runs_own_is_refused(hub, run_folder):
+    run = run_folder(str(hub))
+    write_weights(hub / "model.safetensors", {f"vision_model.{key}": array
+                                              for key, array in random_tower(PRESETS["tiny"], 2).items()})
+    with pytest.raises(UserError, match="best_lora.pth: was trained on .* of SHA-256 .*give the tower it was trained on"):
+        read_scorer(Shapes().state_shapes, run / "best_lora.pth")
+
+
+def test_a_tower_that_is_gone_is_told(hub, run_folder):
+    run = run_folder("gone")
+    for path in hub.iterdir():
+        path.unlink()
+    hub.rmdir()
+    with pytest.raises(UserError, match="was trained on 'gone', which is not a folder here"):
+        read_scorer(Shapes().state_shapes, run / "best_lora.pth")

@@ -275,7 +275,7 @@ def test_metrics_are_those_whose_weights_are_given(argv, names):
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INFERENCE = {"images", "--threads", "--batch_size", "--num_workers", "--show_distribution", "--no-show-distribution",
-             "--output", "--model", "--debug", "--help"}
+             "--output", "--original-output", "--model", "--debug", "--help"}
 
 
 @pytest.mark.parametrize("name, flags", [
@@ -292,6 +292,39 @@ def test_the_scripts_take_the_originals_flags(name, flags, monkeypatch):
     spec.loader.exec_module(module)
     actions = module.build_parser()._actions
     assert {text for action in actions for text in action.option_strings or [action.dest]} == flags | {"-h"}
+
+
+class Rated(Brightness):
+    """A brightness from 1 to 10 and ten fractions, like the aesthetic score."""
+
+    info = Info("aesthetic", "assess", "", "higher", (1, 10), "none")
+    profile = tuple(f"aesthetic_p{rating}" for rating in range(1, 11))
+
+    def score(self, batch):
+        return Scores([{"aesthetic": 1 + 9 * float(x.mean()) / 255, **dict.fromkeys(self.profile[:8], 0.003),
+                        "aesthetic_p9": 0.076, "aesthetic_p10": 0.9} for x in batch.pixels])
+
+
+def test_the_originals_lines(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    output = importlib.import_module("aesthetic_output")
+    for name, grey in (("1.png", 128), ("2.png", 255), ("10.png", 0)):
+        Image.fromarray(np.full((4, 4, 3), grey, np.uint8)).save(tmp_path / name)
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    images, metric = gather([str(tmp_path)]), Rated()
+    found = assess(images, [metric], quiet=True)
+    lines = list(output.original_lines(images, found, metric, True))
+    bars = [*(f"  {rating:2d}:  0.3% " for rating in range(1, 9)), "   9:  7.6% ███", f"  10: 90.0% {'█' * 36}"]
+    assert lines[:15] == ["", "总共找到 4 个图片文件", "", f"[1/4] {tmp_path}/1.png", "  分数: 5.52 - 良好 (Good)",
+                          "  评分分布:", *bars[:9]]
+    assert lines[15] == bars[9] and lines[29].startswith(f"[3/4] {tmp_path}/3.png: 处理失败 - cannot be read (")
+    assert lines[17] == "  分数: 10.00 - 优秀 (Excellent)" and lines[31] == "  分数: 1.00 - 差 (Poor)"
+    assert lines[43:45] == ["", "=" * 50] and lines[45] == "处理完成: 成功 3/4 张图片"
+    assert re.fullmatch(r"总耗时: \d+\.\d\d 秒", lines[46])
+    assert lines[47:] == ["平均分数: 5.51", "=" * 50, "", "按美学评分排序:", f"  10.00 - {tmp_path}/2.png",
+                          f"  5.52 - {tmp_path}/1.png", f"  1.00 - {tmp_path}/10.png"]
+    short = list(output.original_lines(images, found, Rated(random=True), False))
+    assert "  分数: 5.52 (random weights) - 良好 (Good)" in short and not any("█" in line for line in short)
 
 
 @pytest.mark.parametrize("span, shown, digits", [

@@ -297,6 +297,25 @@ def test_a_checkpoint_of_another_program_is_adopted(whole, tmp_path):
     assert not Checkpoints(tmp_path / "new").names()
 
 
+def test_measures_that_another_program_took_in_another_way_are_taken_again(whole, tmp_path):
+    """Whatever its best was, it is compared with none of ours."""
+    checkpoints = Checkpoints(whole)
+    optimizer = {key.removeprefix("W/"): value for key, value in checkpoints.weights("2", "optimizer").items()}
+    state = checkpoints.state("2")
+    found = OtherCheckpoint(Path("other.pth"), 2, 10, {"W": checkpoints.weights("2", "W")}, {"W": optimizer},
+                            {"error": 1e-9}, {"error": 1e-9, "size": 1e9}, {}, {}, comparable=False)
+    trainer = toy.trainer(tmp_path, "ema=0")
+    name = trainer.adopt(found)
+    measures = Checkpoints(tmp_path).state(name)["measures"]
+    assert measures.keys() == state["measures"].keys() and measures["error"] > 1e-6
+    assert Checkpoints(tmp_path).bests() == {key: {"checkpoint": "2", "score": measures[key]}
+                                             for key in trainer.task.best}
+    assert "other.pth: its program takes measures in another way" in trainer.task.notes[-1]
+    toy.trainer(tmp_path, "ema=0").train(name)
+    scores = [Checkpoints(tmp_path).state(each)["measures"]["error"] for each in Checkpoints(tmp_path).names()]
+    assert Checkpoints(tmp_path).bests()["error"]["score"] == min(scores)
+
+
 def test_fewer_batches_than_accumulation(tmp_path):
     with pytest.raises(UserError, match="5 batches, fewer than accumulation=6"):
         toy.trainer(tmp_path, "accumulation=6").train()

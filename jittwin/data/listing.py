@@ -16,7 +16,7 @@ from jittwin.file_kinds import HEAD
 from jittwin.picture_formats import format_of, suffix_of
 
 HIDDEN, SYSTEM, UNFINISHED = "hidden", "left by an operating system", "backups or unfinished downloads"
-OTHER, SPECIAL, UNREADABLE = "no pictures", "neither files nor folders", "without permission to read them"
+OTHER, SPECIAL, UNREADABLE = "no pictures", "neither files nor folders", "that cannot be opened"
 REPEATED, AGAIN = "named twice", "links to folders that are read already"
 # Names in lower case. Those that begin with "._" are macOS's, which writes one beside every file on a foreign disk.
 _SYSTEMS = {"__macosx", ".ds_store", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", ".localized",

@@ -148,7 +148,7 @@ FAULTS = (
           "pool=pool, last_pool=largest)", "pool=pool, last_pool=pool)",
           "the last block averages, as torchvision's does", (FID, DISTANCES)),
     Fault("fid_input_range", "", I,
-          '2 * ops.interpolate(x, (299, 299), "bilinear") - 1', 'ops.interpolate(x, (299, 299), "bilinear")',
+          '2 * self.resized(x) - 1', 'self.resized(x)',
           "pictures reach the network in [0, 1] instead of [-1, 1]", (FID, DISTANCES)),
     Fault("fid_resize", "F6", I,
           'ops.interpolate(x, (299, 299), "bilinear")', 'ops.interpolate(x, (299, 299), "bicubic")',

@@ -9,9 +9,15 @@ import pytest
 from PIL import Image
 
 from jittwin import picture_formats
+from jittwin.data.aigiqa4k import Aigiqa4k
+from jittwin.data.ava import AvaIndex, scan
+from jittwin.data.evalmuse import EvalMuse
 from jittwin.data.landscape import LandscapeDataset, list_pictures
 from jittwin.data.listing import AGAIN, HIDDEN, OTHER, REPEATED, SPECIAL, SYSTEM, UNFINISHED, list_folder
 from jittwin.data.pictures import ImageSet, natural, other_pictures
+from jittwin.data.synthetic.distorted import write_mini_evalmuse
+from jittwin.data.synthetic.prompted import write_mini_aigiqa4k
+from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.errors import UserError
 from jittwin.metrics.assessment import gather
 from jittwin.metrics.mask_accuracy import paired_labels
@@ -229,3 +235,21 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="sub: cannot be listed .Permission denied"):
         ImageSet(tmp_path)
+
+
+def test_rated_pictures_and_annotations_are_read_by_the_same_rule(tmp_path):
+    """Of AVA, of PKU-AIGIQA-4K and of EvalMuse."""
+    droppings = ("._1.jpg", ".DS_Store", ".thumbs/1.jpg", "notes.txt")
+    write_mini_ava(tmp_path / "ava", 6, 32, 24)
+    write_mini_aigiqa4k(tmp_path / "aigiqa", 20, 32, 24)
+    write_mini_evalmuse(tmp_path / "muse", 4, 32, 24)
+    for folder in ("ava/images", "aigiqa/All", "muse/train/images"):
+        write(tmp_path / folder, {name: b"text" for name in droppings} | {"unknown.jpg": encoded("JPEG")})
+    first = AvaIndex(tmp_path / "ava").ids[0]
+    (tmp_path / f"ava/images/{first}.jpg").rename(tmp_path / f"ava/images/{first}.jfif")
+    index = AvaIndex(tmp_path / "ava")
+    assert len(index.ids) == 6 and index.path(first).suffix == ".jfif" and not scan(index)
+    for notes in (index.left_out(), Aigiqa4k(tmp_path / "aigiqa").notes, EvalMuse(tmp_path / "muse").notes):
+        told = "\n".join(notes)
+        assert "1 hidden" in told and "2 left by an operating system" in told and "1 no pictures (notes.txt)" in told
+        assert "1 pictures are not " in told and "unknown.jpg" in told

@@ -2,6 +2,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,12 +129,16 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
         return MISTAKE
 
 
+# Names in a file may hold characters that would change the terminal.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
 def one_line(error: Exception) -> str:
     """The message on one line; for an error of the operating system (disk full, no permission) also the file."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror} (errno {error.errno}); --debug shows where"
-    return " ".join(str(error).split())
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], " ".join(str(error).split()))
 
 
 JITTWIN = Program("jittwin", "jittwin", jittwin.__doc__, {

@@ -49,7 +49,10 @@ def state_of(content: Any, where: str, parts: Sequence[str] = (), part: str | No
         tell(f"{where}: holds several networks, {', '.join(found)}; {known[0]} is read, and --part of jittwin convert "
              "chooses another")
     if found:
-        return found[(known or list(found))[0]], part or ""
+        state = found[(known or list(found))[0]]
+        if part and len(found) > 1 and not _begin(state, part):
+            raise WeightsError(f"{where}: has no part {part!r}{choose_from(part, found)}")
+        return state, part or ""
     if whole := next((key for key, value in content.items() if isinstance(value, Inert) and value.is_network), None):
         raise _whole(where, f"its {shown(whole)}", content[whole])
     return content, part or ""

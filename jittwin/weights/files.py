@@ -25,6 +25,7 @@ from jittwin.weights.safe_pickle import Array, Inert, restricted_load, shown
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
 JITTOR_TAG = b"HCAJSLHD"
+LONGEST_REASON = 200    # characters of another library's message, which may quote the file
 TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 
 
@@ -46,9 +47,12 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
         if kind == "index":
             return _read_shards(_weight_map(stream), where, keep)
         if kind == "safetensors":
-            found = safetensors_file.entries(stream)
-            return {name: safetensors_file.read_entry(stream, found[key])
-                    for name, key in chosen(found, where, keep, own, part or "").items()}
+            found, stated = safetensors_file.entries(stream), safetensors_file.stated_hash(stream)
+            names = chosen(found, where, keep, own, part or "")
+            arrays = {name: safetensors_file.read_entry(stream, found[key]) for name, key in names.items()}
+            if stated and len(names) == len(found) and content_hash({names[n]: a for n, a in arrays.items()}) != stated:
+                raise ValueError("its arrays do not have the sha256 that its metadata state")
+            return arrays
         if kind == "npz":
             return _read_npz(stream, where, keep, own, part)
 
@@ -153,7 +157,7 @@ def reading(where: str) -> Iterator[None]:
             raise WeightsError(f"{where}: {unpacked(where)}") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that exists") from error
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error)[:LONGEST_REASON].split())
         raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason}); "
                            "fetch or write the file again") from error
 
@@ -241,8 +245,9 @@ def _chosen_of(content: Any, where: str, keep: Callable[[str], bool], parts: Seq
     found = {name: state[key] for name, key in chosen(state, where, keep, own, part).items()}
     for name, value in found.items():
         if not is_array(value):
-            kind = value.name if isinstance(value, Inert) else type(value).__name__
-            raise WeightsError(f"{where}: {name!r} holds {kind}, not an array; save the state dictionary alone")
+            kind = (f"an array of {value.name}" if isinstance(value, Array) else
+                    value.name if isinstance(value, Inert) else type(value).__name__)
+            raise WeightsError(f"{where}: {name!r} holds {kind}, no array of numbers; save the state dictionary alone")
     torch_file.check_all(value for value in found.values() if isinstance(value, torch_file.Tensor))
     return found
 

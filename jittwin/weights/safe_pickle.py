@@ -79,20 +79,24 @@ class Inert(StandIn):
 
 
 class Dtype(StandIn):
-    """numpy.dtype(code, align, copy), limited to plain numbers and lists of objects."""
-    __slots__ = ("value",)
+    """numpy.dtype(code, align, copy), limited to plain numbers and lists of objects.
+
+    Text, complex numbers, dates and records have the value None; arrays of them are not read.
+    """
+    __slots__ = ("value", "name")
 
     def __init__(self, code, align=False, copy=False):
+        self.value, self.name = None, shown(code).strip("'")
         if code in ("O8", "O4", "O"):
-            self.value = np.dtype(object)
+            self.value, self.name = np.dtype(object), "objects"
         elif isinstance(code, Dtype):
-            self.value = code.value
-        elif type(code) is str and np.dtype(code) in BY_DTYPE:
-            self.value = np.dtype(code)
-        else:
-            raise Refused(f"array type {shown(code)}")
+            self.value, self.name = code.value, code.name
+        elif type(code) is str and (kind := _CODES.get(code.lstrip("<=|"))) is not None:
+            self.value = kind
 
     def __setstate__(self, state) -> None:
+        if self.value is None:
+            return
         # (version, byte order, subtype, names, fields, size, alignment, flags); only the byte order is used.
         order = state[1]
         if order not in ("<", ">", "=", "|") or any(state[2:5]):
@@ -102,14 +106,20 @@ class Dtype(StandIn):
 
 
 class Array(StandIn):
-    """numpy.ndarray: `value` is an array, or the list inside an object array."""
-    __slots__ = ("value",)
+    """numpy.ndarray: `value` is an array, the list inside an object array, or None for a type that is not read.
+
+    name: of the type of its elements.
+    """
+    __slots__ = ("value", "name")
 
     def __init__(self, *ignored):
-        self.value = None
+        self.value, self.name = None, "nothing"
 
     def __setstate__(self, state) -> None:
         _, shape, dtype, fortran, content = state
+        self.name = dtype.name
+        if dtype.value is None:
+            return
         if dtype.value == object:
             if type(content) is not list:
                 raise Refused("object array without a list")
@@ -137,7 +147,9 @@ def _reconstruct(*ignored) -> Array:
 
 def _frombuffer(content, dtype: Dtype, shape, order) -> Array:
     array = Array()
-    array.value = _array(content, dtype, shape, order)
+    array.name = dtype.name
+    if dtype.value is not None:
+        array.value = _array(content, dtype, shape, order)
     return array
 
 
@@ -212,11 +224,16 @@ _ATTACKS = {
     "code.InteractiveInterpreter", "code.InteractiveConsole", "commands.getoutput", "commands.getstatusoutput",
     *(f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "globals",
                                       "locals", "vars", "setattr", "delattr", "execfile", "apply", "print")),
+    *(f"{module}.{name}" for module in ("io", "_io", "codecs") for name in ("open", "open_code", "FileIO")),
     "types.FunctionType", "types.CodeType", "operator.attrgetter", "operator.methodcaller", "numpy.testing",
     "numpy.load", "numpy.f2py", "numpy.distutils", "torch.load", "torch.hub", "torch.storage._load_from_bytes"}
 # Pickles name ml_dtypes' types as globals; NumPy's own types have codes.
 _EXTENSION_DTYPES = {("ml_dtypes", name): np.dtype(getattr(ml_dtypes, name))
                      for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
+
+
+# NumPy's types by the codes in pickles, without the byte order.
+_CODES = {code: dtype for dtype in BY_DTYPE if dtype.kind in "fiub" for code in (dtype.str[1:], dtype.name)}
 
 
 class _Unpickler(pickle._Unpickler):
@@ -229,7 +246,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) in _EXTENSION_DTYPES:
             dtype = object.__new__(Dtype)
-            dtype.value = _EXTENSION_DTYPES[module, name]
+            dtype.value, dtype.name = _EXTENSION_DTYPES[module, name], name
             return dtype
         for known in ((module, name), (module.split(".")[0], ANY)):
             if known in self.allowed:
@@ -247,6 +264,9 @@ class _Unpickler(pickle._Unpickler):
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if type(function) is Inert and function.name == "functools.partial":
+            self.append(function)
+            return
         if type(arguments) is tuple and type(function) is Foreign:
             self.append(function.made(arguments))
             return
@@ -327,6 +347,6 @@ def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
         raise WeightsError(f"{where}: refused: the pickle contains {error}; only arrays, numbers, text and "
                            "dictionaries are read; ask for the data as .safetensors or .npz") from None
     except Exception as error:  # damaged bytes can raise any exception
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error)[:200].split())
         raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {reason}); "
                            "fetch or write the file again") from None

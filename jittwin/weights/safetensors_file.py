@@ -7,7 +7,7 @@ every tensor is aligned.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -53,16 +53,19 @@ def entries(stream: BinaryIO) -> dict[str, Entry]:
     return found
 
 
+def stated_hash(stream: BinaryIO) -> str:
+    """The hash of the content that jittwin stores in the metadata; "" in a file of another program."""
+    stream.seek(0)
+    stated = str(read_header(stream)[1].get("sha256", ""))
+    return stated if len(stated) == 64 else ""
+
+
 def read_entry(stream: BinaryIO, entry: Entry) -> np.ndarray:
     data = np.empty(entry.last - entry.first, np.uint8)
     stream.seek(entry.first)
     if stream.readinto(data.data) != data.size:
         raise EOFError("the data ends early")
     return data.view(entry.dtype).reshape(entry.shape)
-
-
-def read(stream: BinaryIO, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    return {key: read_entry(stream, entry) for key, entry in entries(stream).items() if keep(key)}
 
 
 def write(stream: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -5,13 +5,28 @@ import io
 import json
 import os
 import pickle
+import resource
+import shutil
 import struct
+import subprocess
+import time
 import zipfile
 
 import numpy as np
 import pytest
 
-from jittwin.weights import WeightsError, open_weights, read_weights, restricted_load, write_weights
+from jittwin.errors import UserError
+from jittwin.models.catalog import find
+from jittwin.weights import (
+    WeightsError,
+    open_weights,
+    read_content,
+    read_metadata,
+    read_weights,
+    restricted_load,
+    torch_file,
+    write_weights,
+)
 from jittwin.weights.safe_pickle import Inert
 
 
@@ -19,8 +34,8 @@ from jittwin.weights.safe_pickle import Inert
     ({"G": {"w": np.ones(1)}, "D": {"w": np.ones(1)}}, "several state dictionaries (G, D)"),
     ({"w": np.ones(1), "epoch": 3}, "'epoch' holds int"),
     ([np.ones(1)], "holds list"),
-    ({"w": np.array([1, "x"], object)}, "'w' holds Array"),
-    ({"w": np.array(["x"])}, "array type 'U1'"),
+    ({"w": np.array([1, "x"], object)}, "'w' holds an array of objects, no array of numbers"),
+    ({"w": np.array(["x"])}, "'w' holds an array of U1, no array of numbers"),
 ])
 def test_unsuitable_pickles(tmp_path, content, words):
     (tmp_path / "c.pkl").write_bytes(pickle.dumps(content, 4))
@@ -73,6 +88,18 @@ def attacks(target) -> dict[str, bytes]:
         "call of data": b"\x80\x02U\x01x)R.",
         "persistent id": b"\x80\x02U\x01xQ.",
         "codec": b"\x80\x02c_codecs\nencode\nU\x01xU\x03hex\x86R.",
+        "subprocess": pickle.dumps({"w": Calls(subprocess.call, ["sh", "-c", shell])}, 4),
+        "compile": pickle.dumps({"w": Calls(compile, code, "x", "exec")}, 4),
+        "import": pickle.dumps({"w": Calls(__import__, "os")}, 4),
+        # getattr(getattr(object, "__base__"), "__subclasses__")(), which needs no global of a dangerous module.
+        "getattr chain": (b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93\x8c\x08builtins\x8c\x06object\x93"
+                          b"\x8c\x0e__subclasses__\x86R)R."),
+        "attrgetter": (b"\x80\x02coperator\nattrgetter\nU\x06system\x85Rcos\n\n\x85R."),
+        "chain of globals": b"\x80\x04\x8c\x02os\x8c\x0fenviron.__class__\x93)R.",
+        "named arguments": b"\x80\x04ccollections\nOrderedDict\n)}\x8c\x01aK\x01s\x92.",
+        "partial of a shell": (b"\x80\x02}U\x01wcfunctools\npartial\ncos\nsystem\nV" + shell.encode() + b"\n\x86R)Rs."),
+        "persistent id in a persistent id": b"\x80\x02(X\x07\x00\x00\x00storage(X\x07\x00\x00\x00storageNNNNtQNNNtQ.",
+        "persistent id of a class": b"\x80\x02(U\x07storageccollections\nOrderedDict\nU\x010U\x03cpuK\x01tQ.",
     }
 
 
@@ -144,9 +171,85 @@ def test_a_torchscript_archive_without_mischief(tmp_path):
     assert read_weights(tmp_path / "model.pt") == {}
 
 
+BOMB = b"".join(b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(60))
+
+
+@pytest.mark.parametrize("body", [
+    b"\x80\x02)q\x00" + BOMB + b"K\x01s.",                                      # no dictionary to put it into
+    b"\x80\x02})q\x00" + BOMB + b"K\x01s.",                                     # as a key
+    b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.",                              # as a key, deep
+    b"\x80\x04\x8f()q\x00" + BOMB + b"\x90.",                                     # as an element of a set
+    b"\x80\x04()q\x00" + BOMB + b"\x91.",                                         # of a frozen set
+    b"\x80\x02ccollections\nOrderedDict\n])q\x00" + BOMB + b"K\x01\x86a\x85R.",    # of an ordered dictionary
+    b"\x80\x02)q\x00" + BOMB + b")R.",                                           # called, so that it were printed
+    b"\x80\x02ccodecs\nx\n)q\x00" + BOMB + b"\x86R)R.",
+    b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00x)q\x00" + BOMB + b"\x86R.",
+    b"\x80\x02cnumpy\ndtype\n)q\x00" + BOMB + b"\x85R.",
+    b"\x80\x02" + b"(" * 300_000 + b".", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    b"\x80\x02B\xff\xff\xff\x7fx.", b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0fx.", b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0fx.",
+    b"\x80\x05\x96" + b"\xff" * 6 + b"\x00\x00x.", b"\x80\x02\x8b\xff\xff\xff\x7fx.", b"\x80\x04\x95" + b"\xff" * 7 + b"\x0f."])
+@pytest.mark.parametrize("container", ["pkl", "pth", "legacy"])
+def test_small_files_that_ask_for_much_are_refused_at_once(tmp_path, container, body):
+    """Tuples in one another whose hash or text would take forever, and claims of sizes that the file does not have."""
+    path = tmp_path / "a.bin"
+    if container == "pth":
+        torch_zip(path, body)
+    else:
+        path.write_bytes((LEGACY_HEAD if container == "legacy" else b"") + body)
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    one_line(caught, path)
+    assert time.monotonic() - started < 5 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+def test_entries_that_unpack_to_far_more_than_they_are(tmp_path, monkeypatch):
+    """As of a zip bomb: they are refused before they are unpacked."""
+    monkeypatch.setattr(torch_file, "MOST_UNPACKED", 1 << 20)
+    for name in ("archive/data.pkl", "archive/data/0"):
+        torch_tensor(tmp_path / "a.pth", 0, (6,), (1,), bytes(24))
+        with zipfile.ZipFile(tmp_path / "a.pth") as whole, zipfile.ZipFile(tmp_path / "b.pth", "w") as packed:
+            for entry in whole.namelist():
+                content = bytes(3 << 20) if entry == name else whole.read(entry)
+                packed.writestr(entry, content, zipfile.ZIP_DEFLATED)
+        for read in (read_weights, lambda path: dict(open_weights(path))):
+            with pytest.raises(WeightsError, match=f"{name} of .* bytes unpacks to 3145728"):
+                read(tmp_path / "b.pth")
+
+
+def test_many_tensors_that_repeat_one_element(tmp_path):
+    """Each is within the limit of one; together they would fill the memory."""
+    def plain(value):
+        return pickle.dumps(value, 2)[2:-1]
+    storage = b"".join([plain("storage"), b"ctorch\nFloatStorage\n", plain("0"), plain("cpu"), plain(1)])
+    tensor = b"".join([b"ctorch._utils\n_rebuild_tensor_v2\n((", storage, b"tQ", plain(0), plain((1 << 25,)), plain((0,)),
+                       b"\x89}tR"])
+    torch_zip(tmp_path / "a.pth", b"\x80\x02}(" + b"".join(plain(f"w{n}") + tensor for n in range(40)) + b"u.")
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive:
+        archive.writestr("archive/data/0", bytes(4))
+    for read in (read_weights, open_weights):
+        with pytest.raises(WeightsError, match="tensors that repeat their storages have 13421"):
+            read(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("function, arguments", [
+    (os.system, ("echo x > TARGET",)), (subprocess.call, (["touch", "TARGET"],)), (eval, ("open('TARGET', 'w')",)),
+    (exec, ("open('TARGET', 'w')",)), (__import__, ("os",)), (compile, ("1", "x", "eval")), (open, ("TARGET", "w")),
+    (shutil.rmtree, ("TARGET",)), (pickle.loads, (b"cos\nsystem\n(VTARGET\ntR.",)), (setattr, ("a", "b", 1))])
+def test_an_attack_beside_good_weights_is_refused(tmp_path, function, arguments):
+    """Although nothing would run, the file is not to be trusted."""
+    target = tmp_path / "written_by_attack"
+    arguments = [argument.replace("TARGET", str(target)) if isinstance(argument, str) else argument for argument in arguments]
+    content = {"state_dict": {"w": np.ones(2)}, "hooks": [Calls(function, *arguments)]}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, 4))
+    with pytest.raises(WeightsError, match="refused: the pickle contains global"):
+        read_weights(tmp_path / "a.pkl")
+    assert not target.exists()
+
+
 def test_attacks_are_real(tmp_path):
     """The control: Python's own unpickler runs the same bytes."""
-    for name in ("os.system", "posix.system", "builtins.exec", "builtins.eval", "inst", "numpy runstring"):
+    for name in ("subprocess", "os.system", "posix.system", "builtins.exec", "builtins.eval", "inst", "numpy runstring"):
         target = tmp_path / name.replace(" ", "_")
         with contextlib.suppress(Exception):
             pickle.loads(attacks(target)[name])
@@ -243,12 +346,71 @@ def test_jittor_checksum(tmp_path):
         read_weights(path)
 
 
-@pytest.mark.parametrize("content", [b"hello, world", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n", b"PK\x03\x04"])
-def test_other_files(tmp_path, content):
-    (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(WeightsError) as caught:
-        read_weights(tmp_path / "x.pth")
-    one_line(caught, tmp_path / "x.pth")
+def zipped(**entries) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "empty file; legal content: safetensors"), (b"hello, world", "not a weights file; legal content"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of git LFS in place of the file itself; run"),
+    (b"../../.git/annex/objects/x"[3:], "is a pointer of git-annex in place of the file itself; run git annex get"),
+    (b"outs:\n- md5: 00\n  path: a.pth", "is a pointer of DVC in place of the file itself; run dvc pull"),
+    (b"<!DOCTYPE html>\n<html><title>Quota exceeded", "is a web page in place of the file itself; fetch the file again, by"),
+    (b"\n\n  <HTML>", "is a web page"), (b'<?xml version="1.0"?><Error><Code>AccessDenied', "is a web page"),
+    (b"GGUF\x03\0\0\0" + bytes(20), "is a GGUF file, llama.cpp's form of a model; give the safetensors or PyTorch file"),
+    (b"\x08\x07\x12\x07pytorch\x1a\x05", "is an ONNX graph; give the weights that it was exported from"),
+    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, Keras's form; give"), (b"\x18\0\0\0TFL3", "is a TensorFlow Lite model; give"),
+    (b"\x93NUMPY\x01\x00", "is a single NumPy array (.npy); give a file of named arrays"),
+    (b"\x89PNG\r\n\x1a\n", "is a PNG picture; legal content"), (b"\xff\xd8\xff\xe0", "is a JPEG picture; legal"),
+    (b"RIFF\x10\0\0\0WEBPVP8 ", "is a WebP picture; legal"), (b"\0\0\0\x18ftypheic", "is a picture or film"),
+    (b"\x1f\x8b\x08\0", "is a gzip archive; unpack it (tar -xzf, or gunzip) and give the file in it"),
+    (b"a/\0".ljust(257, b"\0") + b"ustar\0", "is a tar archive; unpack it"), (b"Rar!\x1a\x07\0", "is a RAR archive; unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it"), (b"\0\x05\x16\x07\0", "is a companion file of macOS"),
+    (b"import torch\n", "is a program, not weights"), (bytes(100), "is nothing but zero bytes; the copy or download failed"),
+    (b"PK\x03\x04" + bytes(40), "is the beginning of a zip archive, PyTorch's form, 44 bytes long; the download is unfinished"),
+    (zipped(**{"best.pth": b"x", "notes.txt": b""}), "is a zip archive that holds best.pth; unpack it and give that file"),
+    (zipped(**{"a/E.pkl": b"x", "a/G.pkl": b""}), "is a zip archive that holds a/E.pkl and 1 more; unpack it"),
+    (zipped(**{"x/archive/data.pkl": b"x"}), "is a zip archive of an unpacked PyTorch file (x/archive); fetch the file again"),
+    (zipped(**{"[Content_Types].xml": b"x"}), "is a document or table of Office"), (zipped(), "without weights (empty)"),
+    (zipped(**{"a.png": b"x", "b.png": b"", "c.png": b""}), "is a zip archive without weights (a.png, b.png)"),
+    (b'{"a": 1}', "no index of shards: it lacks weight_map"), (b'{"weight_map": {"a": 3}}', "no index of shards")])
+def test_files_that_are_something_else_are_named(tmp_path, content, words):
+    """With what to do, and which file to take instead, by whoever reads weights."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    for read in (read_weights, open_weights, read_metadata, read_content, find("inception_fid").conversion.open):
+        if read is read_metadata and content.startswith(b"{"):
+            continue        # the metadata of an index are read without its names
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert words in one_line(caught, path) or read is read_content and content.startswith(b"{")
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    with pytest.raises(WeightsError, match="is a folder; give a file"):
+        read_weights(tmp_path)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "data.pkl").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "archive"):
+        with pytest.raises(WeightsError, match="is a folder, into which a PyTorch file was unpacked; fetch the file again"):
+            read_weights(place)
+
+
+def test_a_torchscript_archive_of_another_network_is_told_as_what_it_is(tmp_path):
+    torch_zip(tmp_path / "inception-2015-12-05.pt", script(nested(3)))
+    with zipfile.ZipFile(tmp_path / "inception-2015-12-05.pt", "a") as archive:
+        archive.writestr("archive/code/__torch__.py", "")
+    conversion = find("inception_fid").conversion
+    source = conversion.open(tmp_path / "inception-2015-12-05.pt")
+    with pytest.raises(UserError, match="is a TorchScript archive, as clean-fid and StyleGAN use it.*FID takes pytorch-fid's"):
+        conversion.infer(source.arrays.shapes, source)
+    source = find("siglip").conversion.open(tmp_path / "inception-2015-12-05.pt")
+    with pytest.raises(UserError, match="is a TorchScript archive of another network: arrays alone do not tell"):
+        find("siglip").conversion.infer(source.arrays.shapes, source)
 
 
 def test_missing_file_and_folder(tmp_path):

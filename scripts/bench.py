@@ -15,6 +15,8 @@ such pairs. A process warms up before it is timed. Other load on the machine cha
   tier      one training step of TIER-NR with ViT-L/16 and BERT, two pictures
   backbones a forward pass of every other network, 8 pictures with texts of 32 tokens; each also by its own name
             (resnet18, resnet50, inceptionv4, vgg16, vit, bert, clip_l14, clip_h14, blip, imagereward)
+  steps     a training step of all parameters of resnet18, resnet50, inceptionv4 and bert (8 pictures or texts), vgg16 (4)
+            and vit (2); each also by its own name (resnet50_step, ...)
   distortion  a forward pass of the detector of structural distortion on Florence-2-base, one picture of 768x768 with a
             text of 80 tokens, padded as published; distortion_fast does not attend to padding, distortion_large is on
             Florence-2-large, distortion_step is a training step with gradient checkpointing, two pictures
@@ -33,13 +35,13 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench_measures import BACKBONES, DETECTORS, READ_WEIGHTS, SEEDS, WORKERS  # noqa: E402
+from bench_measures import BACKBONES, DETECTORS, READ_WEIGHTS, SEEDS, STEPS, WORKERS  # noqa: E402
 
 from jittwin.backend import PACKAGES  # noqa: E402
 
-GROUPS = {"backbones": tuple(BACKBONES),
-          "all": ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "tier", *BACKBONES, *DETECTORS,
-                  "distortion_step", "import")}
+GROUPS = {"backbones": tuple(BACKBONES), "steps": tuple(f"{name}_step" for name in STEPS)}
+GROUPS["all"] = ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "tier", *BACKBONES,
+                 *GROUPS["steps"], *DETECTORS, "distortion_step", "import")
 INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON", "sve": "SVE"}
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
     """Run a measurement in a process of its own."""

@@ -203,6 +203,10 @@ BACKBONES = {
 }
 
 
+# How many pictures or texts a training step has.
+STEPS = {"resnet18": 8, "resnet50": 8, "inceptionv4": 8, "vgg16": 4, "vit": 2, "bert": 8}
+
+
 def batch(backend, size: str, side: int, count: int) -> tuple:
     """Noise for pixels, and the ids and the mask of texts."""
     draws, shape = Draws(0), (count, TOKENS[size])
@@ -232,6 +236,25 @@ def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
             backend.numpy(forward(module, *given))
 
     return timed(run, warm=1, times=3) | {"memory": backend.memory()}
+
+
+def train_backbone(measure: str, name: str, size: str, folder: Path) -> dict:
+    """One training step of all parameters of a network, on the sum of its squared features."""
+    backend, (model, configs, forward) = ready(name), BACKBONES[measure]
+    config = configs[size]
+    module = backend.build(model, config)
+    backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
+    backend.train_mode(module, True)
+    optimizer = backend.optimizer("adam", [{"params": backend.parameters(module), "lr": 1e-6}])
+    given = batch(backend, size, side_of(measure, config, size), STEPS[measure])
+
+    def step():
+        backend.seed(1)
+        y = forward(module, *given)
+        backend.step(optimizer, (y * y).sum())
+        backend.synchronize()
+
+    return timed(step, warm=2, times=3) | {"memory": backend.memory()}
 
 
 def train_tier(name: str, size: str, folder: Path) -> dict:
@@ -304,4 +327,5 @@ WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": tr
            "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
            "distortion_step": train_distortion,
            **{key: partial(detector, **options) for key, options in DETECTORS.items()},
-           **{name: partial(backbone, name) for name in BACKBONES}}
+           **{name: partial(backbone, name) for name in BACKBONES},
+           **{f"{name}_step": partial(train_backbone, name) for name in STEPS}}

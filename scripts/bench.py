@@ -15,11 +15,13 @@ such pairs. A process warms up before it is timed. Other load on the machine cha
   tier      one training step of TIER-NR with ViT-L/16 and BERT, two pictures
   backbones a forward pass of every other network, 8 pictures with texts of 32 tokens; each also by its own name
             (resnet18, resnet50, inceptionv4, vgg16, vit, bert, clip_l14, clip_h14, blip, imagereward)
-  steps     a training step of all parameters of resnet18, resnet50, inceptionv4 and bert (8 pictures or texts), vgg16 (4)
-            and vit (2); each also by its own name (resnet50_step, ...)
+  steps     a training step of all parameters of resnet18, resnet50, inceptionv4 and bert (8 pictures or texts),
+            vgg16 (4) and vit (2); each also by its own name (resnet18_step, ...)
   distortion  a forward pass of the detector of structural distortion on Florence-2-base, one picture of 768x768 with a
             text of 80 tokens, padded as published; distortion_fast does not attend to padding, distortion_large is on
             Florence-2-large, distortion_step is a training step with gradient checkpointing, two pictures
+  ops       every function of nn/ that takes time in a published model, at a size at which one uses it: forward and
+            backward pass, and the share of the machine's own peak that the forward pass reaches
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
 """
 import argparse
@@ -35,14 +37,17 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import bench_ops  # noqa: E402
 from bench_measures import BACKBONES, DETECTORS, READ_WEIGHTS, SEEDS, STEPS, WORKERS  # noqa: E402
 
 from jittwin.backend import PACKAGES  # noqa: E402
 
 GROUPS = {"backbones": tuple(BACKBONES), "steps": tuple(f"{name}_step" for name in STEPS)}
 GROUPS["all"] = ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "tier", *BACKBONES,
-                 *GROUPS["steps"], *DETECTORS, "distortion_step", "import")
+                 *GROUPS["steps"], *DETECTORS, "distortion_step", "ops", "import")
 INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON", "sve": "SVE"}
+
+
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
     """Run a measurement in a process of its own."""
     command = [sys.executable, __file__, measure, "--size", size, "--worker", name, str(folder)]
@@ -76,16 +81,19 @@ def machine() -> str:
 
 
 def show(measure: str, results: dict[str, dict[str, float]]) -> None:
+    if measure == "ops":
+        print(bench_ops.table(results), flush=True)
+        return
     title = f"{SEEDS} seeds" if measure == "seeds" else measure
     for name, result in results.items():
         seconds, cpu, memory = result["seconds"], result["cpu"], result["memory"] / 1e6
-        line = f"{title:<16}{name:<8}{seconds:>9.2f} s{cpu:>9.2f} s{memory:>8.0f} MB"
+        line = f"{title:<17}{name:<8}{seconds:>9.2f} s{cpu:>9.2f} s{memory:>8.0f} MB"
         if measure == "seeds":
             line += f"   {seconds / result['one']:.1f}x one seed, CPU {cpu / result['one_cpu']:.1f}x"
         print(line)
     jittor, torch = (results[name] for name in PACKAGES)
     seconds, cpu, memory = (jittor[key] / torch[key] for key in ("seconds", "cpu", "memory"))
-    print(f"{'':<16}{'ratio':<8}{seconds:>9.2f}  {cpu:>9.2f}  {memory:>8.2f}", flush=True)
+    print(f"{'':<17}{'ratio':<8}{seconds:>9.2f}  {cpu:>9.2f}  {memory:>8.2f}", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -119,7 +127,7 @@ def main() -> None:
             show(measure, report[measure])
         if args.cold:
             report["cold"] = in_process("import", "jittor", args.size, Path(folder), JITTWIN_CACHE=folder)
-            print(f"{'cold import':<16}{'jittor':<8}{report['cold']['seconds']:>9.2f} s")
+            print(f"{'cold import':<17}{'jittor':<8}{report['cold']['seconds']:>9.2f} s")
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import bench_ops
 import numpy as np
 
 from jittwin import imaging
@@ -325,7 +326,7 @@ def imported(name: str, size: str, folder: Path) -> dict:
 
 WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
            "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
-           "distortion_step": train_distortion,
+           "distortion_step": train_distortion, "ops": bench_ops.measured,
            **{key: partial(detector, **options) for key, options in DETECTORS.items()},
            **{name: partial(backbone, name) for name in BACKBONES},
            **{f"{name}_step": partial(train_backbone, name) for name in STEPS}}

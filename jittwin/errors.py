@@ -2,6 +2,8 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST_REASON = 200
+
 
 class UserError(Exception):
     """A mistake that the user can correct. The command line prints only the message and exits with 2."""
@@ -22,3 +24,8 @@ def choose_from(value, options: Iterable[str]) -> str:
     """The end of a message about an illegal value: the nearest option and all legal options."""
     options = list(options)
     return f"{did_you_mean(str(value), options)}: choose from {', '.join(options) or 'none'}"
+
+
+def reason(error: Exception) -> str:
+    """Another library's message on one line. It may quote the file, so only its first characters are told."""
+    return " ".join(str(error)[:LONGEST_REASON].split()) or type(error).__name__

@@ -21,7 +21,7 @@ from jittwin.data.landscape import each
 from jittwin.data.matching import few, strangers
 from jittwin.data.submission import key_of, read_submission
 from jittwin.data.table import split_rows
-from jittwin.errors import UserError
+from jittwin.errors import UserError, reason
 from jittwin.text_files import lines_of, read_text
 from jittwin.weights.content import read_pickle
 
@@ -64,15 +64,16 @@ class _Archive:
         try:
             self.archive = np.load(path, allow_pickle=False)
             self.names = set(self.archive.files)
-        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: no .npz of maps ({error}); write it again") from error
+        except Exception as error:      # NumPy and zipfile raise nearly anything on damaged files
+            raise UserError(f"{path}: no .npz of maps ({reason(error)}); write it again") from error
 
     def map(self, name: str, shape: tuple[int, int]) -> np.ndarray:
         try:
             with self.lock:
                 levels = self.archive[name]
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{self.path}: the map of {name} cannot be read ({error}); write the file again") from error
+        except Exception as error:
+            raise UserError(f"{self.path}: the map of {name} cannot be read ({reason(error)}); write the file "
+                            "again") from error
         return checked_map(levels, f"{self.path}: the map of {name}")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from jittwin import imaging
 from jittwin.classes import CLASSES, ignoring
 from jittwin.data.landscape import each, find_pairs
-from jittwin.errors import UserError
+from jittwin.errors import UserError, reason
 from jittwin.weights import Array, Refused, StandIn, restricted_load, write_weights
 
 PURE_FRACTION = 0.98  # a label map is pure if its most frequent class covers more than this fraction
@@ -77,7 +77,7 @@ class PureDictionary:
         try:
             images = _read_original(content) if content.startswith(b"\x93NUMPY") else _read_npz(content)
         except Exception as error:  # a damaged or hostile file can fail anywhere on the way
-            raise UserError(f"{path}: not a pure-colour dictionary ({error}); "
+            raise UserError(f"{path}: not a pure-colour dictionary ({reason(error)}); "
                             "give the .npz of a training run or the original pure_img.npy") from error
         for label in images:
             _check_class(path, label)

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from jittwin.atomic import atomic_write
-from jittwin.errors import did_you_mean
+from jittwin.errors import did_you_mean, reason
 from jittwin.file_kinds import HEAD, TRUNCATED, is_code, other_content, unpacked
 from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, content_hash
@@ -25,7 +25,6 @@ from jittwin.weights.safe_pickle import Array, Inert, restricted_load, shown
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
 JITTOR_TAG = b"HCAJSLHD"
-LONGEST_REASON = 200    # characters of another library's message, which may quote the file
 TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 
 
@@ -157,8 +156,7 @@ def reading(where: str) -> Iterator[None]:
             raise WeightsError(f"{where}: {unpacked(where)}") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise WeightsError(f"{where}: cannot be read: {error.strerror}; name a file that exists") from error
-        reason = " ".join(str(error)[:LONGEST_REASON].split())
-        raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason}); "
+        raise WeightsError(f"{where}: damaged or truncated ({type(error).__name__}: {reason(error)}); "
                            "fetch or write the file again") from error
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from jittwin.errors import reason
 from jittwin.weights.arrays import BY_DTYPE, WeightsError
 
 # Stand-ins by (module, name). The name ANY stands for all names of a package and of the packages in it.
@@ -347,6 +348,5 @@ def restricted_load(stream: BinaryIO, where: str, extra: Globals | None = None,
         raise WeightsError(f"{where}: refused: the pickle contains {error}; only arrays, numbers, text and "
                            "dictionaries are read; ask for the data as .safetensors or .npz") from None
     except Exception as error:  # damaged bytes can raise any exception
-        reason = " ".join(str(error)[:200].split())
-        raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {reason}); "
+        raise WeightsError(f"{where}: damaged or truncated pickle ({type(error).__name__}: {reason(error)}); "
                            "fetch or write the file again") from None

@@ -21,20 +21,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from PIL import Image
+
 from jittwin import cli
 from jittwin.checkpoints.adapters import read_adapter
+from jittwin.commands.select import read_aesthetic
+from jittwin.config import resolve
 from jittwin.data.ava import read_scores
 from jittwin.data.ava_split import read_ids
-from jittwin.data.evalmuse import read_entries
-from jittwin.data.evalmuse_files import read_captions
+from jittwin.data.evalmuse import Sample, read_entries
+from jittwin.data.evalmuse_files import read_captions, read_maps, write_maps
 from jittwin.data.landscape import read_removal_list
 from jittwin.data.prompts import read_prompts
+from jittwin.data.pure import PureDictionary
 from jittwin.data.submission import read_submission
 from jittwin.data.table import read_table, write_sheet
 from jittwin.data.votes import read_votes
 from jittwin.errors import UserError
+from jittwin.metrics.fid.statistics import Statistics, read_statistics, write_pair, write_statistics
 from jittwin.models.apf_gan import ModelConfig
 from jittwin.models.apf_gan_keys import expected_keys
+from jittwin.tasks import aesthetic_files, tier_files
+from jittwin.tasks.apf_gan import Config
 from jittwin.text import load_tokenizer
 from jittwin.weights import (
     content_hash,
@@ -101,6 +109,25 @@ def adapter_file(path: Path) -> None:
     write_content(path, {"config": {"lora_r": 2, "lora_alpha": 4}, "state_dict": state, "epoch": 3})
 
 
+def original_checkpoint(path: Path) -> None:
+    """Of the aesthetic training script; the other reader tells that it is none of its own."""
+    weights = {"aesthetic_head.mlp.0.weight": np.ones((2, 4), np.float32), "a.lora_A.w": np.ones(3, np.float32)}
+    state = {0: {"step": np.array(3, np.float32), "exp_avg": np.ones(3, np.float32), "exp_avg_sq": np.ones(3, np.float32)}}
+    write_content(path, {
+        "epoch": 0, "global_step": 3, "model_state_dict": weights, "metrics": {"emd": 0.5}, "best_emd": 0.5,
+        "optimizer_state_dict": {"state": state, "param_groups": [{"params": [0]}, {"params": [1]}]},
+        "train_config": {"lora_r": 2, "lora_alpha": 4}})
+
+
+def statistics() -> Statistics:
+    return Statistics(np.arange(4.0), np.eye(4), 9)
+
+
+def maps(path: Path) -> None:
+    Image.new("RGB", (3, 2)).save(path.with_name("1.png"))
+    write_maps(path, [(Sample("1.png", None, "a cat", 0.5), np.ones((2, 3), np.uint8))])
+
+
 def pickled(content: object) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(pickle.dumps(content, 4)) and None
 
@@ -130,6 +157,14 @@ KINDS = (
     Kind("best_lora.pth", adapter_file, (read_adapter, read_content)),
     Kind("m.safetensors.index.json", text(INDEX), (opened, read_metadata)),
     Kind("config.json", hub, (lambda path: open_hub(path.parent).config,)),
+    Kind("config.yaml", text("preset: tiny\nseed: 3\nsemantics:\n  adam: torch\n"),
+         (lambda path: resolve(Config, yaml_path=path),)),
+    Kind("epochs.csv", text("epoch,aesthetic\n1,5.5\n2,6\n"), (lambda path: read_aesthetic(str(path), ["1", "2"]),)),
+    Kind("checkpoint_epoch_1.pth", original_checkpoint, (aesthetic_files.read_other, tier_files.read_other)),
+    Kind("statistics.npz", lambda path: write_statistics(path, statistics()), (read_statistics,)),
+    Kind("mean_m.npy", lambda path: write_pair(path.with_name("mean"), statistics()), (read_statistics,)),
+    Kind("pure.npz", lambda path: PureDictionary({3: [np.zeros((2, 3, 3), np.uint8)]}).save(path), (PureDictionary.load,)),
+    Kind("maps.npz", maps, (lambda path: [sample.draw((2, 3)) for sample in read_maps(path, path.parent)],)),
     Kind("submission.pkl", pickled({"1": {"score": 0.5, "pred_area": AREA}}), (read_submission,)),
     Kind("p.csv", text(PROMPTS), (read_prompts, read_table)), Kind("p.tsv", text(PROMPTS), (read_prompts,)),
     Kind("p.json", text(json.dumps(dict.fromkeys(NAMES, "a cat"))), (read_prompts, read_entries)),
@@ -233,13 +268,13 @@ def test_a_damaged_file_is_told_or_read_as_before_and_runs_nothing(tmp_path, par
 
 
 def test_every_kind_is_read_when_it_is_whole(tmp_path):
-    """The control: without damage nothing is told, except of the adapter, which is not whole on purpose."""
+    """The control: without damage nothing is told, except of the adapter and of a table without header."""
     for kind in KINDS:
         kind.write(tmp_path / kind.name)
         if kind.name == "m.safetensors.index.json":
             write_weights(tmp_path / "s.safetensors", {"a": np.ones(1), "b": np.ones(2)})
         for read in kind.readers:
-            if read is not read_adapter and kind.name not in ("p.csv", "p.tsv"):
+            if read not in (read_adapter, tier_files.read_other) and kind.name not in ("p.csv", "p.tsv"):
                 read(tmp_path / kind.name)
 
 

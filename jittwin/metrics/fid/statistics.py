@@ -6,15 +6,13 @@ pytorch-fid's own .npz, and the published APF-GAN's pair *_m.npy and *_s.npy; ne
 import io
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jittwin.atomic import atomic_write
-from jittwin.errors import UserError
+from jittwin.errors import UserError, reason
 from jittwin.metrics.fid.frechet import frechet_distance, frechet_distance_from_features
 
 SUFFIXES = (".npz", ".npy")
@@ -93,8 +91,8 @@ def read_statistics(path: str | os.PathLike) -> Statistics:
             arrays.get("logits"), dict(json.loads(str(arrays.get("provenance", "{}")))))
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{where}: no statistics ({error}): give an .npz with mu and sigma, a pair *_m.npy and "
+    except Exception as error:      # NumPy and zipfile raise nearly anything on damaged files
+        raise UserError(f"{where}: no statistics ({reason(error)}): give an .npz with mu and sigma, a pair *_m.npy and "
                         "*_s.npy, or a folder of pictures") from error
     if problem := _problem(statistics):
         raise UserError(f"{where}: {problem}: compute it again from the pictures")

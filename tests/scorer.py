@@ -5,11 +5,13 @@ from tower import random_tower, tower_shapes
 
 from jittwin.aesthetic import AestheticPredictor
 from jittwin.checkpoints.adapters import Adapter, write_adapter
+from jittwin.errors import UserError
 from jittwin.models.aesthetic import FROZEN, TRAINED, AestheticConfig, tower_state, trainable_keys
 from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS
+from jittwin.models.siglip import PRESETS, read_tower
 from jittwin.predictors.aesthetic import ScorerPredictor, read_scorer
 from jittwin.predictors.towers import Towers
+from jittwin.weights import write_weights
 from jittwin.weights.initial import initial_weights
 
 TOWER = PRESETS["tiny"]
@@ -50,6 +52,25 @@ def test_predictors_keep_their_precision(backend, trained, tmp_path):
     (before, _), (rough, _) = predictor.score_arrays(pictures), made("bfloat16").score_arrays(pictures)
     after, _ = predictor.score_arrays(pictures)
     assert np.array_equal(after, before) and 0 < np.abs(rough - before).max() < 0.1
+
+
+def test_weights_that_no_network_computes_with_are_told_with_their_file(backend, tower, trained, tmp_path):
+    """NaN, infinity and integers, in adapters, towers and whatever else a network is given."""
+    key = "aesthetic_head.mlp.0.weight"
+    pictures = np.zeros((1, 40, 50, 3), np.uint8)
+    for bad, words in ((np.nan, "1 NaN or infinite numbers of"), (-np.inf, "1 NaN or infinite numbers of")):
+        spoilt = trained | {key: np.where(np.arange(trained[key].size).reshape(trained[key].shape) == 7, bad, trained[key])}
+        write_adapter(tmp_path / "a.pth", Adapter(CONFIG.lora, spoilt, "random:tiny:0", TOWER.hidden_size))
+        with pytest.raises(UserError, match=f"a.pth: {key} holds {words}"):
+            AestheticPredictor(tmp_path / "a.pth", backend=backend.name, random_model=True).score_arrays(pictures)
+        with pytest.raises(UserError, match=f"^{key} holds {words}"):
+            build(backend, tower, spoilt)
+    with pytest.raises(UserError, match=f"^{key} holds int8, where floating-point numbers are expected"):
+        build(backend, tower, trained | {key: trained[key].astype(np.int8)})
+    write_weights(tmp_path / "tower.safetensors", tower | {"post_layernorm.bias": np.full(TOWER.hidden_size, np.nan, "f4")},
+                  {"model": "siglip", "config": vars(TOWER)})
+    with pytest.raises(UserError, match="tower.safetensors: post_layernorm.bias holds 32 NaN or infinite numbers of 32"):
+        backend.load_numpy(backend.build("siglip", TOWER), read_tower(tmp_path / "tower.safetensors").arrays)
 
 
 def test_dropout_follows_the_seed(backend, tower, trained, pixels):

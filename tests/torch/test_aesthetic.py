@@ -4,13 +4,14 @@ import peft
 import pytest
 import torch
 import transformers
-from scorer import (  # noqa: F401  (two fixtures and two tests)
+from scorer import (  # noqa: F401  (two fixtures and three tests)
     CONFIG,
     KEYS,
     TOWER,
     build,
     test_dropout_follows_the_seed,
     test_predictors_keep_their_precision,
+    test_weights_that_no_network_computes_with_are_told_with_their_file,
     test_predictors_of_equal_weights_share_their_network,
     tower,
     trained,

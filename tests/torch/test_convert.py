@@ -1,6 +1,9 @@
 """`jittwin convert` of the networks whose keys the twins themselves tell, hub folders among its sources."""
+import importlib
 import json
+import pkgutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,13 +11,16 @@ import torch
 import transformers
 from tower import TINY, random_tower
 
+import parity.cases
 from jittwin.checkpoints.convert import convert
 from jittwin.errors import UserError
 from jittwin.metrics.mask_accuracy import MaskAccuracy
-from jittwin.models.catalog import BY_NAME
+from jittwin.models.catalog import BY_NAME, MODELS
 from jittwin.models.segformer import preset
 from jittwin.models.siglip import read_tower
 from jittwin.weights import content_hash, read_metadata, read_weights, write_weights
+from jittwin.weights.choice import prefix
+from jittwin.weights.lazy import LazyArrays
 
 # A model without a configuration, and what upstream's files of it have besides.
 FILES = {
@@ -130,3 +136,31 @@ def test_what_a_file_of_a_tower_does_not_tell(hub, tmp_path):
 def test_sizes_of_segformers_are_told_by_the_arrays(backend):
     config = preset("B2", 29)
     assert BY_NAME["segformer"].conversion.infer(backend.state_shapes("segformer", config), None) == config
+
+
+def cases() -> dict[str, object]:
+    found = {}
+    for module in pkgutil.iter_modules(parity.cases.__path__):
+        for case in getattr(importlib.import_module(f"parity.cases.{module.name}"), "CASES", ()):
+            found.setdefault(case.name, case)
+    return found
+
+
+@pytest.mark.parametrize("model", [record.name for record in MODELS if record.conversion])
+def test_names_of_every_model_are_told_from_what_wrappers_put_before_them(backend, tmp_path, capsys, model):
+    """Ours and upstream's keep their names; whatever is put before all of them, in layers, is left out."""
+    case, conversion = cases()[model], BY_NAME[model].conversion
+    side = SimpleNamespace(backend=backend, ops=importlib.import_module("torch_models.nn.ops"))
+    arrays = backend.state_numpy(case.build(side, "tiny", case.modes[0]))
+    arrays = {key: np.zeros(array.shape, np.float16) for key, array in arrays.items()}
+    upstream, _ = conversion.upstream(LazyArrays({key: a.shape for key, a in arrays.items()}, arrays.__getitem__))
+    for whose, names in (("ours", arrays), ("theirs", upstream)):
+        assert not prefix(names, conversion.own)
+        for put in ("module.", "_orig_mod.", "module._orig_mod.", "net_x.", "lit.model_.module."):
+            assert prefix([put + name for name in names], conversion.own) == put
+            paths = tmp_path / f"{put}{whose}.npz", tmp_path / "plain.npz"
+            write_weights(paths[0], {put + name: array for name, array in names.items()})
+            write_weights(paths[1], names)
+            wrapped, plain = map(conversion.open, paths)
+            assert wrapped.arrays.shapes == plain.arrays.shapes and wrapped.left_out == plain.left_out
+            assert f"every name begins with {put!r}" in capsys.readouterr().err

@@ -83,8 +83,11 @@ class Twin:
     def constant_noise(self, value):
         return lambda index, shape: self.ops.zeros(shape) + value
 
+    def labels(self, batch, size):
+        return self.backend.asarray(labels(batch, *size))
+
     def one_hot(self, batch, size):
-        return self.ops.one_hot(self.backend.asarray(labels(batch, *size)), 29)
+        return self.ops.one_hot(self.labels(batch, size), 29)
 
     def probes(self, tensor):
         """Mean, standard deviation and three pixels of an image or feature tensor."""
@@ -208,16 +211,16 @@ class GoldenFacts:
 
     def step(self, twin, epoch, semantics=Semantics()):
         """Probes of a fake of two, and GAN, D_Fake, D_real and GAN_Feat on it, at a freshly filled state."""
-        config, at = dataclasses.replace(TINY, semantics=semantics), stage(epoch, 180, 4)
+        config, at = dataclasses.replace(TINY, semantics=semantics, modulation="distinct"), stage(epoch, 180, 4)
         networks = [twin.build("encoder", config, train=True),
                     twin.build("generator", config, train=True, seg_noise=at.full, heads=not at.full),
                     twin.build("discriminator", config, train=True)]
         objective, losses = twin.backend.build("apf_gan.objective", config, *networks), twin.losses
         real = twin.backend.asarray(photographs(2, *config.size))
         with twin.backend.no_grad():
-            seg = twin.one_hot(2, config.size)
-            fake = objective.fake(seg, at, twin.constant_noise(0))
-            fakes, reals = objective.discriminate(seg, fake, real, at, None)
+            condition, z = objective.condition(twin.labels(2, config.size), twin.constant_noise(0))
+            fake = networks[1](condition, z, at)
+            fakes, reals = objective.discriminate(condition.seg, fake, real, at, None)
             values = [losses.hinge_generator([scale[-1] for scale in fakes]),
                       losses.hinge_discriminator([scale[-1] for scale in fakes], real=False),
                       losses.hinge_discriminator([scale[-1] for scale in reals], real=True),

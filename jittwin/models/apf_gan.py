@@ -16,6 +16,12 @@ MULTIPLE = 64  # sides must be multiples, because the encoder halves the picture
 Augmentation = Literal["color", "crop", "translation"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
+# Ways to compute what depends on the labels alone.
+Modulation = Literal["auto", "dense", "distinct"]
+# Up to this share of distinct neighbourhoods among the pixels, computing those alone takes less time and memory in
+# both twins than convolutions over all pixels, by `python scripts/bench.py modulation`.
+WORTHWHILE = 0.4
+
 
 @dataclass(frozen=True)
 class Semantics:
@@ -69,7 +75,9 @@ class ModelConfig:
     """Sizes of encoder, generator and discriminator.
 
     `crop_size` is the width in pixels and `aspect_ratio` width over height; both
-    sides must be multiples of MULTIPLE.
+    sides must be multiples of MULTIPLE. `modulation` changes the speed alone: whether the normalisations'
+    scale and shift are computed at each pixel ("dense"), for each distinct neighbourhood of class ids
+    ("distinct"), or for each size in the way that is faster for the label maps at hand ("auto").
     """
     label_nc: int = CLASSES
     ngf: int = 64
@@ -81,12 +89,18 @@ class ModelConfig:
     pg_niter: int = 180
     spade_hidden: int = 128
     seg_noise_kernel: int = 1
+    modulation: Modulation = "auto"
     semantics: Semantics = field(default_factory=Semantics)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the finished image, pixels."""
         return round(self.crop_size / self.aspect_ratio), self.crop_size
+
+    @property
+    def modulation_limit(self) -> float:
+        """The share of distinct neighbourhoods among the pixels up to which they are computed one by one."""
+        return {"auto": WORTHWHILE, "distinct": 1, "dense": 0}[self.modulation]
 
     def validate(self) -> None:
         """UserError if no network of these sizes can be built."""

@@ -28,6 +28,7 @@ from jittwin.models.apf_gan import (
     MULTIPLE,
     Augmentation,
     ModelConfig,
+    Modulation,
     Semantics,
     Stage,
     stage,
@@ -74,6 +75,7 @@ class Config(RunConfig):
     num_D: int = 4
     spade_hidden: int = 128
     seg_noise_kernel: int = 1
+    modulation: Modulation = "auto"       # the way to compute what depends on the labels alone; changes the speed only
     # Schedule, in epochs over the whole run.
     pg_niter: int = 180                   # growing ends here
     pretrain_epochs: int = 180            # phase 1 ends here
@@ -102,7 +104,7 @@ class Config(RunConfig):
     def model(self) -> ModelConfig:
         return ModelConfig(ngf=self.ngf, ndf=self.ndf, crop_size=self.crop_size, aspect_ratio=self.aspect_ratio,
                            num_D=self.num_D, pg_niter=self.pg_niter, spade_hidden=self.spade_hidden,
-                           seg_noise_kernel=self.seg_noise_kernel, semantics=self.semantics)
+                           seg_noise_kernel=self.seg_noise_kernel, modulation=self.modulation, semantics=self.semantics)
 
 
 def phases(config: Config) -> list[Phase]:

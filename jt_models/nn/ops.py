@@ -14,6 +14,7 @@ from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
+from jt_models.nn.kernels.modulation import Modulate
 from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
@@ -50,6 +51,11 @@ def assign(target, source):
 def from_host(array):
     """A tensor with the values and the type of a NumPy array. Jittor alone would make 64-bit types 32-bit [P6]."""
     return jt.array(array, dtype=str(array.dtype))
+
+
+def to_host(x):
+    """The values of a tensor as a NumPy array."""
+    return x.numpy()
 
 
 def no_grad():
@@ -273,6 +279,14 @@ def _window_sum(x, kernel: int, stride: int, padding: int):
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
     """Maximum pooling. Jittor's own loses NaNs and refuses inputs no larger than the window [F2]."""
     return MaxPool(kernel, stride, padding)(x)
+
+
+def modulate(x, gain, shift, index):
+    """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
+
+    The gradient of a row is the sum over its pixels in their order.
+    """
+    return Modulate(index)(x, gain, shift)
 
 
 def mean(x):

@@ -62,7 +62,7 @@ class ApfGan(Case):
         if size == "full":
             return ModelConfig(semantics=semantics)
         return ModelConfig(label_nc=8, ngf=4, ndf=8, crop_size=192, aspect_ratio=1.5, spade_hidden=8,
-                           semantics=semantics)
+                           modulation="distinct", semantics=semantics)
 
     def batch(self, size: str) -> int:
         return 2 if size == "tiny" else 1
@@ -147,6 +147,8 @@ class Discriminator(ApfGan):
 class Objective(ApfGan):
     """Encoder, generator and discriminators together in one training step, with its losses.
 
+    Here the generator's normalisations are computed for each distinct neighbourhood; in the case of the generator
+    alone, whose one-hot maps get a gradient, at each pixel.
     The epochs reach every stage: plain, first fade and later fade of each resolution, full size, second phase.
     """
     name = "apf_gan.objective"
@@ -185,9 +187,9 @@ class Objective(ApfGan):
     def run(self, side, module, inputs, mode):
         """All tensors that the networks return."""
         objective, at = self.objective(side, module, mode), stage_of(mode)
-        seg = side.ops.one_hot(inputs["label"], module.config.label_nc)
-        image = objective.fake(seg, at, noise(side))
-        scales = objective.discriminate(seg, image, inputs["real"], at, Draws(11))
+        condition, z = objective.condition(inputs["label"], noise(side))
+        image = module.G(condition, z, at)
+        scales = objective.discriminate(condition.seg, image, inputs["real"], at, Draws(11))
         return {"image": image, **{
             f"{kind} {k} {n}": feature for kind, results in zip(("fake", "real"), scales)
             for k, scale in enumerate(results) for n, feature in enumerate(scale)}}

@@ -20,8 +20,8 @@ FAULTS = (
           "return 1 + self.mlp_gamma(hidden),", "return self.mlp_gamma(hidden),",
           "SPADE scales by gamma instead of 1 + gamma"),
     Fault("gamma_and_beta_swapped", "", G,
-          "return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), scale",
-          "return 1 + self.mlp_beta(hidden), self.mlp_gamma(hidden), scale",
+          "return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), None, scale",
+          "return 1 + self.mlp_beta(hidden), self.mlp_gamma(hidden), None, scale",
           "mlp_gamma and mlp_beta, which have equal shapes, are exchanged"),
     Fault("middle_blocks_swapped", "", G,
           "        x = self.G_middle_0(ops.upsample2(x), condition)\n        x = self.G_middle_1(x, condition)",
@@ -32,9 +32,9 @@ FAULTS = (
           "one slope is 0.01 instead of 0.2"),
     Fault("noise_after_norm", "", G,
           "            x = x + condition.draw(x.shape[0], size) * scale\n"
-          "        return self.param_free_norm(x) * gain + beta",
-          "            return (self.param_free_norm(x) + condition.draw(x.shape[0], size) * scale) * gain + beta\n"
-          "        return self.param_free_norm(x) * gain + beta",
+          "        x = self.param_free_norm(x)\n",
+          "            noise = condition.draw(x.shape[0], size) * scale\n"
+          "        x = self.param_free_norm(x) + (noise if scale is not None else 0)\n",
           "noise enters after the normalisation"),
     Fault("noise_index_shifted", "", G,
           "return self.noise(self.index - 1,", "return self.noise(self.index,",
@@ -47,13 +47,25 @@ FAULTS = (
           "noise is not guided by the label map"),
     Fault("kept_by_size", "", G,
           "        if spade not in self.modulations:\n"
-          "            self.modulations[spade] = spade.modulation(self.resized(size))\n"
+          "            self.modulations[spade] = spade.modulation(self, size)\n"
           "        return self.modulations[spade]",
           "        key = size, spade.mlp_gamma.bias.shape[0]\n"
           "        if key not in self.modulations:\n"
-          "            self.modulations[key] = spade.modulation(self.resized(size))\n"
+          "            self.modulations[key] = spade.modulation(self, size)\n"
           "        return self.modulations[key]",
           "normalisations of one size use the same kept modulation", (PICTURES,)),
+    Fault("distinct_gamma_and_beta_swapped", "", G,
+          "for conv in (self.mlp_gamma, self.mlp_beta)]", "for conv in (self.mlp_beta, self.mlp_gamma)]",
+          "the rows of gamma and beta are exchanged", (OBJECTIVE,)),
+    Fault("features_outside_the_map", "", G,
+          "ops.zeros((1, hidden.shape[1]))", "relu(shared.bias).reshape(1, -1)",
+          "outside the map, the hidden features are those of no class instead of zero", (OBJECTIVE,)),
+    Fault("kernel_transposed", "", G,
+          "conv.weight.permute(0, 2, 3, 1)", "conv.weight.permute(0, 3, 2, 1)",
+          "the neighbours to the right are taken for those below", (OBJECTIVE,)),
+    Fault("unmodulated_gain", "", G,
+          "return 1 + gamma, beta, found.index, scale", "return gamma, beta, found.index, scale",
+          "the rows scale by gamma instead of 1 + gamma", (OBJECTIVE,)),
     Fault("label_map_softened", "F6", G,
           'ops.interpolate(self.seg, size, "nearest")', 'ops.interpolate(self.seg, size, "bilinear")',
           "Jittor's default mode resizes the label map"),

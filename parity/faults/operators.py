@@ -5,6 +5,7 @@ from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCE
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
 CONV, ATTENTION = "nn/kernels/conv.py", "nn/kernels/attention.py"
 LOOKUP, LOSS = "nn/kernels/lookup.py", "nn/kernels/loss.py"
+MODULATION = "nn/kernels/modulation.py"
 
 FAULTS = (
     Fault("one_pass_variance", "N3", NORM,
@@ -142,6 +143,13 @@ FAULTS = (
     Fault("last_reading_counts", "", LOOKUP,
           "sum[c] += g_p[order[i] * C + from + c];", "sum[c] = g_p[order[i] * C + from + c];",
           "an embedding read twice gets the gradient of one reading", (OPERATORS,)),
+    Fault("modulated_by_the_first_map", "", MODULATION,
+          "const auto* __restrict__ r = at_p + b * S;\n            float* __restrict__ q",
+          "const auto* __restrict__ r = at_p;\n            float* __restrict__ q",
+          "all pictures of a batch are scaled as the first label map has it", (OPERATORS,)),
+    Fault("last_pixel_counts", "", MODULATION,
+          "sums[2 * r[i]] += double(q[i]) * p[i];", "sums[2 * r[i]] = double(q[i]) * p[i];",
+          "the gradient of a row of gains is that of its last pixel", (OPERATORS,)),
     Fault("ignored_labels_counted", "", LOSS,
           "count += int64_t(labels_p[from + r]) != IGNORED;", "count += 1;",
           "the mean of cross entropy divides by the number of all rows", (OPERATORS,)),

@@ -47,10 +47,12 @@ FAULTS = (
     Fault("fake_keeps_gradient", "", LOSSES,
           "        with ops.no_grad():\n"
           '            self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
-          "            fake = ops.detach(self.fake(seg, stage, noise))\n"
+          "            condition, z = self.condition(label, noise)\n"
+          "            fake = ops.detach(self.generator(condition, z, stage))\n"
           "            self.generator.track(True)",
           '        self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
-          "        fake = self.fake(seg, stage, noise)\n"
+          "        condition, z = self.condition(label, noise)\n"
+          "        fake = self.generator(condition, z, stage)\n"
           "        self.generator.track(True)",
           "the discriminators' loss reaches the generator",
           equivalent="each optimizer asks for the gradients of its own parameters alone"),

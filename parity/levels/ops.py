@@ -60,6 +60,11 @@ def detached(side, x):
     return side.ops.detach(x) + x
 
 
+def returned(side, x):
+    """A tensor that went to the host and back."""
+    return side.tensor(side.ops.to_host(x))
+
+
 def without_gradient(side):
     """Twice a tensor, computed without gradients, and the gradient of a sum that contains it."""
     x = side.differentiable(side.tensor(np.arange(6, dtype=np.float64 if side.wide else np.float32)))
@@ -124,6 +129,7 @@ OPS = {
     "detach": Op((IMAGES,), exact=True, run=detached),
     "assign": Op((IMAGES, IMAGES), exact=True, run=assigned),
     "from_host": Op((Like(BATCH, host=True),), exact=True),
+    "to_host": Op((IMAGES,), exact=True, run=returned),
     "no_grad": Op((), exact=True, run=without_gradient),
     "zeros": Op(((2, 3),), exact=True),
     "randn": Op(((64, 64),), exact=True, run=random),
@@ -140,6 +146,7 @@ OPS = {
     "upsample2": Op((IMAGES,), exact=True),
     "avg_pool2d": Op((IMAGES, 3, 2, 1, False)),
     "max_pool2d": Op((IMAGES, 3, 2, 1)),
+    "modulate": Op((IMAGES, Like((5, 3)), Like((5, 3)), Like((2, 6, 8), "int32", 0, 4)), labels=(3,)),
     "mean": Op((IMAGES,), many=True),
     "mean_dims": Op((IMAGES, (1, 3))),
     "cumsum": Op((Like((3, 10)),)),

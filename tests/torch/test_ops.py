@@ -1,5 +1,6 @@
 """Functions and layers of the PyTorch twin against PyTorch and transformers; float64, in which the parity tests compute
 the truth, needs care."""
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,3 +101,26 @@ def test_layers_are_those_of_pytorch():
     assert torch.equal(layers.MaxPool2d(3, 2, 1)(image), torch.nn.MaxPool2d(3, 2, 1)(image))
     assert torch.equal(layers.AvgPool2d(3, 1, 1, False)(image),
                        torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False)(image))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_modulation_by_rows(layout, dtype, monkeypatch):
+    monkeypatch.setattr(ops._Modulated, "PIXELS", 7)
+    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
+    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    given = [x.requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
+    rows = [F.embedding(index, table).permute(0, 3, 1, 2) for table in given[1:]]
+    expected = given[0] * rows[0] + rows[1]
+    found = ops.modulate(*given, index)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_sums_of_modulation_over_many_pixels_are_exact():
+    gradient = torch.full((1, 1, 512, 512), 0.1)
+    table = torch.ones(1, 1, requires_grad=True)
+    found = ops.modulate(torch.ones(1, 1, 512, 512), table, table, torch.zeros(1, 512, 512, dtype=torch.int32))
+    (slope,) = torch.autograd.grad(found, table, gradient)
+    assert slope.item() == pytest.approx(2 * 512 ** 2 * float(np.float32(0.1)), rel=1e-7)

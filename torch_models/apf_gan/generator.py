@@ -3,6 +3,7 @@
 SPADE: Park et al. 2019, arXiv 1903.07291.
 """
 from jittwin.models.apf_gan import ModelConfig, Stage
+from jittwin.models.neighbourhoods import Neighbourhoods, neighbourhoods
 from torch_models.nn import ops
 from torch_models.nn.layers import BatchNorm2d, Conv2d, Module, ModuleList, ReLU, Sequential, SpectralConv2d
 
@@ -18,13 +19,19 @@ class Condition:
     `noise(index, shape)` gives the standard normal (B, 1, h, w) for the index-th of the 21
     normalisations. With `keep` set, everything that depends on the labels alone is computed
     once and serves any number of forward passes: one label map, many noise seeds.
+
+    label: the class ids (B, H, W) of `seg`. With them, what depends on the labels is computed for each distinct
+    neighbourhood of class ids instead of each pixel, where the former are at most `limit` times the latter.
     """
 
-    def __init__(self, seg, noise=device_noise, keep: bool = False):
+    def __init__(self, seg, noise=device_noise, keep: bool = False, label=None, limit: float = 1.0):
         self.seg = seg
         self.noise = noise
         self.keep = keep
+        self.label = None if label is None else ops.to_host(label)
+        self.limit = limit
         self.sizes = {}
+        self.distinct = {}
         self.modulations = {}
         self.index = 0
 
@@ -36,11 +43,22 @@ class Condition:
             self.sizes[size] = ops.interpolate(self.seg, size, "nearest")
         return self.sizes[size]
 
+    def neighbourhoods(self, size) -> Neighbourhoods | None:
+        """The distinct ones at a size that divides the size of the label maps; None if there are too many."""
+        if self.label is None:
+            return None
+        if size not in self.distinct:
+            (height, width), (rows, columns) = size, self.label.shape[1:]
+            found = neighbourhoods(self.label[:, ::rows // height, ::columns // width], self.seg.shape[1])
+            few = len(found.around) <= self.limit * found.index.size
+            self.distinct[size] = Neighbourhoods(*map(ops.from_host, found)) if few else None
+        return self.distinct[size]
+
     def modulation(self, spade, size):
         if not self.keep:
-            return spade.modulation(self.resized(size))
+            return spade.modulation(self, size)
         if spade not in self.modulations:
-            self.modulations[spade] = spade.modulation(self.resized(size))
+            self.modulations[spade] = spade.modulation(self, size)
         return self.modulations[spade]
 
     def draw(self, batch: int, size):
@@ -61,18 +79,38 @@ class SPADE(Module):
         self.mlp_gamma = Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = Conv2d(hidden, channels, 3, padding=1)
 
-    def modulation(self, seg):
-        """The terms that depend on the labels alone: 1 + gamma, beta, and the scale of the noise or None."""
-        hidden = self.mlp_shared(seg)
+    def modulation(self, condition: Condition, size):
+        """What depends on the labels alone: (1 + gamma, beta, index, scale).
+
+        1 + gamma and beta are (B, C, h, w), and index None; or they have a row for each distinct neighbourhood, and
+        index (B, h, w) is the row of each pixel. scale (B, C, h, w) is that of the noise, or None.
+        """
+        seg, found = condition.resized(size), condition.neighbourhoods(size)
         scale = None if self.seg_noise_var is None else self.seg_noise_var(seg)
-        return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), scale
+        if found is None:
+            hidden = self.mlp_shared(seg)
+            return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), None, scale
+        gamma, beta = self.rows(found)
+        return 1 + gamma, beta, found.index, scale
+
+    def rows(self, found: Neighbourhoods):
+        """gamma and beta (U, C) in the centres of the distinct 5x5 neighbourhoods. At a pixel outside the map the
+        hidden features are zero, as the padding of the second convolution has them."""
+        shared, relu = self.mlp_shared
+        patches = ops.one_hot(found.patches, shared.weight.shape[1]).reshape(found.patches.shape[0], -1)
+        hidden = relu(ops.linear(patches, shared.weight.reshape(shared.weight.shape[0], -1), shared.bias))
+        hidden = ops.concat([hidden, ops.zeros((1, hidden.shape[1]))], 0)
+        around = ops.embedding(found.around, hidden).reshape(found.around.shape[0], -1)
+        return [ops.linear(around, conv.weight.permute(0, 2, 3, 1).reshape(conv.weight.shape[0], -1), conv.bias)
+                for conv in (self.mlp_gamma, self.mlp_beta)]
 
     def forward(self, x, condition: Condition):
         size = tuple(x.shape[-2:])
-        gain, beta, scale = condition.modulation(self, size)
+        gain, beta, index, scale = condition.modulation(self, size)
         if scale is not None:
             x = x + condition.draw(x.shape[0], size) * scale
-        return self.param_free_norm(x) * gain + beta
+        x = self.param_free_norm(x)
+        return x * gain + beta if index is None else ops.modulate(x, gain, beta, index)
 
 
 class SPADEResnetBlock(Module):

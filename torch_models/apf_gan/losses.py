@@ -50,18 +50,14 @@ class Objective:
         self.lambda_feat = lambda_feat
         self.lambda_perceptual = lambda_perceptual
 
-    def fake(self, seg, stage: Stage, noise=device_noise):
-        """Generate at the size of the stage from one-hot labels."""
-        return self.generator(Condition(seg, noise), self.encoder(seg), stage)
-
-    def condition(self, label, keep: bool = False):
+    def condition(self, label, noise=device_noise, keep: bool = False):
         """The condition and the encoding, which all images of the same class ids (B, H, W) have in common."""
         seg = ops.one_hot(label, self.config.label_nc)
-        return Condition(seg, keep=keep), self.encoder(seg)
+        return Condition(seg, noise, keep, label, self.config.modulation_limit), self.encoder(seg)
 
     def generate(self, label, stage: Stage, noise=device_noise):
         """Generate at the size of the stage from class ids (B, H, W)."""
-        return self.fake(ops.one_hot(label, self.config.label_nc), stage, noise)
+        return self.generator(*self.condition(label, noise), stage)
 
     def discriminate(self, seg, fake, real, stage: Stage, draws):
         """Features of every discriminator for fake and for real: two lists of lists."""
@@ -80,9 +76,9 @@ class Objective:
 
     def generator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
         """Losses of encoder and generator; their sum is what the optimizer minimises."""
-        seg = ops.one_hot(label, self.config.label_nc)
-        fake = self.fake(seg, stage, noise)
-        fakes, reals = self.discriminate(seg, fake, real, stage, draws)
+        condition, z = self.condition(label, noise)
+        fake = self.generator(condition, z, stage)
+        fakes, reals = self.discriminate(condition.seg, fake, real, stage, draws)
         losses = {"GAN": hinge_generator([scale[-1] for scale in fakes]),
                   "GAN_Feat": self.lambda_feat * feature_matching([s[:-1] for s in fakes], [s[:-1] for s in reals])}
         if self.perceptual_loss:
@@ -93,11 +89,11 @@ class Objective:
 
     def discriminator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
         """Losses of the discriminators, with a new fake image through which no gradient passes."""
-        seg = ops.one_hot(label, self.config.label_nc)
         with ops.no_grad():
             self.generator.track(self.config.semantics.batchnorm_updates == "twice")
-            fake = ops.detach(self.fake(seg, stage, noise))
+            condition, z = self.condition(label, noise)
+            fake = ops.detach(self.generator(condition, z, stage))
             self.generator.track(True)
-        fakes, reals = self.discriminate(seg, fake, real, stage, draws)
+        fakes, reals = self.discriminate(condition.seg, fake, real, stage, draws)
         return {"D_Fake": hinge_discriminator([scale[-1] for scale in fakes], real=False),
                 "D_real": hinge_discriminator([scale[-1] for scale in reals], real=True)}

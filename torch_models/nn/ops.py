@@ -36,6 +36,11 @@ def from_host(array):
     return torch.as_tensor(array)
 
 
+def to_host(x):
+    """The values of a tensor as a NumPy array."""
+    return x.numpy(force=True)
+
+
 def no_grad():
     return torch.no_grad()
 
@@ -168,6 +173,54 @@ def avg_pool2d(x, kernel: int, stride: int, padding: int = 0, count_include_pad:
 
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
     return F.max_pool2d(x, kernel, stride, padding)
+
+
+def modulate(x, gain, shift, index):
+    """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
+
+    The gradient of a row is the sum over its pixels in their order.
+    """
+    return _Modulated.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
+
+
+class _Modulated(torch.autograd.Function):
+    """Works on some thousand pixels at a time, so that the rows of all pixels are never held."""
+    PIXELS = 4096
+
+    @staticmethod
+    def forward(context, x, gain, shift, index):
+        context.save_for_backward(x, gain, index)
+        y, pixels = _empty_pixels(x), _pixels(x)
+        for part, rows in _Modulated.parts(index):
+            torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=_pixels(y)[part])
+        return y
+
+    @staticmethod
+    def backward(context, gradient):
+        x, gain, index = context.saved_tensors
+        dx, pixels, gradients = _empty_pixels(x), _pixels(x), _pixels(gradient)
+        dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
+        for part, rows in _Modulated.parts(index):
+            torch.mul(gradients[part], gain.index_select(0, rows), out=_pixels(dx)[part])
+            dgain.index_add_(0, rows, (gradients[part] * pixels[part]).double())
+            dshift.index_add_(0, rows, gradients[part].double())
+        return dx, dgain.to(gain.dtype), dshift.to(gain.dtype), None
+
+    @staticmethod
+    def parts(index):
+        for start in range(0, index.numel(), _Modulated.PIXELS):
+            part = slice(start, start + _Modulated.PIXELS)
+            yield part, index.view(-1)[part]
+
+
+def _pixels(x):
+    """x (B, C, H, W) as rows (B H W, C): a view if the channels of a pixel lie side by side, else a copy."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _empty_pixels(x):
+    """A tensor like x whose channels of a pixel lie side by side in memory."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 def mean(x):

@@ -79,7 +79,7 @@ class SpectralConv2d(Module):
     """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
 
     spectral="off" convolves with `weight_orig` itself, which is what the published Jittor code computes. "on" divides
-    it by its largest singular value, with one power iteration per training pass.
+    it by its largest singular value, with one power iteration per training pass unless `track` is off.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -88,6 +88,7 @@ class SpectralConv2d(Module):
         self.stride = stride
         self.padding = padding
         self.spectral = spectral
+        self.track = True
         self.bias = jt.zeros((out_channels,)) if bias else None
         self.weight_orig = jt.zeros((out_channels, in_channels, kernel_size, kernel_size))
         self.register_buffer("weight_u", jt.zeros((out_channels,)))
@@ -98,7 +99,7 @@ class SpectralConv2d(Module):
             return self.weight_orig
         matrix = self.weight_orig.reshape(self.weight_orig.shape[0], -1)
         u, v = self.weight_u, self.weight_v
-        if self.is_training():
+        if self.is_training() and self.track:
             with jt.no_grad():
                 v = (matrix * u.reshape(-1, 1)).sum(0)
                 v = v / jt.maximum((v * v).sum().sqrt(), 1e-12)

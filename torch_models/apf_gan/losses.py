@@ -21,15 +21,15 @@ def feature_matching(fake, real):
 
     fake, real: one list of features per discriminator, the prediction excluded.
     """
-    total = sum(ops.l1_mean(f, ops.detach(r)) for fs, rs in zip(fake, real) for f, r in zip(fs, rs))
-    return total / len(fake)
+    return sum(ops.l1_mean(f, ops.detach(r)) for fs, rs in zip(fake, real) for f, r in zip(fs, rs)) / len(fake)
 
 
 def perceptual(network, weights, fake, real, resize: str):
     """Weighted sum of mean absolute differences of the network's features. It gets the images in [-1, 1] unchanged."""
     real = ops.interpolate(real, tuple(fake.shape[-2:]), resize)
-    pairs = zip(weights, network(fake), network(real))
-    return sum(weight * ops.l1_mean(f, ops.detach(r)) for weight, f, r in pairs)
+    with ops.no_grad():
+        expected = network(real)
+    return sum(weight * ops.l1_mean(f, r) for weight, f, r in zip(weights, network(fake), expected))
 
 
 class Objective:
@@ -59,8 +59,11 @@ class Objective:
         """Generate at the size of the stage from class ids (B, H, W)."""
         return self.generator(*self.condition(label, noise), stage)
 
-    def discriminate(self, seg, fake, real, stage: Stage, draws):
-        """Features of every discriminator for fake and for real: two lists of lists."""
+    def discriminate(self, seg, fake, real, stage: Stage, draws, learns: bool = True):
+        """Features of every discriminator for fake and for real: two lists of lists.
+
+        learns: whether the discriminators get gradients. If not, the features of real have none.
+        """
         semantics, size = self.config.semantics, tuple(fake.shape[-2:])
         if self.augmentation:
             real, fake, seg = diff_augment(real, fake, seg, self.augmentation, draws)
@@ -68,17 +71,24 @@ class Objective:
         real = ops.interpolate(real, size, semantics.image_resize)
         if stage.first_fade:
             self.discriminator.inherit(stage.level + 1)
-        pairs = ops.concat([ops.concat([seg, fake], 1), ops.concat([seg, real], 1)], 0)
-        features = self.discriminator(pairs, stage, stage.first_fade and semantics.warm_start == "alias")
-        half = fake.shape[0]
-        return ([[f[:half] for f in scale] for scale in features],
-                [[f[half:] for f in scale] for scale in features])
+        alias = stage.first_fade and semantics.warm_start == "alias"
+        pairs = [ops.concat([seg, fake], 1), ops.concat([seg, real], 1)]
+        if learns:
+            features, half = self.discriminator(ops.concat(pairs, 0), stage, alias), fake.shape[0]
+            return ([[f[:half] for f in scale] for scale in features],
+                    [[f[half:] for f in scale] for scale in features])
+        fakes = self.discriminator(pairs[0], stage, alias)
+        self.discriminator.track(False)     # the same weights for both, and one power iteration
+        with ops.no_grad():
+            reals = self.discriminator(pairs[1], stage, alias)
+        self.discriminator.track(True)
+        return fakes, reals
 
     def generator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
         """Losses of encoder and generator; their sum is what the optimizer minimises."""
         condition, z = self.condition(label, noise)
         fake = self.generator(condition, z, stage)
-        fakes, reals = self.discriminate(condition.seg, fake, real, stage, draws)
+        fakes, reals = self.discriminate(condition.seg, fake, real, stage, draws, learns=False)
         losses = {"GAN": hinge_generator([scale[-1] for scale in fakes]),
                   "GAN_Feat": self.lambda_feat * feature_matching([s[:-1] for s in fakes], [s[:-1] for s in reals])}
         if self.perceptual_loss:

@@ -43,7 +43,7 @@ class SpectralConv2d(nn.Module):
     """Convolution stored as `weight_orig`, `weight_u`, `weight_v` (Miyato et al. 2018, arXiv 1802.05957).
 
     spectral="off" convolves with `weight_orig` itself, which is what the published Jittor code computes. "on" divides
-    it by its largest singular value, with one power iteration per training pass.
+    it by its largest singular value, with one power iteration per training pass unless `track` is off.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -52,6 +52,7 @@ class SpectralConv2d(nn.Module):
         self.stride = stride
         self.padding = padding
         self.spectral = spectral
+        self.track = True
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_orig = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
         self.register_buffer("weight_u", torch.zeros(out_channels))
@@ -61,7 +62,7 @@ class SpectralConv2d(nn.Module):
         if self.spectral == "off":
             return self.weight_orig
         matrix = self.weight_orig.flatten(1)
-        if self.training:
+        if self.training and self.track:
             with torch.no_grad():
                 v = matrix.t().mv(self.weight_u)
                 v = v / v.norm().clamp(min=1e-12)

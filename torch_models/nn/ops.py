@@ -178,8 +178,10 @@ def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
 def modulate(x, gain, shift, index):
     """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
 
-    The gradient of a row is the sum over its pixels in their order.
+    The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
     """
+    if tuple(index.shape) != (x.shape[0], *x.shape[2:]):
+        raise ValueError(f"the rows of {tuple(index.shape)} pixels do not fit images {tuple(x.shape)}")
     return _Modulated.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
 
 

@@ -8,6 +8,8 @@ such pairs. A process warms up before it is timed. Other load on the machine cha
   generate  one image from one label map
   train     one training iteration (G and D step) at batch 1 and full size, without a perceptual loss
   seeds     20 noise seeds of one label map, as a multiple of one
+  modulation  one SPADE normalisation with its gradients from the distinct neighbourhoods of a label map, as a multiple
+            of the time that the convolutions over all pixels take, where the two ways are to take as long
   fid       Inception features of 64 pictures of 1024x768, decoding included (24 of 256x192 at --size tiny)
   tower     SigLIP's vision tower so400m-patch16-512 on one picture
   lora      one training step of the aesthetic model on that tower, rank 32, at batch 1
@@ -43,8 +45,9 @@ from bench_measures import BACKBONES, DETECTORS, READ_WEIGHTS, SEEDS, STEPS, WOR
 from jittwin.backend import PACKAGES  # noqa: E402
 
 GROUPS = {"backbones": tuple(BACKBONES), "steps": tuple(f"{name}_step" for name in STEPS)}
-GROUPS["all"] = ("generate", "train", "seeds", "fid", "tower", "lora", "recompute", "tier", *BACKBONES,
-                 *GROUPS["steps"], *DETECTORS, "distortion_step", "ops", "import")
+GROUPS["all"] = ("generate", "train", "seeds", "modulation", "fid", "tower", "lora", "recompute", "tier",
+                 *BACKBONES, *GROUPS["steps"], *DETECTORS, "distortion_step", "ops", "import")
+MULTIPLES = {"seeds": "one seed", "modulation": "all pixels"}       # what a measure's time is also divided by
 INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON", "sve": "SVE"}
 
 
@@ -88,8 +91,8 @@ def show(measure: str, results: dict[str, dict[str, float]]) -> None:
     for name, result in results.items():
         seconds, cpu, memory = result["seconds"], result["cpu"], result["memory"] / 1e6
         line = f"{title:<17}{name:<8}{seconds:>9.2f} s{cpu:>9.2f} s{memory:>8.0f} MB"
-        if measure == "seeds":
-            line += f"   {seconds / result['one']:.1f}x one seed, CPU {cpu / result['one_cpu']:.1f}x"
+        if measure in MULTIPLES:
+            line += f"   {seconds / result['one']:.2f} of {MULTIPLES[measure]}, CPU {cpu / result['one_cpu']:.2f}"
         print(line)
     jittor, torch = (results[name] for name in PACKAGES)
     seconds, cpu, memory = (jittor[key] / torch[key] for key in ("seconds", "cpu", "memory"))

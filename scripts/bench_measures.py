@@ -6,6 +6,7 @@ A function takes the backend's name, the size, "full" or "tiny", and a folder fo
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import bench_ops
 import numpy as np
 
 from jittwin import imaging
-from jittwin.backend import load_backend
+from jittwin.backend import PACKAGES, load_backend
 from jittwin.data.pictures import ImageSet
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes, render
 from jittwin.draws import Draws
@@ -22,6 +23,7 @@ from jittwin.generate import Sampler
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.models import aesthetic, bert, blip, clip, distortion, image_reward, siglip, tier
 from jittwin.models.apf_gan import ModelConfig, stage
+from jittwin.models.neighbourhoods import neighbourhoods
 from jittwin.tasks.apf_gan import Config
 from jittwin.weights import read_weights, write_weights
 from jittwin.weights.initial import initial_weights
@@ -118,6 +120,30 @@ def train(name: str, size: str, folder: Path) -> dict:
         backend.synchronize()
 
     return timed(iteration, warm=2, times=1 if size == "full" else 5) | {"memory": backend.memory()}
+
+
+def modulation(name: str, size: str, folder: Path) -> dict:
+    """One SPADE normalisation and its gradients, from the distinct neighbourhoods of a label map that has just so many
+    that "auto" chooses this way. "one" is the way over all pixels."""
+    backend, (channels, height, width) = ready(name), {"full": (128, 192, 256), "tiny": (32, 48, 64)}[size]
+    twin, config = import_module(f"{PACKAGES[name]}.apf_gan.generator"), ModelConfig()
+    spade = twin.SPADE(channels, config, seg_noise=False)
+    backend.load_numpy(spade, initial_weights("apf_gan", {key: value.shape for key, value in spade.state_dict().items()}))
+    optimizer = backend.optimizer("sgd", [{"params": backend.parameters(spade), "lr": 1e-3}])
+    labels = np.zeros((1, height, width), np.uint8)
+    noisy = round(height * config.modulation_limit) - 2
+    labels[:, :noisy] = Draws(0).integers("labels", 0, config.label_nc, (1, noisy, width))
+    share = neighbourhoods(labels, config.label_nc).share
+    label, x = (backend.asarray(a) for a in (labels, Draws(0).normal("x", (1, channels, height, width))))
+    seg = twin.ops.one_hot(label, config.label_nc)
+
+    def step(limit: float):
+        y = spade(x, twin.Condition(seg, label=label, limit=limit))
+        backend.step(optimizer, twin.ops.mean(y * y))
+        backend.synchronize()
+
+    dense, distinct = (timed(lambda: step(limit), warm=2, times=5) for limit in (0, 1))
+    return distinct | {"memory": backend.memory(), "one": dense["seconds"], "one_cpu": dense["cpu"], "share": share}
 
 
 def fid(name: str, size: str, folder: Path) -> dict:
@@ -324,7 +350,8 @@ def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
-WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train, "fid": fid, "tower": tower,
+WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train,
+           "modulation": modulation, "fid": fid, "tower": tower,
            "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
            "distortion_step": train_distortion, "ops": bench_ops.measured,
            **{key: partial(detector, **options) for key, options in DETECTORS.items()},

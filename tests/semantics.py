@@ -226,6 +226,33 @@ class SemanticsFacts:
                 source = PARENT if inherits else CHILD
                 np.testing.assert_array_equal(state[CHILD + name], before[source + name])
 
+    # The generator's step
+
+    def generator_step(self, twin, learns):
+        """The singular vectors after a pass of the discriminators, and the gradients that reach the generator."""
+        config, at, backend = choose(spectral="on"), stage(31, 180, 4), twin.backend
+        networks = [twin.build("encoder", config, train=True),
+                    twin.build("generator", config, train=True, seg_noise=False, heads=True),
+                    twin.build("discriminator", config, train=True)]
+        objective = backend.build("apf_gan.objective", config, *networks)
+        optimizer = backend.optimizer("adam", [{"params": backend.parameters(networks[1]), "lr": 1e-4}])
+        condition, z = objective.condition(twin.labels(2, SMALL.size))
+        fakes, reals = objective.discriminate(condition.seg, networks[1](condition, z, at),
+                                              backend.asarray(photographs(2, *SMALL.size)), at, None, learns)
+        optimizer.accumulate(twin.losses.hinge_generator([scale[-1] for scale in fakes])
+                             + twin.losses.feature_matching([s[:-1] for s in fakes], [s[:-1] for s in reals]))
+        state = backend.state_numpy(networks[2])
+        return ({name: value for name, value in state.items() if name.endswith(("weight_u", "weight_v"))},
+                {name: backend.numpy(gradient) for name, gradient in optimizer.gradients.items()})
+
+    def test_discriminators_that_do_not_learn_give_the_same_gradients_after_one_power_iteration(self, twin):
+        (vectors, gradients), (expected_vectors, expected) = (self.generator_step(twin, flag) for flag in (False, True))
+        assert vectors and gradients and gradients.keys() == expected.keys()
+        for name, value in expected_vectors.items():
+            np.testing.assert_allclose(vectors[name], value, atol=1e-6)
+        for name, value in expected.items():
+            np.testing.assert_allclose(gradients[name], value, atol=1e-4 * np.abs(value).max())
+
     # Adam
 
     def test_adam_forms_differ_where_gradients_are_small(self, twin):

@@ -128,7 +128,8 @@ def modulation(name: str, size: str, folder: Path) -> dict:
     backend, (channels, height, width) = ready(name), {"full": (128, 192, 256), "tiny": (32, 48, 64)}[size]
     twin, config = import_module(f"{PACKAGES[name]}.apf_gan.generator"), ModelConfig()
     spade = twin.SPADE(channels, config, seg_noise=False)
-    backend.load_numpy(spade, initial_weights("apf_gan", {key: value.shape for key, value in spade.state_dict().items()}))
+    shapes = {key: tuple(value.shape) for key, value in spade.state_dict().items()}
+    backend.load_numpy(spade, initial_weights("apf_gan", shapes))
     optimizer = backend.optimizer("sgd", [{"params": backend.parameters(spade), "lr": 1e-3}])
     labels = np.zeros((1, height, width), np.uint8)
     noisy = round(height * config.modulation_limit) - 2

@@ -56,6 +56,7 @@ class Config(RunConfig):
                  "noise": "shared", "log_every": 8},
     }
     ADDED_LATER: ClassVar[tuple[str, ...]] = (*RunConfig.ADDED_LATER, "ignore")
+    FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (*RunConfig.FREE_TO_CHANGE, "modulation")
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32",)     # the networks have no autocast
 
     phase: Literal["both", "1", "2"] = "both"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from jittwin.atomic import write_file
 from jittwin.cli import Parser
 from jittwin.commands.assess import check_output
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.data.listing import printable, tell
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError
@@ -32,6 +33,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--output", metavar="FILE", help="also write every number as .json or .csv")
     parser.add_argument("--original-output", action="store_true",
                         help="print the original's lines, in Chinese, for programs that read them")
+    add_pixel_limit(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -45,6 +47,7 @@ def run(parser: Parser, argv: list[str], make: Callable[[Namespace], Predictor])
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     check_output(args.output)
+    limit_pixels(args)
     images = gather(args.images)
     tell(images.notes)
     metric = AestheticMetric(make(args))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.commands.options import add_fid_network_arguments, fid_scorer
+from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.fid.features import checked
 from jittwin.metrics.fid.inception_score import inception_score
@@ -42,11 +43,12 @@ def run(args: argparse.Namespace) -> None:
     for name in filter(None, (args.save_stats, args.json)):
         if not Path(name).absolute().parent.is_dir():
             raise UserError(f"{name}: there is no folder to write it to; make it first")
-    a, b = both_sides(args)
+    (a, b), passed_over = both_sides(args)
     backends = {side.provenance["backend"] for side in (a, b) if "backend" in side.provenance}
     known = {"weights": None, "random_weights": args.random_weights} | a.provenance | b.provenance
     results = {"mode": args.mode, "n_a": a.n or None, "n_b": b.n or None,
                "skipped_a": a.provenance.get("bad", 0), "skipped_b": b.provenance.get("bad", 0),
+               "passed_over_a": passed_over[0], "passed_over_b": passed_over[1],
                "backend": " and ".join(sorted(backends)) or args.backend,
                "weights_sha256": None if known["random_weights"] else known["weights"],
                "random_weights": known["random_weights"]} | compare(a, b, wanted)
@@ -59,17 +61,18 @@ def run(args: argparse.Namespace) -> None:
         write_file(args.json, json.dumps(results, indent=1) + "\n")
 
 
-def both_sides(args: argparse.Namespace) -> list[Statistics]:
-    """The statistics of A and B.
+def both_sides(args: argparse.Namespace) -> tuple[list[Statistics], list[dict[str, int]]]:
+    """The statistics of A and B, and how many files of each were passed over, by reason.
 
     Two statistics files need no network; if the command line names one, they must come from it.
     """
     sources = args.a, args.b
     if all(map(is_statistics, sources)) and not (args.fid_weights or args.random_weights):
-        return [checked(read_statistics(source), source, args.mode) for source in sources]
+        return [checked(read_statistics(source), source, args.mode) for source in sources], [{}, {}]
     measure = fid_scorer(args)
     sides = [measure.opened(source) for source in sources]      # checks both sides before the long part
-    return [measure.statistics(side) for side in sides]
+    passed_over = [side.passed_over if isinstance(side, ImageSet) else {} for side in sides]
+    return [measure.statistics(side) for side in sides], passed_over
 
 
 def compare(a: Statistics, b: Statistics, wanted) -> dict:

@@ -25,6 +25,7 @@ BINS = 10
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of several files of one id, the first is the picture
 BAD_IDS = "bad_ids.txt"
 MAX_BAD = 0.001  # largest fraction of undecodable pictures that training accepts
+DECODING = 2  # raise it when pictures can be decoded that could not before, so that reports are made again
 MOST_VOTES = 2 ** 24  # float32 holds all counts up to this one exactly
 _SCAN_CHUNK = 64
 
@@ -152,8 +153,9 @@ class AvaIndex:
         return lines
 
     def content_hash(self) -> str:
-        """SHA-256 of the names of the pictures; it tells whether a report is about this listing."""
-        return hashlib.sha256("\n".join(sorted(self.files.values())).encode()).hexdigest()
+        """SHA-256 of the names of the pictures and of DECODING; it tells whether a report is about this listing."""
+        names = sorted(self.files.values())
+        return hashlib.sha256("\n".join([f"decoding {DECODING}", *names]).encode(errors="surrogateescape")).hexdigest()
 
 
 def scan(index: AvaIndex, workers: int = 0) -> dict[str, str]:

@@ -92,7 +92,7 @@ class ImageSet:
                 content = self.read(index)
             except UserError:       # decoding the picture will report it
                 content = b""
-            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape"))
             digest.update(content)
         return digest.hexdigest()
 

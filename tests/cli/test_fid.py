@@ -86,6 +86,7 @@ def test_mistakes(results, place, backend):
     assert "6 against 3 (1 skipped) pictures" in skipped.out
     left = json.loads((place / f"{backend} left.json").read_text())
     assert (left["n_b"], left["skipped_a"], left["skipped_b"]) == (3, 0, 1)
+    assert left["passed_over_a"] == {} == left["passed_over_b"]
     assert damaged.status == 2 and "2.png: cannot be read" in damaged.err
     assert other_mode.status == 2 and "made with mode pytorch-fid, not clean" in other_mode.err
     assert "one picture; a distance needs at least two" in one.one_line()

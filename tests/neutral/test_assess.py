@@ -275,7 +275,7 @@ def test_metrics_are_those_whose_weights_are_given(argv, names):
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INFERENCE = {"images", "--threads", "--batch_size", "--num_workers", "--show_distribution", "--no-show-distribution",
-             "--output", "--original-output", "--model", "--debug", "--help"}
+             "--output", "--original-output", "--max-pixels", "--model", "--debug", "--help"}
 
 
 @pytest.mark.parametrize("name, flags", [

@@ -193,6 +193,19 @@ def test_files_given_by_name_are_meant(tmp_path):
     assert "1 left by an operating system" in images.notes[1] and "1 named twice" in images.notes[1]
 
 
+def test_names_that_are_not_utf_8(tmp_path):
+    names = [os.fsdecode(name) for name in (b"\xff.png", b"a\xe9.jpg", b"\xfe.txt", "\u00e9\u0301.png".encode())]
+    write(tmp_path, {name: encoded("JPEG") if "jpg" in name else PNG for name in names[:2] + names[3:]} | {
+        names[2]: b"text"})
+    images = ImageSet(tmp_path)
+    assert len(images) == 3 and len(images.content_hash()) == 64 and len(other_pictures(tmp_path, [])) == 3
+    assert "1 no pictures (\\udcfe.txt)" in images.notes[0] and all(name.isprintable() for name in images.shown_names)
+    (tmp_path / "AVA.txt").write_bytes(b"1 " + b"7" + b" 0 1 5 17 38 36 15 6 5 1 1 22 1396\n")
+    write(tmp_path, {"7.png": PNG})
+    index = AvaIndex(tmp_path)
+    assert len(index.content_hash()) == 64 and "3 pictures are not used" in "".join(index.left_out())
+
+
 def landscape(root, names, droppings=()):
     for name in names:
         size = np.random.default_rng(len(name)).integers(0, 256, (48, 64, 3), np.uint8)

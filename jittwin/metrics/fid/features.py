@@ -16,7 +16,7 @@ from jittwin.metrics.fid.preparation import find_mode
 from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
 
 KEPT = 10_000      # most features kept per set; metrics other than FID need them
-PREPARATION = 2    # key of the cache; raise it when a mode's preparation or the choice of kept features changes
+PREPARATION = 3    # key of the cache; raise it when decoding, a mode or the choice of kept features changes
 BATCH = 16
 
 

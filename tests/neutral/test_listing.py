@@ -19,6 +19,7 @@ from jittwin.data.synthetic.distorted import write_mini_evalmuse
 from jittwin.data.synthetic.prompted import write_mini_aigiqa4k
 from jittwin.data.synthetic.rated import write_mini_ava
 from jittwin.errors import UserError
+from jittwin.generate import Renderer
 from jittwin.metrics.assessment import gather
 from jittwin.metrics.mask_accuracy import paired_labels
 
@@ -266,3 +267,20 @@ def test_rated_pictures_and_annotations_are_read_by_the_same_rule(tmp_path):
         told = "\n".join(notes)
         assert "1 hidden" in told and "2 left by an operating system" in told and "1 no pictures (notes.txt)" in told
         assert "1 pictures are not " in told and "unknown.jpg" in told
+
+
+class Grey:
+    """Stands where the networks are."""
+
+    def __call__(self, names, maps, seeds):
+        for seed in seeds:
+            yield seed, [np.full((*label.shape, 3), seed, np.uint8) for label in maps]
+
+
+def test_pictures_of_label_maps_in_subfolders_lie_in_subfolders(tmp_path):
+    labels = LandscapeDataset(landscape(tmp_path / "set", ["1", "town/1", "town/2"]), train=False, crop_size=64)
+    Renderer(Grey(), labels, batch=2).render({3: tmp_path / "out"}, quiet=True)
+    assert ImageSet(tmp_path / "out").names == ["1.jpg", "town/1.jpg", "town/2.jpg"]
+    assert not other_pictures(tmp_path / "out", {f"{name}.jpg" for name in labels.names})
+    assert [path.parent.name for path in paired_labels(ImageSet(tmp_path / "out"), tmp_path / "set")] == [
+        "labels", "town", "town"]

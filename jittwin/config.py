@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from jittwin.errors import UserError, choose_from, did_you_mean
+from jittwin.errors import UserError, choose_from, did_you_mean, reason
 from jittwin.text_files import read_text
 
 Config = TypeVar("Config")
@@ -32,16 +32,17 @@ def resolve(config_class: type[Config], preset: str | None = None,
     """
     in_file = _read_yaml(yaml_path) if yaml_path else {}
     on_command_line = dict(_split(text) for text in overrides)
+    where = f"{yaml_path}: preset" if in_file.get("preset") and "preset" not in on_command_line else "preset"
     preset = in_file.pop("preset", preset)
     preset = on_command_line.pop("preset", preset)
     values = {}
-    for source, layer in (("preset", _preset(config_class, preset, "preset") if preset else {}),
+    for source, layer in (("preset", _preset(config_class, str(preset), where) if preset else {}),
                           (str(yaml_path), in_file), ("--set", on_command_line)):
         values.update(_checked(config_class, layer, source))
     try:
         return _replaced(config_class(), values)
     except ValueError as error:
-        raise UserError(f"settings: {error}") from error
+        raise UserError(f"{yaml_path or 'settings'}: {error}") from error
 
 
 def to_dict(config: Any) -> dict:
@@ -113,8 +114,8 @@ def _scalar(value: Any, kind: type, where: str) -> Any:
 def _read_yaml(path: str | os.PathLike) -> dict:
     try:
         content = yaml.safe_load(read_text(path, "a YAML file with --config"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:      # ValueError: a date such as 2026-99-99
+        raise UserError(f"{path}: not valid YAML: {reason(error)}") from error
     if not isinstance(content or {}, dict):
         raise UserError(f"{path}: expected 'key: value' lines but found a {type(content).__name__}")
     return content or {}

@@ -14,6 +14,7 @@ from jittwin.models.catalog import BY_NAME, Record
 from jittwin.models.catalog import MODELS as CATALOG
 from jittwin.models.conversion import Conversion, Source, no_config
 from jittwin.weights import FLOATS, FORMATS, content_hash, read_weights, write_content, write_weights
+from jittwin.weights.files import check_hash
 from jittwin.weights.state import differences, is_finite, listed
 
 ANY = "any"
@@ -93,6 +94,8 @@ def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | N
     nested = to == "torch" and conversion.compose is not None
     if nested and FORMATS.get(os.path.splitext(dst)[1]) != "torch":
         raise UserError(f"{os.fspath(dst)}: the form of the original {record.name} is a PyTorch file; name it NAME.pt")
+    if os.path.isfile(src):
+        check_hash(src)
     source = conversion.open(src, mode, part)
     arrays, metadata, added = dict(source.arrays), dict(source.metadata), ()
     if record:

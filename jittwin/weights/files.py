@@ -24,6 +24,7 @@ from jittwin.weights.safe_pickle import Array, Inert, restricted_load, shown
 # If a folder holds one network in several formats, the first of these is read.
 FORMATS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch",
            ".pkl": "jittor", ".npz": "npz"}
+OTHER_HASH = "its arrays do not have the sha256 that its metadata state"
 JITTOR_TAG = b"HCAJSLHD"
 TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 
@@ -50,7 +51,7 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
             names = chosen(found, where, keep, own, part or "")
             arrays = {name: safetensors_file.read_entry(stream, found[key]) for name, key in names.items()}
             if stated and len(names) == len(found) and content_hash({names[n]: a for n, a in arrays.items()}) != stated:
-                raise ValueError("its arrays do not have the sha256 that its metadata state")
+                raise ValueError(OTHER_HASH)
             return arrays
         if kind == "npz":
             return _read_npz(stream, where, keep, own, part)
@@ -98,6 +99,15 @@ def is_script(path: str | os.PathLike) -> bool:
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
     return torch_file.folder(names) is not None and any("/code/" in name for name in names)
+
+
+def check_hash(path: str | os.PathLike) -> None:
+    """WeightsError: a safetensors file of ours whose arrays do not have the hash that its metadata state."""
+    where = os.fspath(path)
+    with reading(where), open(path, "rb") as stream:
+        stated = safetensors_file.stated_hash(stream) if kind_of(stream, where) == "safetensors" else ""
+        if stated and content_hash(open_weights(path)) != stated:
+            raise ValueError(OTHER_HASH)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:

@@ -153,7 +153,7 @@ KINDS = (
     Kind("a.npz", lambda path: write_weights(path, arrays()), READ, exact=True),
     Kind("a.pkl", lambda path: write_weights(path, arrays()), READ, exact=True),
     Kind("plain.pkl", pickled({"epoch": 3, "state_dict": arrays()}), READ),
-    Kind("E.pkl", network, (converted,), exact=True), Kind("E.pth", network, (converted,), exact=True),
+    Kind("E.safetensors", network, (converted,), exact=True), Kind("E.pkl", network, (converted,), exact=True), Kind("E.pth", network, (converted,), exact=True),
     Kind("best_lora.pth", adapter_file, (read_adapter, read_content)),
     Kind("m.safetensors.index.json", text(INDEX), (opened, read_metadata)),
     Kind("config.json", hub, (lambda path: open_hub(path.parent).config,)),

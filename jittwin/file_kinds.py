@@ -4,6 +4,7 @@ Downloads go wrong in a few ways: a pointer or a web page is saved in place of t
 file of another program has the suffix that was looked for.
 """
 import os
+import zipfile
 from pathlib import Path
 
 HEAD = 512      # bytes of a file's beginning that tell its kind
@@ -86,7 +87,26 @@ def unpacked(path: str | os.PathLike) -> str:
 
     Safari and Archive Utility unpack a PyTorch file, which is a zip archive, when it is downloaded or opened.
     """
-    if next(Path(path).glob("data.pkl"), None) or next(Path(path).glob("*/data.pkl"), None):
+    if is_unpacked(path):
         return ("is a folder, into which a PyTorch file was unpacked; fetch the file again, without unpacking it (in "
                 "Safari: switch off 'Open safe files')")
     return "is a folder; give a file"
+
+
+def is_unpacked(folder: str | os.PathLike) -> bool:
+    """Whether a folder is what an unpacked PyTorch file leaves."""
+    return any(next(Path(folder).glob(pattern), None) for pattern in ("data.pkl", "*/data.pkl"))
+
+
+def no_pictures(path: str | os.PathLike) -> str:
+    """"; it holds weights …" for a file that is given where pictures are wanted; "" if it cannot be told."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(HEAD)
+        names = zipfile.ZipFile(path).namelist() if head.startswith(b"PK") else []
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return ""
+    if head[:1] == b"\x80" or head[5:9] == b"\0\0\0{" or any(name.endswith("data.pkl") for name in names):
+        return "; it holds weights: give pictures here, and the weights by their option"
+    told = other_content(head)
+    return f"; it {told}" if told and "picture" not in told else ""

@@ -18,6 +18,7 @@ import numpy as np
 from jittwin import imaging
 from jittwin.data.listing import list_archive, list_files, list_folder, printable
 from jittwin.errors import UserError
+from jittwin.file_kinds import no_pictures
 
 MOST_WORKERS = 8
 
@@ -42,12 +43,13 @@ class ImageSet:
                 raise UserError(f"{os.fspath(where)}: cannot be read ({error}); make the zip file again") from error
             found = list_archive(where, self.archive)
         else:
-            raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures")
+            raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures{no_pictures(where)}")
         self.where, self.notes, self.passed_over = found.where, found.notes, found.counts
         self.names = sorted(found.files, key=natural)
         self.paths = [found.files[name] for name in self.names]
         if not self.names:
-            raise UserError(f"{self}: holds no picture{found.rest and '; ' + found.rest}")
+            weights = no_pictures(where) if isinstance(where, (str, os.PathLike)) else ""
+            raise UserError(f"{self}: holds no picture{weights or found.rest and '; ' + found.rest}")
 
     def __str__(self) -> str:
         return os.fspath(self.where)

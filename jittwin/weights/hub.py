@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jittwin.errors import UserError
+from jittwin.file_kinds import is_unpacked, unpacked
 from jittwin.text_files import read_object
-from jittwin.weights.files import open_weights
+from jittwin.weights.files import FORMATS, open_weights
 from jittwin.weights.lazy import LazyArrays
 
 CONFIG = "config.json"
@@ -110,7 +111,12 @@ def open_hub(where: str | os.PathLike) -> HubFolder:
 def _checked(folder: Path) -> HubFolder:
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"{path}: {_absent(path)}; give a hub folder, with {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})")
+        inside = sorted(entry.name for entry in folder.iterdir() if entry.suffix in FORMATS) if folder.is_dir() else []
+        if is_unpacked(folder):
+            raise UserError(f"{folder}: {unpacked(folder)}")
+        other = f", or one of the files in it, such as {inside[0]}" if inside and not path.is_symlink() else ""
+        raise UserError(f"{path}: {_absent(path)}; give a hub folder, with {CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})"
+                        f"{other}")
     return HubFolder(folder)
 
 

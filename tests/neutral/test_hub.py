@@ -153,3 +153,15 @@ def test_renames():
     assert (found["b"], found["x.weight"], found["c"]) == ("vision_model.b", "x.gamma", "c")
     with pytest.raises(UserError, match="w.bin: vision_model.b and c are both b in the model"):
         renamed(arrays, ((r"^vision_model\.", ""), ("^c$", "b")))
+
+
+def test_a_folder_of_something_else_is_told_as_what_it_is(tmp_path):
+    """An unpacked PyTorch file, and checkpoints beside each other."""
+    (tmp_path / "model.pth" / "archive").mkdir(parents=True)
+    (tmp_path / "model.pth" / "archive" / "data.pkl").write_bytes(b"")
+    for folder in (tmp_path / "model.pth", tmp_path / "model.pth" / "archive"):
+        with pytest.raises(UserError, match="is a folder, into which a PyTorch file was unpacked; fetch the file again"):
+            open_hub(folder)
+    (tmp_path / "best.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="config.json: not found; give a hub folder, .* or one of the files in it, such as best"):
+        open_hub(tmp_path)

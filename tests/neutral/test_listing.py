@@ -22,6 +22,7 @@ from jittwin.errors import UserError
 from jittwin.generate import Renderer
 from jittwin.metrics.assessment import gather
 from jittwin.metrics.mask_accuracy import paired_labels
+from jittwin.weights import write_weights
 
 APPLE = bytes.fromhex("00051607000200004d6163204f53205820202020202020200002") + bytes(200)
 
@@ -284,3 +285,16 @@ def test_pictures_of_label_maps_in_subfolders_lie_in_subfolders(tmp_path):
     assert not other_pictures(tmp_path / "out", {f"{name}.jpg" for name in labels.names})
     assert [path.parent.name for path in paired_labels(ImageSet(tmp_path / "out"), tmp_path / "set")] == [
         "labels", "town", "town"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pkl"])
+def test_weights_in_place_of_pictures_are_told(tmp_path, suffix):
+    write_weights(tmp_path / f"a{suffix}", {"w": np.ones(3)})
+    with pytest.raises(UserError, match=f"a{suffix}: .*; it holds weights: give pictures here, and the weights by their"):
+        ImageSet(tmp_path / f"a{suffix}")
+    (tmp_path / "b.zip").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(UserError, match="neither a folder nor a zip file of pictures; it is a web page in place of the file"):
+        ImageSet(tmp_path / "b.zip")
+    (tmp_path / "c.zip").write_bytes(b"")
+    with pytest.raises(UserError, match="c.zip: neither a folder nor a zip file of pictures$"):
+        ImageSet(tmp_path / "c.zip")

@@ -61,8 +61,11 @@ def _reading(name, file=None):
 
 
 @contextmanager
-def _opened(file, name):
-    """The lazily opened Pillow image of a path or stream. UserError: it cannot be read, or is too large."""
+def _opened(file, name, admit: Callable[[int], None] = lambda pixels: None):
+    """The lazily opened Pillow image of a path or stream. UserError: it cannot be read, or is too large.
+
+    admit: called with the number of pixels before any is decoded; it may wait until there is room for them.
+    """
     with _reading(name, file):
         if suffix_of(str(name)) in RAW:
             raise Image.UnidentifiedImageError
@@ -71,6 +74,7 @@ def _opened(file, name):
             if width * height > _most_pixels:
                 raise UserError(f"{name}: has {width}x{height} pixels, {width * height:,} and more than the limit of "
                                 f"{_most_pixels:,}; make it smaller, or raise the limit with --max-pixels")
+            admit(width * height)
             if image.format == "TIFF":      # Pillow reads all EXIF data of a TIFF to turn it
                 image.getexif = lambda read=image.getexif, tags=image.tag_v2: _readable_exif(read, tags)
             yield image
@@ -102,12 +106,12 @@ def _readable_exif(read: Callable[[], Image.Exif], tags) -> Image.Exif:
         return found
 
 
-def _read(file, name, work: Callable[[Image.Image], T]) -> T:
+def _read(file, name, work: Callable[[Image.Image], T], *admit) -> T:
     """`work` of the opened image; if that fails, of the same picture without its metadata. UserError: that fails too.
     """
     name = name or file
     try:
-        with _opened(file, name) as image:
+        with _opened(file, name, *admit) as image:
             return work(image)
     except UserError as error:
         plain = without_metadata(_start(file, -1))
@@ -115,7 +119,7 @@ def _read(file, name, work: Callable[[Image.Image], T]) -> T:
             raise
         stream = io.BytesIO(plain)
         try:
-            with _opened(stream, name) as image:
+            with _opened(stream, name, *admit) as image:
                 return work(image)
         except UserError:
             raise error from error.__cause__
@@ -147,12 +151,12 @@ def check_sides(what, shape: tuple[int, int], multiple: int, made_by: str) -> No
                         f"be multiples of {multiple}, such as 512x384; change the width or the proportions")
 
 
-def decode_image(file, name: str | None = None) -> np.ndarray:
+def decode_image(file, name: str | None = None, *admit: Callable[[int], None]) -> np.ndarray:
     """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file.
 
-    file: a path, or a stream, which messages then call `name`.
+    file: a path, or a stream, which messages then call `name`. admit: see _opened.
     """
-    return _read(file, name, lambda image: _pixels(image, name or file))
+    return _read(file, name, lambda image: _pixels(image, name or file), *admit)
 
 
 def rgb(image: Image.Image, name) -> np.ndarray:

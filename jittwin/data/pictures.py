@@ -10,6 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from jittwin.errors import UserError
 from jittwin.file_kinds import no_pictures
 
 MOST_WORKERS = 8
+MOST_PIXELS = 64_000_000        # of all pictures that are decoded at the same time, about 12 bytes each
 
 
 class ImageSet:
@@ -73,9 +75,9 @@ class ImageSet:
             raise UserError(f"{self.label(index)}: cannot be read "
                             f"({getattr(error, 'strerror', None) or error})") from error
 
-    def decode(self, index: int) -> np.ndarray:
+    def decode(self, index: int, *admit: Callable[[int], None]) -> np.ndarray:
         """A picture, uint8 (H, W, 3), as jittwin.imaging.decode_image reads it. UserError: it cannot be decoded."""
-        return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index))
+        return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index), *admit)
 
     def label(self, index: int) -> str:
         """How messages name a picture."""
@@ -116,19 +118,54 @@ def default_workers() -> int:
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
+class Room:
+    """Lets pictures in as long as those inside have at most `most` pixels together; a larger one is alone."""
+
+    def __init__(self, most: int = MOST_PIXELS):
+        self.most, self.inside, self.changed = most, 0, threading.Condition()
+
+    @contextmanager
+    def ticket(self) -> Iterator[Callable[[int], None]]:
+        """A function that waits until there is room for so many pixels, which are inside while this context lasts."""
+        taken = 0
+
+        def admit(pixels: int) -> None:
+            nonlocal taken
+            self.leave(taken)       # of an attempt before
+            with self.changed:
+                self.changed.wait_for(lambda: not self.inside or self.inside + pixels <= self.most)
+                self.inside += pixels
+            taken = pixels
+
+        try:
+            yield admit
+        finally:
+            self.leave(taken)
+
+    def leave(self, pixels: int) -> None:
+        with self.changed:
+            self.inside -= pixels
+            self.changed.notify_all()
+
+
 def prepared(images: ImageSet, prepare: Callable[[np.ndarray], np.ndarray], workers: int | None = None,
              on_error: Callable[[UserError], None] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, prepare(picture)) in order; a few threads decode ahead of the consumer.
+    """Yield (index, prepare(picture)) in order; a few threads decode ahead, fewer where pictures are large.
 
     on_error: called with the UserError of each picture that cannot be decoded, which is then skipped. None: the error
     is raised.
     """
-    workers = workers or default_workers()
+    workers, room = workers or default_workers(), Room()
+
+    def one(index: int) -> np.ndarray:
+        with room.ticket() as admit:
+            return prepare(images.decode(index, admit))
+
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque()
         try:
             for index in range(len(images)):
-                waiting.append((index, pool.submit(lambda i=index: prepare(images.decode(i)))))
+                waiting.append((index, pool.submit(one, index)))
                 if len(waiting) > 2 * workers:
                     yield from _finished(waiting.popleft(), on_error)
             while waiting:

@@ -1,11 +1,15 @@
 """Sets of pictures: what belongs to one, in which order, and how a picture is prepared in each mode."""
 import io
+import threading
+import time
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from jittwin.data import pictures
 from jittwin.data.pictures import ImageSet, grouped, other_pictures, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.fid.preparation import MODES, find_mode
@@ -178,6 +182,30 @@ def test_clean_has_the_scale_of_samples_of_clean_fid():
 def test_pytorch_fid_leaves_pixels_as_they_are():
     image = picture(5, 7)
     np.testing.assert_array_equal(MODES["pytorch-fid"].prepare(image), (image / np.float32(255)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("most", [1, 100, 250, 100_000])
+def test_large_pictures_are_decoded_a_few_at_a_time(folder, monkeypatch, most):
+    """And one that is larger than the room is decoded alone, also where a first attempt has failed."""
+    for number in range(12):
+        (folder / f"a{number}.png").write_bytes(png(picture(5 + number % 3, 10, number)))
+    info = PngInfo()
+    info.add_text("graph", "x" * 2_000_000, zip=True)       # is decoded in the second attempt
+    Image.fromarray(picture(9, 9)).save(folder / "text.png", pnginfo=info)
+    (folder / "damaged.png").write_bytes(png(picture(8, 8))[:60])
+    room, images, bad, largest, lock = pictures.Room(most), ImageSet(folder), [], [0], threading.Lock()
+    monkeypatch.setattr(pictures, "Room", lambda: room)
+
+    def prepare(image):
+        time.sleep(0.002)
+        with lock:
+            largest[0] = max(largest[0], room.inside)
+            assert room.inside >= image.shape[0] * image.shape[1]
+        return image
+
+    found = [index for index, _ in prepared(images, prepare, workers=5, on_error=bad.append)]
+    assert len(found) == 16 and len(bad) == 1 and room.inside == 0
+    assert largest[0] <= max(most, 81) and (most < 1000 or largest[0] > 81)
 
 
 @pytest.mark.parametrize("mode", MODES)

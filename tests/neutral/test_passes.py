@@ -142,7 +142,7 @@ def test_building_networks_is_not_counted_as_time_of_scoring(pool, pictures, mon
         clock[0] += 100
         return build(self, model, config)
 
-    def decode(self, index):
+    def decode(self, index, *admit):
         assert backend.built
         clock[0] += 1
         return np.zeros((4, 4, 3), np.uint8)
@@ -166,7 +166,7 @@ def test_nothing_is_left_where_all_pictures_are_removed_between_two_passes(pool,
 
 def test_without_a_limit_each_picture_is_decoded_once(pool, pictures, monkeypatch):
     decoded, decode = [], ImageSet.decode
-    monkeypatch.setattr(ImageSet, "decode", lambda self, index: decoded.append(index) or decode(self, index))
+    monkeypatch.setattr(ImageSet, "decode", lambda self, index, *admit: decoded.append(index) or decode(self, index))
     metrics = [Sized("a", *pool, x=5), Sized("b", *pool, y=4)]
     assess(gather([str(pictures)]), metrics, quiet=True)
     assert sorted(decoded) == [0, 1, 2, 3]

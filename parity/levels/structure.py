@@ -38,7 +38,8 @@ def describe(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tu
     """
     module = load(case).build(side, size, mode)
     before = {name: id(tensor) for name, tensor in _tensors(side, module).items()}
-    half = {name: a.astype(np.float16) if a.dtype == np.float32 else a
+    # A module may be built with memory that nobody has written to, which may hold NaN.
+    half = {name: np.zeros(a.shape, np.float16) if a.dtype == np.float32 else a
             for name, a in side.backend.state_numpy(module).items()}
     side.backend.load_numpy(module, half)           # the module must keep its own element type [S4]
     state = side.backend.state_numpy(module)
@@ -88,8 +89,8 @@ def refuses(side: Side, arrays: Arrays, case: dict, size: str, mode: str) -> tup
     module = load(case).build(side, size, mode)
     state = side.backend.state_numpy(module)
     # Values that the module does not have, so that whatever is loaded by mistake shows; broadcast to save memory.
-    other = {name: np.broadcast_to((a.reshape(-1)[:1] + 1).astype(a.dtype).reshape(()), a.shape)
-             for name, a in state.items()}
+    first = {name: np.nan_to_num(a.reshape(-1)[:1], posinf=0, neginf=0) for name, a in state.items()}
+    other = {name: np.broadcast_to((first[name] + 1).astype(a.dtype).reshape(()), a.shape) for name, a in state.items()}
     before, complaints = _digests(state), []
     del state
     offers = {}

@@ -89,11 +89,11 @@ def test_five_of_each_kind_are_listed_with_the_nearest_names():
 @pytest.mark.parametrize("file, old, new, reason", [
     ("backend.py", "check_state(shapes, arrays, allow_missing, allow_unexpected)", "shapes.keys() & arrays.keys()",
      "jittor loads a state without layer1.0.weight_orig without an error [S3]"),
-    ("backend.py", "state[name].update(jt.array(np.atleast_1d(arrays[name]).astype(str(state[name].dtype))))", "pass",
+    ("backend.py", "state[name].update(jt.array(np.atleast_1d(value).astype(str(state[name].dtype))))", "pass",
      "tensors, worst"),
-    ("backend.py", "np.atleast_1d(arrays[name]).astype(str(state[name].dtype))",
-     "np.atleast_1d(arrays[name]).astype('float16').astype('float32')", "other bytes after torch -> .safetensors -> jittor"),
-    ("backend.py", "np.atleast_1d(arrays[name]).astype(str(state[name].dtype))", "np.atleast_1d(arrays[name])",
+    ("backend.py", "np.atleast_1d(value).astype(str(state[name].dtype))",
+     "np.atleast_1d(value).astype('float16').astype('float32')", "other bytes after torch -> .safetensors -> jittor"),
+    ("backend.py", "np.atleast_1d(value).astype(str(state[name].dtype))", "np.atleast_1d(value)",
      "of another type: layer1.0.weight_orig float16 instead of float32"),
     ("nn/layers.py", "setattr(self, name, value.stop_grad())", "setattr(self, name, value)",
      "of another role: layer1.0.weight_u parameter instead of constant"),
@@ -112,7 +112,7 @@ def test_a_fault_of_the_jittor_twin_is_found(broken, file, old, new, reason):
 
 
 def test_a_load_that_makes_new_tensors_is_found(broken):
-    old = "state[name].update(jt.array(np.atleast_1d(arrays[name]).astype(str(state[name].dtype))))"
+    old = "state[name].update(jt.array(np.atleast_1d(value).astype(str(state[name].dtype))))"
     new = f"(setattr(module, name, jt.array(arrays[name].copy())) if name == 'gain' else {old})"
     row = found(broken("backend.py", old, new), pair())
     assert "jittor: loading makes new tensors of 1 names, such as gain" in row.detail["reason"]

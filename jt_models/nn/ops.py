@@ -16,7 +16,7 @@ from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.modulation import Modulate
 from jt_models.nn.kernels.norm import LayerNorm
-from jt_models.nn.kernels.pool import MaxPool
+from jt_models.nn.kernels.pool import AvgPool, MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
 from jt_models.nn.kernels.precision import autocast as autocast  # part of this module's interface
 
@@ -262,18 +262,8 @@ def upsample2(x):
 
 
 def avg_pool2d(x, kernel: int, stride: int, padding: int = 0, count_include_pad: bool = True):
-    """Average pooling. Jittor's own always divides by the whole window and refuses small inputs [F2, F4]."""
-    pooled = _window_sum(x, kernel, stride, padding)
-    if count_include_pad or not padding:
-        return pooled / kernel ** 2
-    return pooled / _window_sum(jt.ones((1, 1, *x.shape[-2:])), kernel, stride, padding)
-
-
-def _window_sum(x, kernel: int, stride: int, padding: int):
-    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[-2:])
-    windows = x.reindex([*x.shape[:2], height, width, kernel, kernel],
-                        ["i0", "i1", f"i2*{stride}-{padding}+i4", f"i3*{stride}-{padding}+i5"])
-    return windows.sum((4, 5))
+    """Average pooling. Jittor's own always divides by the whole window, and refuses small inputs [F2, F4]."""
+    return AvgPool(kernel, stride, padding, count_include_pad)(x)
 
 
 def max_pool2d(x, kernel: int, stride: int, padding: int = 0):

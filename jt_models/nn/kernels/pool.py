@@ -52,3 +52,69 @@ class MaxPool(jt.Function):
 
     def grad(self, g):
         return jt.code(self.shape, g.dtype, [self.at, g], cpu_src=_MAX_POOL_GRAD)
+
+
+# sums: of a window's rows, with zeros beside the picture. wide: how many columns of a window count.
+_WINDOWS = """
+    const int64_t N = x_shape0 * x_shape1, H = x_shape2, W = x_shape3, P = y_shape2, Q = y_shape3;
+    std::vector<float> wide(Q);
+    for (int64_t q = 0; q < Q; q++) {
+        const int64_t left = q * STRIDE - PADDING;
+        wide[q] = PADDED ? KERNEL : std::min(left + KERNEL, W) - std::max<int64_t>(left, 0);
+    }
+    #pragma omp parallel for
+    for (int64_t n = 0; n < N; n++) {
+        std::vector<float> sums(W + 2 * PADDING), shares(Q);
+        START
+        for (int64_t p = 0; p < P; p++) {
+            const int64_t top = p * STRIDE - PADDING;
+            const int64_t first = std::max<int64_t>(top, 0), end = std::min(top + KERNEL, H);
+            const float high = PADDED ? KERNEL : end - first;
+            WINDOW
+        }
+    }
+"""
+
+_AVG_POOL = "@alias(x, in0) @alias(y, out0)" + _WINDOWS.replace("START", "").replace("WINDOW", """
+            std::fill(sums.begin() + PADDING, sums.end() - PADDING, 0.f);
+            for (int64_t h = first; h < end; h++)
+                for (int64_t w = 0; w < W; w++) sums[PADDING + w] += x_p[(n * H + h) * W + w];
+            for (int64_t q = 0; q < Q; q++) {
+                float sum = 0;
+                for (int64_t j = 0; j < KERNEL; j++) sum += sums[q * STRIDE + j];
+                y_p[(n * P + p) * Q + q] = sum / (high * wide[q]);
+            }
+""")
+
+_AVG_POOL_GRAD = "@alias(y, in0) @alias(x, out0)" + _WINDOWS.replace("START", """
+        std::fill(x_p + n * H * W, x_p + (n + 1) * H * W, 0.f);
+""").replace("WINDOW", """
+            std::fill(sums.begin(), sums.end(), 0.f);
+            for (int64_t q = 0; q < Q; q++) shares[q] = y_p[(n * P + p) * Q + q] / (high * wide[q]);
+            for (int64_t j = 0; j < KERNEL; j++)
+                for (int64_t q = 0; q < Q; q++) sums[q * STRIDE + j] += shares[q];
+            for (int64_t h = first; h < end; h++)
+                for (int64_t w = 0; w < W; w++) x_p[(n * H + h) * W + w] += sums[PADDING + w];
+""")
+
+
+class AvgPool(jt.Function):
+    """The means of windows of x (B, C, H, W). padded: whether the zeros beside the picture count."""
+
+    def __init__(self, kernel: int, stride: int, padding: int, padded: bool):
+        self.sizes = {"KERNEL": kernel, "STRIDE": stride, "PADDING": padding, "PADDED": int(padded)}
+
+    def execute(self, x):
+        window, stride, padding, _ = self.sizes.values()
+        self.shape = x.shape
+        sides = [(side + 2 * padding - window) // stride + 1 for side in x.shape[2:]]
+        return self.code([*x.shape[:2], *sides], x, _AVG_POOL)
+
+    def grad(self, g):
+        return self.code(self.shape, g, _AVG_POOL_GRAD)
+
+    def code(self, shape, given, source: str):
+        for name, size in self.sizes.items():
+            source = source.replace(name, str(size))
+        return jt.code(shape, given.dtype, [given], cpu_header="#include <algorithm>\n#include <vector>\n",
+                       cpu_src=source)

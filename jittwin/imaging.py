@@ -61,10 +61,10 @@ def _reading(name, file=None):
 
 
 @contextmanager
-def _opened(file, name, admit: Callable[[int], None] = lambda pixels: None):
+def _opened(file, name, admit: Callable[[int], None]):
     """The lazily opened Pillow image of a path or stream. UserError: it cannot be read, or is too large.
 
-    admit: called with the number of pixels before any is decoded; it may wait until there is room for them.
+    admit: see decode_image.
     """
     with _reading(name, file):
         if suffix_of(str(name)) in RAW:
@@ -106,12 +106,12 @@ def _readable_exif(read: Callable[[], Image.Exif], tags) -> Image.Exif:
         return found
 
 
-def _read(file, name, work: Callable[[Image.Image], T], *admit) -> T:
+def _read(file, name, work: Callable[[Image.Image], T], admit: Callable[[int], None] = lambda pixels: None) -> T:
     """`work` of the opened image; if that fails, of the same picture without its metadata. UserError: that fails too.
     """
     name = name or file
     try:
-        with _opened(file, name, *admit) as image:
+        with _opened(file, name, admit) as image:
             return work(image)
     except UserError as error:
         plain = without_metadata(_start(file, -1))
@@ -119,7 +119,7 @@ def _read(file, name, work: Callable[[Image.Image], T], *admit) -> T:
             raise
         stream = io.BytesIO(plain)
         try:
-            with _opened(stream, name, *admit) as image:
+            with _opened(stream, name, admit) as image:
                 return work(image)
         except UserError:
             raise error from error.__cause__
@@ -134,12 +134,17 @@ def _orientation(image: Image.Image) -> int:
 
 
 def image_size(path) -> tuple[int, int]:
-    """(height, width) of the upright picture, from the file's header alone."""
+    """(height, width) of the upright picture, from the file's header alone where that tells it.
+
+    UserError: it cannot be read; of a PNG also where its pixels cannot.
+    """
     return _read(path, None, _upright_size)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()            # EXIF data may follow the pixels
     # Pillow gives the upright size of a TIFF.
     return (width, height) if image.format != "TIFF" and _orientation(image) in _QUARTER_TURNS else (height, width)
 
@@ -151,12 +156,13 @@ def check_sides(what, shape: tuple[int, int], multiple: int, made_by: str) -> No
                         f"be multiples of {multiple}, such as 512x384; change the width or the proportions")
 
 
-def decode_image(file, name: str | None = None, *admit: Callable[[int], None]) -> np.ndarray:
+def decode_image(file, name: str | None = None, admit: Callable[[int], None] = lambda pixels: None) -> np.ndarray:
     """uint8 (H, W, 3) RGB of any file Pillow reads. Raises UserError naming a damaged file.
 
-    file: a path, or a stream, which messages then call `name`. admit: see _opened.
+    file: a path, or a stream, which messages then call `name`. admit: called with the number of pixels before any is
+    decoded; it may wait until there is room for them.
     """
-    return _read(file, name, lambda image: _pixels(image, name or file), *admit)
+    return _read(file, name, lambda image: _pixels(image, name or file), admit)
 
 
 def rgb(image: Image.Image, name) -> np.ndarray:

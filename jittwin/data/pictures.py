@@ -75,9 +75,9 @@ class ImageSet:
             raise UserError(f"{self.label(index)}: cannot be read "
                             f"({getattr(error, 'strerror', None) or error})") from error
 
-    def decode(self, index: int, *admit: Callable[[int], None]) -> np.ndarray:
+    def decode(self, index: int, admit: Callable[[int], None] = lambda pixels: None) -> np.ndarray:
         """A picture, uint8 (H, W, 3), as jittwin.imaging.decode_image reads it. UserError: it cannot be decoded."""
-        return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index), *admit)
+        return imaging.decode_image(io.BytesIO(self.read(index)), self.label(index), admit)
 
     def label(self, index: int) -> str:
         """How messages name a picture."""

@@ -154,6 +154,12 @@ def test_many_long_texts_of_a_png():
     np.testing.assert_array_equal(decode(encoded("PNG", pnginfo=info)), PICTURE)
 
 
+def test_the_size_of_a_damaged_png_is_an_error():
+    """Its pixels are read for the EXIF data that may follow them, so training finds it before it starts."""
+    with pytest.raises(UserError, match="cannot be read"):
+        imaging.image_size(io.BytesIO(encoded("PNG")[:-60]))
+
+
 def test_a_long_text_keeps_the_orientation():
     exif = Image.Exif()
     exif[ORIENTATION] = 6

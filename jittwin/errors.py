@@ -2,7 +2,7 @@
 import difflib
 from collections.abc import Iterable
 
-LONGEST_REASON = 200
+LONGEST_REASON, LONGEST_NAME = 200, 300     # characters
 
 
 class UserError(Exception):
@@ -11,7 +11,9 @@ class UserError(Exception):
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option most similar to `name`, or None if none is similar."""
-    return next(iter(difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)), None)
+    # Names in a damaged file may be so long that comparing them would take minutes.
+    options = [option for option in options if len(option) <= LONGEST_NAME] if len(name) <= LONGEST_NAME else []
+    return next(iter(difflib.get_close_matches(name, options, n=1, cutoff=0.5)), None)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

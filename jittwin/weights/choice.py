@@ -15,6 +15,7 @@ from jittwin.weights.torch_file import Tensor
 
 # Names under which training scripts store the weights in a larger dictionary, the most specific name first.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "weights", "module", "net")
+MOST_WORDS = 16         # that are left out before all names
 NEVER_OWN = ("module", "_orig_mod", "_forward_module")
 DEEPEST, MOST_NAMES = 4, 1 << 16    # dictionaries in one another that are searched for arrays, and names in them
 AVERAGED = "n_averaged"     # a counter that torch.optim.swa_utils.AveragedModel puts beside the names of its network
@@ -110,7 +111,7 @@ def prefix(names: Iterable[str], own: Sequence[str] = ()) -> str:
     own: words with which all names of the network itself may begin.
     """
     names, put = [name for name in names if name != AVERAGED], ""
-    while names:
+    for _ in range(MOST_WORDS if names else 0):
         word, dot, _ = names[0].partition(".")
         if not dot or word in own or not all(name.startswith(word + dot) for name in names):
             break
@@ -123,9 +124,10 @@ def unwrapped(state: Mapping, where: str) -> Mapping:
     """One of a network's state dictionaries without the words of DataParallel and torch.compile, which no network has
     itself."""
     put, names = "", [key for key in state if isinstance(key, str)]
-    while word := next((word for word in NEVER_OWN if names and all(
-            name.startswith(f"{put}{word}.") for name in names)), None):
-        put += f"{word}."
+    for _ in range(MOST_WORDS):
+        word = next((word for word in NEVER_OWN if names and all(
+            name.startswith(f"{put}{word}.") for name in names)), None)
+        put += f"{word}." if word else ""
     if put:
         tell(f"{where}: every name begins with {put!r}, which is left out")
     return {key.removeprefix(put) if isinstance(key, str) else key: value for key, value in state.items()}

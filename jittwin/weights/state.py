@@ -8,6 +8,7 @@ from jittwin.errors import UserError, did_you_mean
 from jittwin.weights.lazy import LazyArrays, no_floats, shapes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
+LONGEST = 400   # characters of a name in a message
 SHOWN = 5   # a message shows at most this many names of each kind
 
 
@@ -78,9 +79,10 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def listed(names: Sequence[str]) -> str:
     """The first of these names, for a message."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(name[:LONGEST] for name in names[:SHOWN]) + more
 
 
 def _listed(kind: str, names: list[str], describe) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {kind}: " + ", ".join(map(describe, names[:SHOWN])) + more if names else ""
+    return f"{len(names)} {kind}: {listed([describe(name) for name in names[:SHOWN]])}{more}" if names else ""

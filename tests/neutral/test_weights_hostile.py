@@ -15,6 +15,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from jittwin import cli
+from jittwin.checkpoints.convert import convert
 from jittwin.errors import UserError
 from jittwin.models.catalog import find
 from jittwin.weights import (
@@ -425,3 +427,17 @@ def test_safetensors_offsets_are_checked(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(WeightsError, match="lies at bytes 0 to 12"):
         read_weights(tmp_path / "w.safetensors")
+
+
+def test_names_without_end_are_told_in_part_and_at_once(tmp_path):
+    """Of a thousand words, and of a million letters that are nearly those of the network."""
+    names = ["a." * 300_000 + "b", "layer1.0.weight_orig" * 20_000, "\x1b[31m\x07" * 1000]
+    write_weights(tmp_path / "a.safetensors", {name: np.ones(1, np.float32) for name in names})
+    write_weights(tmp_path / "b.safetensors", {"module." * 100_000 + "w": np.ones(1, np.float32)})
+    started = time.monotonic()
+    for name in ("a", "b"):
+        with pytest.raises(UserError) as caught:
+            convert(tmp_path / f"{name}.safetensors", tmp_path / "c.pth", "apf_gan.encoder")
+        message = one_line(caught, tmp_path / f"{name}.safetensors")
+        assert len(message) < 5000 and cli.one_line(caught.value).isprintable()
+    assert time.monotonic() - started < 5

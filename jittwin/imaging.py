@@ -10,7 +10,7 @@ How files become arrays:
 import io
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,7 +69,9 @@ def _opened(file, name, admit: Callable[[int], None]):
     with _reading(name, file):
         if suffix_of(str(name)) in RAW:
             raise Image.UnidentifiedImageError
-        with Image.open(file, formats=decoded()) as image:
+        # As a stream, because Pillow maps a file with a name into memory and then scrambles grey TIFFs that it turns.
+        stream = nullcontext(file) if hasattr(file, "read") else open(file, "rb")
+        with stream as opened, Image.open(opened, formats=decoded()) as image:
             width, height = image.size
             if width * height > _most_pixels:
                 raise UserError(f"{name}: has {width}x{height} pixels, {width * height:,} and more than the limit of "
@@ -189,7 +191,7 @@ def decode_label(path, classes: np.ndarray | None = None) -> np.ndarray:
     classes: what each value becomes, uint8 (256,), see jittwin.classes.ignoring; None keeps the values.
     """
     values, mode, lossy = _read(path, None, lambda image: (
-        np.asarray(image), image.mode, loss(image, _start(path, _LOSS_HEAD))))
+        np.asarray(_as_stored(image)), image.mode, loss(image, _start(path, _LOSS_HEAD))))
     if lossy:
         raise UserError(f"{path}: {lossy} changes class numbers when it is saved, so its labels are not those that "
                         "were drawn; save the label maps again from their source, as 8-bit grey PNG")
@@ -203,6 +205,13 @@ def decode_label(path, classes: np.ndarray | None = None) -> np.ndarray:
         raise UserError(f"{path}: label values {values.min()}..{values.max()} do not fit 8 bits; "
                         "save class numbers as an 8-bit grey PNG")
     return values.astype(np.uint8) if classes is None else classes[values]
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """The image, turned back where Pillow has turned it, which it does with a TIFF."""
+    turned = image.tag_v2.get(_EXIF_ORIENTATION) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(_TURNS[{6: 8, 8: 6}.get(turned, turned)]) if turned in _TURNS else image
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

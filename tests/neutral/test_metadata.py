@@ -74,12 +74,15 @@ def test_broken_exif_leaves_pixels_and_orientation(form, name):
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_of_every_format(form, orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    content, expected = encoded(form, exif=exif), shown(decode(encoded(form)), orientation)
-    np.testing.assert_array_equal(decode(content), expected)
-    assert imaging.image_size(io.BytesIO(content)) == expected.shape[:2]
+def test_every_orientation_of_every_format(tmp_path, form, orientation):
+    for picture in (PICTURE, PICTURE[..., 0]):
+        exif = Image.Exif()         # anew, because saving an AVIF takes the orientation out of it
+        exif[ORIENTATION] = orientation
+        content, expected = encoded(form, picture, exif=exif), shown(decode(encoded(form, picture)), orientation)
+        (tmp_path / "picture").write_bytes(content)
+        np.testing.assert_array_equal(decode(content), expected)
+        np.testing.assert_array_equal(imaging.decode_image(tmp_path / "picture"), expected)
+        assert imaging.image_size(tmp_path / "picture") == expected.shape[:2]
 
 
 def random_exif(draw):
@@ -281,6 +284,16 @@ def test_lossy_label_maps_are_refused_whatever_their_name(tmp_path, form, name, 
 def test_lossless_label_maps_keep_every_class(tmp_path, form, options):
     path = tmp_path / "labels.png"
     Image.fromarray(np.dstack([LABEL] * 3) if form == "WEBP" else LABEL).save(path, form, **options)
+    np.testing.assert_array_equal(imaging.decode_label(path), LABEL)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_label_maps_are_never_turned(tmp_path, form, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "labels"
+    Image.fromarray(np.dstack([LABEL] * 3) if form == "WEBP" else LABEL).save(path, form, exif=exif, **FORMATS[form])
     np.testing.assert_array_equal(imaging.decode_label(path), LABEL)
 
 

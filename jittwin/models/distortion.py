@@ -119,7 +119,7 @@ class DistortionConfig:
 
 
 # Side of the pictures in pixels and width of the heads, by the name of the trunk's sizes.
-SIZES = {"base": (768, 1024), "large": (768, 1024), "tiny": (96, 64)}
+SIZES = {"base": (768, 1024), "large": (768, 1024), "small": (128, 256), "tiny": (96, 64)}
 
 
 def make_config(size: str = "large", score_head: str = "linear", mask_head: str = "concat",

@@ -94,6 +94,11 @@ PRESETS = {
     "large": Florence2Config(DaViTConfig((256, 512, 1024, 2048), num_heads=(8, 16, 32, 64), num_groups=(8, 16, 32, 64)),
                              BartConfig(d_model=1024, encoder_layers=12, encoder_attention_heads=16,
                                         encoder_ffn_dim=4096, max_position_embeddings=4096)),
+    # Learns from nothing on a CPU.
+    "small": Florence2Config(DaViTConfig((16, 32, 48, 64), (0, 1, 0, 1), (2, 4, 6, 8), (2, 4, 6, 8), window_size=4,
+                                         drop_path_rate=0.0, max_position_embeddings=6, max_temporal_embeddings=3),
+                             BartConfig(60, 64, 1, 4, 128, 128, dropout=0.0, attention_dropout=0.0,
+                                        activation_dropout=0.0)),
     "tiny": Florence2Config(DaViTConfig((16, 24, 32, 48), (1, 1, 2, 1), (2, 3, 4, 6), (2, 3, 4, 6), window_size=5,
                                         max_position_embeddings=6, max_temporal_embeddings=3),
                             BartConfig(60, 32, 2, 4, 48, 64)),

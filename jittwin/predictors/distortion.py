@@ -22,7 +22,7 @@ from jittwin.weights.initial import initial_weights
 
 STEM = "model"              # of the network's file in a checkpoint
 MERGED = "merged.safetensors"       # of a run with LoRA: the best detector as a whole
-SHORT = 128                 # positions of the tiny trunk, which suffice for the built-in tokenizer
+SHORT = 128                 # positions of such a trunk, which suffice for the built-in tokenizer
 FIX = "--distortion-tokenizer facebook/bart-large"
 
 
@@ -78,9 +78,9 @@ def read_detector(where: str | os.PathLike, tokenizer: str | os.PathLike | None 
     return Weights(os.fspath(where), config, source.arrays, known)
 
 
-def small_trunk(tokenizer: Tokenizer) -> Florence2Config:
-    """The sizes of a tiny trunk for a tokenizer."""
-    trunk = florence2.PRESETS["tiny"]
+def small_trunk(tokenizer: Tokenizer, size: str = "tiny") -> Florence2Config:
+    """The sizes of a trunk, "small" or "tiny", for a tokenizer."""
+    trunk = florence2.PRESETS[size]
     text = replace(trunk.text, vocab_size=len(tokenizer), max_position_embeddings=SHORT, pad_token_id=tokenizer.pad)
     return replace(trunk, text=text)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jittwin.data.evalmuse import PARTS, Sample, hold_out
 from jittwin.data.evalmuse_files import negatives, open_training, pseudo_labels, stored_maps
-from jittwin.data.synthetic.distorted import CONSPICUOUS, KINDS, SyntheticEvalMuse
+from jittwin.data.synthetic.distorted import CONSPICUOUS, GLARING, KINDS, SyntheticEvalMuse
 from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.models import florence2
@@ -85,8 +85,8 @@ def from_trunk(config, backend) -> Start:
     else:
         trunk = florence2.PRESETS[config.size]
         known = load_tokenizer(config.tokenizer, BART) if config.tokenizer else built_in_tokenizer(BART)
-        if config.size == "tiny":
-            trunk = small_trunk(known)
+        if config.size in ("small", "tiny"):
+            trunk = small_trunk(known, config.size)
         elif len(known) > trunk.text.vocab_size:
             raise UserError(f"{config.tokenizer}: its vocabulary has {len(known)} tokens, and the trunk knows "
                             f"{trunk.text.vocab_size}: give {FIX}")
@@ -148,7 +148,7 @@ def open_data(config, data_dir: str | None, side: int) -> tuple[list[Sample], li
         if config.negatives or config.pseudo_labels:
             name = "negatives" if config.negatives else "pseudo_labels"
             raise UserError(f"{name}={getattr(config, name)} is of a data set: give it with --data DIR")
-        kinds = CONSPICUOUS if config.distortions == "conspicuous" else tuple(KINDS)
+        kinds = {"all": tuple(KINDS), "conspicuous": CONSPICUOUS, "glaring": tuple(GLARING)}[config.distortions]
         samples = SyntheticEvalMuse.for_side(config.synthetic_images, side, config.seed, kinds).samples
     else:
         samples, problems, notes = open_training(data_dir)

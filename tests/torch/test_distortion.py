@@ -213,7 +213,7 @@ def test_text_lengths_fit_the_positions():
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"size": "huge"}, "size=huge: choose from base, large, tiny"),
+    ({"size": "huge"}, "size=huge: choose from base, large, small, tiny"),
     ({"score_head": "linaer"}, "score_head is 'linaer' .did you mean 'linear'"),
     ({"mask_head": "conv"}, "mask_head is 'conv'.*choose from concat, last, concat_cls"),
     ({"text_mode": "slow"}, "text_mode is 'slow'.*choose from reference, fast"),

@@ -81,10 +81,17 @@ def coloured(image, centre, radius, draws):
     return 0.3 * image + 0.7 * tint
 
 
+def glaring(image, centre, radius, draws):
+    """Almost only magenta, in every picture."""
+    return 0.1 * image + 0.9 * np.array((235, 20, 175), np.float32)
+
+
 _COLOURS = (230, 30, 160), (40, 230, 90), (30, 200, 240), (250, 140, 0), (120, 30, 220)
 KINDS = {"swirl": swirl, "smear": smear, "doubled": doubled, "roughened": roughened, "blurred": blurred,
          "coloured": coloured}
 CONSPICUOUS = "roughened", "coloured"       # the kinds that show in a picture of any size
+# A kind that an untrained network finds within a hundred steps, because its first layers already tell it apart.
+GLARING = {"glaring": glaring}
 
 
 def _offsets(image, centre):
@@ -129,7 +136,7 @@ class Place:
 
     def plant(self, image: np.ndarray, draws: Draws) -> np.ndarray:
         """uint8 (H, W, 3), distorted inside the outline."""
-        changed = np.clip(KINDS[self.kind](image, self.centre, self.radius, draws), 0, 255).astype(np.uint8)
+        changed = np.clip((KINDS | GLARING)[self.kind](image, self.centre, self.radius, draws), 0, 255).astype(np.uint8)
         return np.where(self.mask(image.shape[:2])[..., None], changed, image)
 
     def marked(self, shape: tuple[int, int], draws: Draws) -> Region:
@@ -143,7 +150,7 @@ class Place:
 
 class SyntheticEvalMuse:
     """`count` pictures with the interface of EvalMuse. size: (height, width) of them. painter: Scenes or Photographs.
-    kinds: of the distortions, names in KINDS; a small network learns some of CONSPICUOUS soonest.
+    kinds: of the distortions, names in KINDS and GLARING; a small network learns those of GLARING soonest.
 
     places: planted in each picture. marks: by name, the regions of each annotator. fractions: planted part of the
     area of each picture. UserError: no picture.

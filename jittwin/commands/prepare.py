@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photographs", nargs="+", metavar="PATH",
                         help="cut the N pictures from these files and folders instead of drawing them; "
                         "not for landscape")
+    parser.add_argument("--distortions", choices=DISTORTIONS, help="evalmuse with --synthetic: what is planted; "
+                        "glaring: what a small network learns soonest")
     parser.add_argument("--maps", choices=MAPS, help="evalmuse: also write train/maps.npz, the maps that the marked "
                         "regions give, of the pictures' sizes or as squares of 512 pixels")
     parser.add_argument("--ignore", metavar=IGNORE, help="landscape: what values of the label maps that are no class "
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
                         "cut from them")
     if args.maps and args.kind != "evalmuse":
         raise UserError(f"--maps {args.maps}: is for evalmuse; leave it out")
+    if args.distortions and (args.kind != "evalmuse" or args.synthetic is None):
+        raise UserError(f"--distortions {args.distortions}: is for evalmuse with --synthetic N; leave it out")
     if args.ignore is not None and args.kind != "landscape":
         raise UserError(f"--ignore {args.ignore}: is for landscape, which has label maps; leave it out")
     KINDS[args.kind](args)
@@ -166,7 +170,8 @@ def _evalmuse(args):
 
     folder, problems = Path(args.folder), []
     if args.synthetic is not None:
-        write_mini_evalmuse(folder, args.synthetic, *args.size, args.seed, args.photographs or ())
+        write_mini_evalmuse(folder, args.synthetic, *args.size, args.seed, args.photographs or (),
+                            args.distortions or DISTORTIONS[0])
     parts = [part for part in PARTS if (folder / part).exists()] or ["train"]
     if args.maps and "train" not in parts:
         raise UserError(f"--maps {args.maps}: needs {folder / 'train'}, which is missing; leave it out")
@@ -226,4 +231,5 @@ def _csv(rows) -> str:
 SHOWN = 10                  # problems that are printed
 PROBLEMS = "problems.csv"
 MAPS = ("native", "512")
+DISTORTIONS = ("all", "conspicuous", "glaring")
 KINDS = {"landscape": _landscape, "ava": _ava, "aigiqa4k": _aigiqa4k, "evalmuse": _evalmuse}

@@ -8,7 +8,7 @@ import numpy as np
 
 from jittwin.data.evalmuse import PARTS, Sample, hold_out
 from jittwin.data.evalmuse_files import negatives, open_training, pseudo_labels, stored_maps
-from jittwin.data.synthetic.distorted import CONSPICUOUS, GLARING, KINDS, SyntheticEvalMuse
+from jittwin.data.synthetic.distorted import CHOICES, SyntheticEvalMuse
 from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.models import florence2
@@ -148,8 +148,8 @@ def open_data(config, data_dir: str | None, side: int) -> tuple[list[Sample], li
         if config.negatives or config.pseudo_labels:
             name = "negatives" if config.negatives else "pseudo_labels"
             raise UserError(f"{name}={getattr(config, name)} is of a data set: give it with --data DIR")
-        kinds = {"all": tuple(KINDS), "conspicuous": CONSPICUOUS, "glaring": tuple(GLARING)}[config.distortions]
-        samples = SyntheticEvalMuse.for_side(config.synthetic_images, side, config.seed, kinds).samples
+        samples = SyntheticEvalMuse.for_side(config.synthetic_images, side, config.seed,
+                                             CHOICES[config.distortions]).samples
     else:
         samples, problems, notes = open_training(data_dir)
         if problems:

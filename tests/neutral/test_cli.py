@@ -36,7 +36,7 @@ FLAGS = {
     "fid": {"a", "b", "--mode", "--weights", "--random-weights", "--backend", "--device", "--threads", "--workers",
             "--batch", "--skip-bad", "--no-cache", "--metrics", "--save-stats", "--json", "--max-pixels"},
     "convert": {"src", "dst", "--model", "--verify", "--dtype", "--to", "--mode", "--part", "--reference-compat"},
-    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--size", "--seed", "--maps", "--max-pixels",
+    "prepare": {"kind", "folder", "--synthetic", "--photographs", "--distortions", "--size", "--seed", "--maps", "--max-pixels",
                 "--ignore"},
     "list": set(),
 }
@@ -75,6 +75,7 @@ def test_the_flags_of_every_command_are_pinned():
     (["prepare", "landscape", "x", "--photographs", "y"], "--photographs: needs ava, aigiqa4k or evalmuse, and --syn"),
     (["prepare", "evalmuse", "no/such/folder"], "no/such/folder: no such folder; give the folder with train/images/"),
     (["prepare", "ava", "x", "--maps", "512"], "--maps 512: is for evalmuse; leave it out"),
+    (["prepare", "evalmuse", "x", "--distortions", "glaring"], "--distortions glaring: is for evalmuse with --synthetic"),
     (["prepare", "ava", "no/such", "--synthetic", "2", "--photographs", "no.jpg"], "no.jpg: no such file or folder")])
 def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert cli.main(argv) == 2

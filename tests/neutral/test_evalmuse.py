@@ -26,7 +26,8 @@ from jittwin.data.evalmuse_files import (
 )
 from jittwin.data.evalmuse_parts import open_parts
 from jittwin.data.submission import Prediction, write_submission
-from jittwin.data.synthetic.distorted import CONSPICUOUS, GLARING, KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
+from jittwin.commands.prepare import DISTORTIONS
+from jittwin.data.synthetic.distorted import CHOICES, CONSPICUOUS, GLARING, KINDS, Place, SyntheticEvalMuse, write_mini_evalmuse
 from jittwin.draws import Draws
 from jittwin.errors import UserError
 from jittwin.metrics.structure_track import StructureTrack
@@ -451,6 +452,7 @@ def test_kinds_are_chosen_without_moving_their_places():
 
 
 def test_the_glaring_kind_is_one_colour_everywhere():
+    assert DISTORTIONS == tuple(CHOICES)
     data = SyntheticEvalMuse(12, (96, 96), 1, kinds=tuple(GLARING))
     colours = np.array([data.picture(index)[data.planted(index)].mean(0) for index in range(12) if data.places[index]])
     assert len(colours) > 5 and (np.abs(colours - (0.9 * np.array((235, 20, 175)) + 12)) < 16).all()

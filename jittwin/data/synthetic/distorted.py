@@ -92,6 +92,7 @@ KINDS = {"swirl": swirl, "smear": smear, "doubled": doubled, "roughened": roughe
 CONSPICUOUS = "roughened", "coloured"       # the kinds that show in a picture of any size
 # A kind that an untrained network finds within a hundred steps, because its first layers already tell it apart.
 GLARING = {"glaring": glaring}
+CHOICES = {"all": tuple(KINDS), "conspicuous": CONSPICUOUS, "glaring": tuple(GLARING)}
 
 
 def _offsets(image, centre):
@@ -229,14 +230,16 @@ class SyntheticEvalMuse:
         return image
 
 
-def write_mini_evalmuse(folder, count: int, width: int, height: int, seed: int = 0, photographs: Sequence = ()) -> None:
-    """Write train/images/, train/train_info.json and planted.csv, or nothing at all.
+def write_mini_evalmuse(folder, count: int, width: int, height: int, seed: int = 0, photographs: Sequence = (),
+                        distortions: str = "all") -> None:
+    """Write train/images/, train/train_info.json and planted.csv, or nothing at all. distortions: of CHOICES.
 
     UserError: `folder` holds something, a photograph cannot be read, no picture.
     """
     folder = check_new(folder)
     files = find_photographs(photographs)
-    data = SyntheticEvalMuse(count, (height, width), seed, Photographs(files) if files else None)
+    data = SyntheticEvalMuse(count, (height, width), seed, Photographs(files) if files else None,
+                             CHOICES[distortions])
     with whole_folder(folder) as temporary:
         images = temporary / "train" / "images"
         images.mkdir(parents=True)

@@ -143,7 +143,7 @@ def test_what_becomes_of_a_neighbour(tmp_path):
 # ---- several networks ---------------------------------------------------------------
 
 def network(seed: int, model: str = E) -> dict[str, np.ndarray]:
-    return dict(initial_weights("apf_gan", expected_keys(model, ModelConfig(ngf=8)), seed))
+    return dict(initial_weights("apf_gan", expected_keys(model, ModelConfig(ngf=2)), seed))
 
 
 def dumped(path, content):

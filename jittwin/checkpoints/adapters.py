@@ -31,7 +31,8 @@ from jittwin.text_files import read_object
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
 from jittwin.weights.choice import chosen
 from jittwin.weights.initial import initial_weights
-from jittwin.weights.state import checked, differences
+from jittwin.weights.state import differences
+from jittwin.weights.usable import checked
 
 FORMATS = ("original", "peft")
 # Words with which all keys of a file may begin, as in jittwin.models.conversion.

@@ -15,7 +15,8 @@ from jittwin.models.catalog import MODELS as CATALOG
 from jittwin.models.conversion import Conversion, Source, no_config
 from jittwin.weights import FLOATS, FORMATS, content_hash, read_weights, write_content, write_weights
 from jittwin.weights.files import check_hash
-from jittwin.weights.state import differences, is_finite, listed
+from jittwin.weights.state import differences, listed
+from jittwin.weights.usable import is_finite
 
 ANY = "any"
 UNCHECKED = Conversion(no_config, own=None)

@@ -8,7 +8,7 @@ import numpy as np
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.weights import FORMATS, read_weights
-from jittwin.weights.state import checked
+from jittwin.weights.usable import checked
 
 
 def find_network(where: str, name: str) -> Path:

@@ -23,7 +23,7 @@ from jittwin.models.lora import LAYER_NAMES, REFERENCE
 from jittwin.weights.choice import chosen
 from jittwin.weights.content import read_content, write_content
 from jittwin.weights.initial import initial_weights
-from jittwin.weights.state import checked
+from jittwin.weights.usable import checked
 
 METRICS = ("emd", "mse", "mae", "srcc", "plcc")
 DEAD = f"{TOWER_PREFIX}head."       # adapters of the pooling head

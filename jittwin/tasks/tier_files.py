@@ -16,7 +16,8 @@ from jittwin.errors import UserError
 from jittwin.metrics.ratings import AGREEMENT
 from jittwin.weights import read_content, write_content
 from jittwin.weights.choice import unwrapped
-from jittwin.weights.state import checked, matches
+from jittwin.weights.state import matches
+from jittwin.weights.usable import checked
 
 BEST_MODEL = "best_model.pt"
 NETWORKS = ("encoder", "backbone", "regressor")

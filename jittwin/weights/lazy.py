@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from jittwin.errors import UserError
+from jittwin.weights.usable import checked
 
 Shape = tuple[int, ...]
 
@@ -45,20 +45,14 @@ class LazyArrays(Mapping):
                           self.source)
 
     def cast(self, dtype) -> "LazyArrays":
-        """The same arrays with another floating-point type; integers become none, so that reading them is an error."""
-        return LazyArrays(self.shapes, lambda name: _cast(self[name], name, self.source, dtype), self.source)
+        """The same arrays with another floating-point type, for a network.
 
+        Reading integers, NaN or infinity is a UserError; counters, which have no axes, may be integers.
+        """
+        def cast(name: str) -> np.ndarray:
+            return checked(self[name], name, self.source, bool(self.shapes[name])).astype(dtype, copy=False)
 
-def _cast(array: np.ndarray, name: str, source: str, dtype) -> np.ndarray:
-    if array.dtype.kind in "iub" and array.ndim:        # counters have no axes
-        raise no_floats(array, name, source)
-    return array.astype(dtype, copy=False)
-
-
-def no_floats(array: np.ndarray, name: str, source: str) -> UserError:
-    """The error for an array of integers where a network has floating-point numbers."""
-    return UserError(f"{source}{': ' if source else ''}{name} holds {array.dtype}, where floating-point numbers are "
-                     "expected: the weights are quantised or damaged; give the ones before quantisation")
+        return LazyArrays(self.shapes, cast, self.source)
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Shape]:

@@ -1,11 +1,12 @@
-"""Strict comparison of the arrays of a model with those of a file, and whether a network can compute with them."""
+"""Strict comparison of the arrays of a model with those of a file."""
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 
 import numpy as np
 
 from jittwin.errors import UserError, did_you_mean
-from jittwin.weights.lazy import LazyArrays, no_floats, shapes_of
+from jittwin.weights.lazy import LazyArrays, shapes_of
+from jittwin.weights.usable import checked
 
 Shapes = Mapping[str, tuple[int, ...]]
 LONGEST = 400   # characters of a name in a message
@@ -32,27 +33,6 @@ def value_of(arrays: Mapping, name: str, floating: bool) -> np.ndarray:
     UserError: integers for a tensor of floating-point numbers, or NaN or infinity.
     """
     return checked(arrays[name], name, arrays.source if isinstance(arrays, LazyArrays) else "", floating)
-
-
-def checked(array, name: str, where: str = "", floating: bool = True) -> np.ndarray:
-    """The array, if a network can compute with it. where: its file. UserError: as value_of."""
-    array = np.asarray(array)
-    if floating and array.dtype.kind in "iub":
-        raise no_floats(array, name, where)
-    if not is_finite(array):
-        count = array.size - np.count_nonzero(np.isfinite(array))
-        raise UserError(f"{where}{': ' if where else ''}{name} holds {count} NaN or infinite numbers of {array.size}: "
-                        "the training diverged, or the file is damaged; give an earlier checkpoint")
-    return array
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether an array has neither NaN nor infinity; integers have none."""
-    if not array.size or array.dtype.kind in "iub":
-        return True
-    if array.dtype.kind == "f":     # faster, and without memory for a mask
-        return bool(np.isfinite(array.max()) and np.isfinite(array.min()))
-    return bool(np.isfinite(array).all())
 
 
 def differences(expected: Shapes, found: Shapes, allow_missing: Iterable[str] = (),

@@ -28,7 +28,7 @@ from jittwin.weights import content_hash, open_weights, read_content, read_weigh
 from jittwin.weights.choice import prefix
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.safe_pickle import Inert
-from jittwin.weights.state import checked, is_finite
+from jittwin.weights.usable import checked, is_finite
 
 E, G = "apf_gan.encoder", "apf_gan.generator"
 WEIGHTS = {"conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "conv.bias": np.ones(2, np.float16)}
@@ -323,3 +323,12 @@ def test_quantised_weights_have_no_average(tmp_path):
             write_weights(tmp_path / f"{epoch}_net_{name}.pth", arrays)
     with pytest.raises(UserError, match="layer1.0.weight_orig holds int8 and differs from that of .*: integers"):
         merge([str(tmp_path / "1"), str(tmp_path / "2")], [0.5, 0.5], str(tmp_path / "out"))
+
+
+def test_first_weights_of_a_training_are_told_with_their_file(tmp_path):
+    """Where they are joined with drawn ones, the network that loads them no longer knows their file."""
+    write_weights(tmp_path / "a.safetensors", {"w": np.array([1, np.nan], np.float16), "steps": np.array(3)})
+    cast = open_weights(tmp_path / "a.safetensors").cast(np.float32)
+    assert cast["steps"] == 3
+    with pytest.raises(UserError, match="a.safetensors: w holds 1 NaN or infinite numbers of 2"):
+        cast["w"]

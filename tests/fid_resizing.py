@@ -12,8 +12,8 @@ from jittwin.data.pictures import ImageSet
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.preparation import MODES, SIDE
 
-FIXED = [(72, 96), (299, 299), (600, 598), (1, 2000), (2000, 1), (1196, 897), (1999, 1001)]
-DRAWN = [(random.Random(seed).randrange(1, 1500), random.Random(seed + 100).randrange(1, 1500)) for seed in range(5)]
+FIXED = [(72, 96), (299, 299), (1, 2000), (1196, 597), (1001, 800)]
+DRAWN = [(random.Random(seed).randrange(1, 900), random.Random(seed + 100).randrange(1, 900)) for seed in range(4)]
 _scorers = {}
 
 
@@ -39,7 +39,7 @@ def test_resizing_one_by_one_is_the_networks_own_bit_for_bit(backend, size):
 
 
 def test_features_are_those_of_whole_pictures_bit_for_bit(backend, tmp_path):
-    images = [picture(330, 650, seed) for seed in range(4)]
+    images = [picture(330, 650, seed) for seed in range(2)]
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     with backend.no_grad():

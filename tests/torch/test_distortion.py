@@ -319,7 +319,7 @@ def test_the_originals_file_with_lora(backend, ours, original_file, tmp_path):
 
 def test_lora_of_our_checkpoints_is_refused(tmp_path):
     torch.save({"model": {"florence2.base_model.model.language_model.encoder.layers.0.fc1.lora_A.default.weight":
-                          torch.zeros(8, 64)}}, tmp_path / "last.pth")
+                          torch.zeros(8, 64), "score_predictor.fc_layers.6.bias": torch.zeros(1)}}, tmp_path / "last.pth")
     source = CONVERSION.open(tmp_path / "last.pth")
     with pytest.raises(UserError, match="last.pth: it holds LoRA beside the weights of a detector, such as florence2"):
         infer_config(source.arrays.shapes, source)

@@ -95,7 +95,7 @@ def compile_state(log: Path) -> str:
     lines = log.read_text().splitlines() if log.exists() else []
     if kernels := lines.count("kernel"):
         return f"{kernels} kernels compiled"
-    return f"{lines[-1]} files compiled" if lines else ""
+    return f"{lines[-1].removeprefix('core ')} files of Jittor's core compiled" if lines else ""
 
 
 def read_log(run: Path) -> list[dict]:

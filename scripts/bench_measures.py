@@ -23,7 +23,6 @@ from jittwin.generate import Sampler
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.models import aesthetic, bert, blip, clip, distortion, image_reward, siglip, tier
 from jittwin.models.apf_gan import ModelConfig, stage
-from jittwin.models.neighbourhoods import neighbourhoods
 from jittwin.tasks.apf_gan import Config
 from jittwin.weights import read_weights, write_weights
 from jittwin.weights.initial import initial_weights
@@ -134,7 +133,6 @@ def modulation(name: str, size: str, folder: Path) -> dict:
     labels = np.zeros((1, height, width), np.uint8)
     noisy = round(height * config.modulation_limit) - 2
     labels[:, :noisy] = Draws(0).integers("labels", 0, config.label_nc, (1, noisy, width))
-    share = neighbourhoods(labels, config.label_nc).share
     label, x = (backend.asarray(a) for a in (labels, Draws(0).normal("x", (1, channels, height, width))))
     seg = twin.ops.one_hot(label, config.label_nc)
 
@@ -144,7 +142,7 @@ def modulation(name: str, size: str, folder: Path) -> dict:
         backend.synchronize()
 
     dense, distinct = (timed(lambda: step(limit), warm=2, times=5) for limit in (0, 1))
-    return distinct | {"memory": backend.memory(), "one": dense["seconds"], "one_cpu": dense["cpu"], "share": share}
+    return distinct | {"memory": backend.memory(), "one": dense["seconds"], "one_cpu": dense["cpu"]}
 
 
 def fid(name: str, size: str, folder: Path) -> dict:
@@ -251,34 +249,35 @@ def side_of(name: str, config, size: str) -> int:
     return tier.SIDES[size].get(name, tier.SIDE[size])
 
 
-def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
+def built(measure: str, name: str, size: str, count: int, train: bool) -> tuple:
+    """(backend, untrained network, a function that computes its features of `count` pictures or texts)."""
     backend, (model, configs, forward) = ready(name), BACKBONES[measure]
     config = configs[size]
     module = backend.build(model, config)
     backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
-    backend.train_mode(module, False)
-    given = batch(backend, size, side_of(measure, config, size), BATCH)
+    backend.train_mode(module, train)
+    given = batch(backend, size, side_of(measure, config, size), count)
+    return backend, module, lambda: forward(module, *given)
+
+
+def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
+    backend, _, features = built(measure, name, size, BATCH, train=False)
 
     def run():
         with backend.no_grad():
-            backend.numpy(forward(module, *given))
+            backend.numpy(features())
 
     return timed(run, warm=1, times=3) | {"memory": backend.memory()}
 
 
 def train_backbone(measure: str, name: str, size: str, folder: Path) -> dict:
     """One training step of all parameters of a network, on the sum of its squared features."""
-    backend, (model, configs, forward) = ready(name), BACKBONES[measure]
-    config = configs[size]
-    module = backend.build(model, config)
-    backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
-    backend.train_mode(module, True)
+    backend, module, features = built(measure, name, size, STEPS[measure], train=True)
     optimizer = backend.optimizer("adam", [{"params": backend.parameters(module), "lr": 1e-6}])
-    given = batch(backend, size, side_of(measure, config, size), STEPS[measure])
 
     def step():
         backend.seed(1)
-        y = forward(module, *given)
+        y = features()
         backend.step(optimizer, (y * y).sum())
         backend.synchronize()
 

@@ -64,5 +64,4 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _listed(kind: str, names: list[str], describe) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {kind}: {listed([describe(name) for name in names[:SHOWN]])}{more}" if names else ""
+    return f"{len(names)} {kind}: {listed(list(map(describe, names)))}" if names else ""

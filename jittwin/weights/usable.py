@@ -10,13 +10,13 @@ def checked(array, name: str, where: str = "", floating: bool = True) -> np.ndar
     where: its file. floating: whether it must hold floating-point numbers. UserError: integers where these are
     expected, or NaN or infinity.
     """
-    array = np.asarray(array)
+    array, named = np.asarray(array), f"{where}: {name}" if where else name
     if floating and array.dtype.kind in "iub":
-        raise UserError(f"{where}{': ' if where else ''}{name} holds {array.dtype}, where floating-point numbers are "
+        raise UserError(f"{named} holds {array.dtype}, where floating-point numbers are "
                         "expected: the weights are quantised or damaged; give the ones before quantisation")
     if not is_finite(array):
         count = array.size - np.count_nonzero(np.isfinite(array))
-        raise UserError(f"{where}{': ' if where else ''}{name} holds {count} NaN or infinite numbers of {array.size}: "
+        raise UserError(f"{named} holds {count} NaN or infinite numbers of {array.size}: "
                         "the training diverged, or the file is damaged; give an earlier checkpoint")
     return array
 

@@ -50,7 +50,7 @@ class Condition:
         if size not in self.distinct:
             (height, width), (rows, columns) = size, self.label.shape[1:]
             found = neighbourhoods(self.label[:, ::rows // height, ::columns // width], self.seg.shape[1])
-            few = len(found.around) <= self.limit * found.index.size
+            few = found.share <= self.limit
             self.distinct[size] = Neighbourhoods(*map(ops.from_host, found)) if few else None
         return self.distinct[size]
 

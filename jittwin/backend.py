@@ -14,6 +14,7 @@ import numpy as np
 
 from jittwin.loss_scaler import LossScaler
 from jittwin.errors import UserError, choose_from
+from jittwin.processes import Share
 
 PACKAGES = {"jittor": "jt_models", "torch": "torch_models"}
 DEVICES = ("cpu", "cuda")
@@ -31,13 +32,20 @@ class Backend(Protocol):
     name: str                        # "jittor" or "torch"
     rank: int                        # of this process, from 0
     world_size: int                  # number of processes
+    share: Share | None              # as given to `seed`
 
     def usable(self, device: str) -> str:
         """"" if `setup` can use `device` ("cpu", "cuda"), else the reason in one line. Sets nothing up."""
 
+    def connect(self, device: str = "cpu") -> None:
+        """Meet the other processes, if a launcher has started several, and set rank and world_size.
+
+        UserError: they cannot meet.
+        """
+
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
               threads: int | None = None) -> None:
-        """Choose device, precision and CPU threads; called once, before any build.
+        """`connect`, and choose device, precision and CPU threads; called once, before any build.
 
         UserError: a device that is not usable, an unknown precision.
         """
@@ -106,8 +114,12 @@ class Backend(Protocol):
     def load_optimizer_state(self, optimizer: Optimizer, arrays: Arrays) -> None:
         """Inverse of optimizer_state; UserError when the parameters differ."""
 
-    def seed(self, value: int) -> None:
-        """Seed the device's generator and dropout (31 bits). Called before every batch, so no state is saved."""
+    def seed(self, value: int, share: Share | None = None) -> None:
+        """Seed the device's generator and dropout (31 bits). Called before every batch, so no state is saved.
+
+        share: this process's part of the batch. Until the next call, statistics and losses are of the whole batch, and
+        what is drawn is this part of what one process draws for it. None: the process computes on its own.
+        """
 
     def randn(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 values from the device's generator."""
@@ -122,13 +134,7 @@ class Backend(Protocol):
         """Give the memory that no tensor uses any more back to the system or, on a GPU, to the device."""
 
     def all_reduce(self, array: np.ndarray) -> np.ndarray:
-        """Sum over all processes."""
-
-    def broadcast(self, array: np.ndarray) -> np.ndarray:
-        """The array of rank 0."""
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
+        """Sum over all processes, each of which calls this. ProcessEnded: another one has ended."""
 
 
 def trim() -> None:

@@ -7,6 +7,8 @@ import hashlib
 
 import numpy as np
 
+from jittwin.processes import Share
+
 
 def key(*parts: int | str) -> int:
     """A 128-bit key for a tuple of integers and strings."""
@@ -14,14 +16,18 @@ def key(*parts: int | str) -> int:
 
 
 class Draws:
-    """The random numbers of one training step. site: name of the place in the code that draws."""
+    """The random numbers of one training step. site: name of the place in the code that draws.
 
-    def __init__(self, seed: int, epoch: int = 0, step: int = 0):
-        self.address = (seed, epoch, step)
+    share: the rows of the batch for which this process draws, or None for all. The first axis of every shape is the
+    batch, and each row gets the numbers that it gets if one process draws for the whole batch.
+    """
+
+    def __init__(self, seed: int, epoch: int = 0, step: int = 0, share: Share | None = None):
+        self.address, self.share = (seed, epoch, step), share
 
     def within(self, part: str) -> "Draws":
         """The draws of one part of the step, independent of those of another part."""
-        draws = Draws(0)
+        draws = Draws(0, share=self.share)
         draws.address = (*self.address, part)
         return draws
 
@@ -30,15 +36,15 @@ class Draws:
 
     def normal(self, site: str, shape) -> np.ndarray:
         """Standard normal, float32."""
-        return self.generator(site).standard_normal(shape, dtype=np.float32)
+        return self._own(self.generator(site).standard_normal(self._whole(shape), dtype=np.float32))
 
     def uniform(self, site: str, shape) -> np.ndarray:
         """Uniform on [0, 1), float32."""
-        return self.generator(site).random(shape, dtype=np.float32)
+        return self._own(self.generator(site).random(self._whole(shape), dtype=np.float32))
 
     def integers(self, site: str, low: int, high: int, shape) -> np.ndarray:
         """Uniform integers from low to high, both included, int64."""
-        return self.generator(site).integers(low, high, size=shape, endpoint=True)
+        return self._own(self.generator(site).integers(low, high, size=self._whole(shape), endpoint=True))
 
     def permutation(self, site: str, length: int) -> np.ndarray:
         return self.generator(site).permutation(length)
@@ -46,3 +52,11 @@ class Draws:
     def device_seed(self) -> int:
         """A 31-bit seed for the device's own generator, for draws the twins need not share."""
         return key(*self.address, "device") & 0x7FFFFFFF
+
+    def _whole(self, shape):
+        """The shape for the whole batch."""
+        sides = (shape,) if isinstance(shape, int) else tuple(shape)
+        return (self.share.total, *sides[1:]) if self.share and sides else sides
+
+    def _own(self, drawn):
+        return drawn[self.share.taken] if self.share and np.ndim(drawn) else drawn

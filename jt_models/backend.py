@@ -10,7 +10,7 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
 from jt_models.boot import jt
-from jt_models.nn import ops, optim
+from jt_models.nn import ops, optim, processes
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -23,10 +23,17 @@ class Backend:
         self.world_size = 1
         self.device = "cpu"
 
+    @property
+    def share(self):
+        return processes.share()
+
     def usable(self, device):
         if device != "cpu":
             return f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch"
         return ""
+
+    def connect(self, device: str = "cpu"):
+        self.rank, self.world_size = processes.connect(device)
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
         if reason := self.usable(device):
@@ -35,8 +42,7 @@ class Backend:
             # OMP_NUM_THREADS would have no effect: libgomp read it when it was loaded.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
         self.set_precision(precision)
-        if jt.in_mpi:
-            self.rank, self.world_size = jt.rank, jt.world_size
+        self.connect(device)
         self.seed(seed)
 
     def set_precision(self, precision):
@@ -87,7 +93,8 @@ class Backend:
 
     def average_gradients(self, optimizer):
         if self.world_size > 1:
-            optimizer.gradients = {n: g.mpi_all_reduce("mean") for n, g in optimizer.gradients.items()}
+            gradients = optimizer.gradients
+            optimizer.gradients = dict(zip(gradients, processes.average(gradients.values())))
 
     def set_lr(self, optimizer, lr):
         rates = lr if isinstance(lr, list) else [lr] * len(optimizer.groups)
@@ -114,7 +121,8 @@ class Backend:
     def load_optimizer_state(self, optimizer, arrays):
         optimizer.load_state(arrays)
 
-    def seed(self, value):
+    def seed(self, value, share=None):
+        processes.set_share(share)
         # jt.set_global_seed would also seed Python's and NumPy's generators.
         jt.sync_all()
         jt.set_seed(value)
@@ -137,17 +145,9 @@ class Backend:
     def all_reduce(self, array):
         if self.world_size == 1:
             return array
-        return self.asarray(array).mpi_all_reduce("add").numpy()
-
-    def broadcast(self, array):
-        if self.world_size == 1:
-            return array
-        return self.asarray(array).mpi_broadcast(0).numpy()
-
-    def barrier(self):
-        if self.world_size > 1:
-            jt.sync_all(True)
-            self.all_reduce(np.zeros(1, np.float32))    # no process leaves this before all have entered it
+        # Jittor's sum over processes does not know int64.
+        exact = np.asarray(array, np.float64) if np.asarray(array).dtype == np.int64 else array
+        return processes.all_sum(self.asarray(exact)).numpy().astype(np.asarray(array).dtype)
 
 
 def _recorded(module, kind: str) -> set[str]:

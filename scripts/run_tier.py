@@ -21,7 +21,7 @@ from jittwin import cli
 from jittwin import config as settings
 from jittwin.atomic import write_file
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.engine.trainer import config_hash
+from jittwin.engine.state import config_hash
 from jittwin.metrics.ratings import AGREEMENT
 from jittwin.tasks.tier import RESULTS, Config
 

@@ -6,7 +6,6 @@ As in the original, FID statistics of the training pictures are written before t
 train_fid_s.npy in the run folder. scripts/fid.py and scripts/test.py use them; training does not. They need the
 weights of Inception: FILE, or by default util/net_params.pkl if that exists.
 """
-import os
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.statistics import write_pair
+from jittwin.processes import launched
 
 FID = {"--fid_weights": flags.FID_HELP}
 
@@ -29,12 +29,11 @@ def run(argv: list[str]) -> int:
     given, options = flags.parse(argv, table, "train.py", "train both phases of APF-GAN", FID)
     removed = flags.removal_list(given["remove_hard_imgs"], given)
     folder = Path(given["checkpoints_dir"], given["name"])
-    if not training.is_only_process(os.environ):
-        return 2
     if Checkpoints(folder).latest():      # checked before the statistics, which may take hours
         raise UserError(f"{folder} already holds a run: go on with jittwin train --resume --out {folder}, or pass "
                         "another --name")
-    measure(Path(given["input_path"], "imgs"), folder, options)
+    if launched()[0] == 0:
+        measure(Path(given["input_path"], "imgs"), folder, options)
     return training.train("apf_gan", options.backend, data=given["input_path"], device=options.device,
                        out=str(folder), overrides=[f"removal_list={removed}"])
 

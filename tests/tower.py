@@ -49,6 +49,7 @@ def random_tower(config, seed: int = 0) -> LazyArrays:
 
 class Shapes:
     """Of a backend what tells the shapes of a tower, for tests without a framework."""
+    rank, world_size, share = 0, 1, None
 
     def state_shapes(self, name, config):
         assert name == "siglip"

@@ -1,17 +1,15 @@
 """The PyTorch side of jittwin.backend.Backend."""
 import importlib
-import os
 import resource
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
-from torch_models.nn import ops, optim
+from torch_models.nn import ops, optim, processes
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -24,10 +22,17 @@ class Backend:
         self.world_size = 1
         self.device = "cpu"
 
+    @property
+    def share(self):
+        return processes.share()
+
     def usable(self, device):
         if device == "cuda" and not torch.cuda.is_available():
             return "device cuda: this PyTorch finds no usable GPU; use --device cpu"
         return ""
+
+    def connect(self, device: str = "cpu"):
+        self.rank, self.world_size = processes.connect(device)
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
         if reason := self.usable(device):
@@ -37,10 +42,7 @@ class Backend:
         torch.set_default_device(device)
         if threads:
             torch.set_num_threads(threads)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device == "cuda" else "gloo")
-        if dist.is_initialized():
-            self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.connect(device)
         self.seed(seed)
 
     def set_precision(self, precision):
@@ -88,9 +90,8 @@ class Backend:
 
     def average_gradients(self, optimizer):
         if self.world_size > 1:
-            for gradient in optimizer.gradients.values():
-                dist.all_reduce(gradient)
-                gradient /= self.world_size
+            gradients = optimizer.gradients
+            optimizer.gradients = dict(zip(gradients, processes.average(gradients.values())))
 
     def set_lr(self, optimizer, lr):
         rates = lr if isinstance(lr, list) else [lr] * len(optimizer.groups)
@@ -114,7 +115,8 @@ class Backend:
     def load_optimizer_state(self, optimizer, arrays):
         optimizer.load_state(arrays)
 
-    def seed(self, value):
+    def seed(self, value, share=None):
+        processes.set_share(share)
         torch.manual_seed(value)
         ops.seed_dropout(value)
 
@@ -138,17 +140,4 @@ class Backend:
     def all_reduce(self, array):
         if self.world_size == 1:
             return array
-        tensor = self.asarray(array)
-        dist.all_reduce(tensor)
-        return self.numpy(tensor)
-
-    def broadcast(self, array):
-        if self.world_size == 1:
-            return array
-        tensor = self.asarray(array)
-        dist.broadcast(tensor, 0)
-        return self.numpy(tensor)
-
-    def barrier(self):
-        if self.world_size > 1:
-            dist.barrier()
+        return self.numpy(processes.all_sum(self.asarray(array)))

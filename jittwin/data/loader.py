@@ -11,6 +11,7 @@ import numpy as np
 
 from jittwin.draws import Draws
 from jittwin.errors import UserError
+from jittwin.processes import share_of
 
 SHUFFLES = ("reference", "philox", None)
 
@@ -22,11 +23,13 @@ class Loader:
     default_rng(1), the next epoch the second, and so on; each training phase starts again with the
     first. 'philox' keys the order by (seed, epoch). None keeps the dataset's order.
     workers: number of threads, 0 for min(4, cpus); they decode at most `workers + batch_size`
-    samples ahead of the consumer. UserError: an illegal argument.
+    samples ahead of the consumer. rank, processes: this process gets its rows of every batch, see
+    jittwin.processes.Share, and decodes no others. UserError: an illegal argument.
     """
 
     def __init__(self, dataset, batch_size: int, seed: int = 0, workers: int = 0,
-                 drop_last: bool = True, shuffle: str | None = "reference", first_epoch: int = 1):
+                 drop_last: bool = True, shuffle: str | None = "reference", first_epoch: int = 1,
+                 rank: int = 0, processes: int = 1):
         if shuffle not in SHUFFLES:
             raise UserError(f"shuffle={shuffle}: must be one of {', '.join(map(str, SHUFFLES))}")
         if batch_size < 1 or (drop_last and batch_size > len(dataset)):
@@ -36,6 +39,7 @@ class Loader:
         self.dataset, self.batch_size, self.seed, self.drop_last = dataset, batch_size, seed, drop_last
         self.shuffle, self.first_epoch = shuffle, first_epoch
         self.workers = workers or min(4, os.cpu_count() or 1)
+        self.rank, self.processes = rank, processes
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -54,14 +58,18 @@ class Loader:
             stream.permutation(count)
         return stream.permutation(count)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
-        """Yield the batches of `epoch` from number `start` on; earlier batches are not decoded.
+    def epoch(self, epoch: int, start: int = 0, end: int | None = None) -> Iterator[dict]:
+        """Yield the batches of `epoch` from number `start` to `end`, without it; others are not decoded.
 
-        A batch holds the samples' arrays, stacked along a new first axis, and name, a list[str]. Errors of the
-        dataset are raised here.
+        A batch holds the samples' arrays, stacked along a new first axis; name, a list[str]; and, if there are several
+        processes, share: which rows of the whole batch these are. Errors of the dataset are raised here.
         """
         order = self.order(epoch)[:len(self) * self.batch_size]
-        waiting = iter(order[start * self.batch_size:])
+        places = range(start, len(self) if end is None else min(end, len(self)))
+        whole = [order[place * self.batch_size:(place + 1) * self.batch_size] for place in places]
+        shares = [share_of(self.rank, self.processes, len(indices)) for indices in whole]
+        own = [indices[share.taken] for indices, share in zip(whole, shares)]
+        waiting = (index for indices in own for index in indices)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         ahead: deque[Future] = deque()
 
@@ -71,12 +79,12 @@ class Loader:
 
         try:
             refill()
-            while ahead:
+            for indices, share in zip(own, shares):
                 samples = []
-                while ahead and len(samples) < self.batch_size:
+                for _ in indices:
                     samples.append(ahead.popleft().result())
                     refill()
-                yield collate(samples)
+                yield {**collate(samples), **({"share": share} if self.processes > 1 else {})}
         finally:  # also when the consumer stops early
             pool.shutdown(cancel_futures=True)
 

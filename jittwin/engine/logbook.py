@@ -89,6 +89,21 @@ class Logbook:
         return self._lines.tell()
 
 
+class Silent:
+    """The log of a process that does not write; see Logbook."""
+
+    def __init__(self):
+        self.bar = tqdm(disable=True)
+
+    def losses(self, *_) -> None:
+        pass
+
+    measures = picture = note = losses
+
+    def sync(self) -> int:
+        return 0
+
+
 class Events:
     """A TensorBoard event file; nothing is written where tensorboardX is not installed.
 

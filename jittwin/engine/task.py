@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Iterator, Literal, Protocol
 
 import numpy as np
 
-from jittwin.backend import PRECISIONS
+from jittwin.backend import PRECISIONS, Backend
 from jittwin.draws import Draws
+from jittwin.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class RunConfig:
     seed: int = 0                    # keys every draw, shuffle and initial weight
     max_steps: int | None = None     # stop after this many steps of the whole run; none: all epochs
     accumulation: int = 1            # batches whose gradients make one step
+    global_batch: Literal["scaled", "kept"] = "scaled"  # several processes: batch_size pictures each, or all together
     clip: float | None = None        # largest gradient norm, see backend.step; none: no clipping
     ema: float = 0.0                 # decay of the averaged weights; 0: none are kept
     ema_form: Literal["rising", "constant"] = "rising"      # how that decay begins, see jittwin.engine.ema.Ema
@@ -39,7 +41,7 @@ class RunConfig:
         "max_steps", "log_every", "sample_every", "save_every", "save_epochs", "keep_epochs", "keep_optimizers")
     # Settings that an earlier version did not have. They are excluded from config_hash while they have their
     # defaults, so that runs of that version can be resumed.
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision", "ema_form")
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("precision", "ema_form", "global_batch")
 
     def __post_init__(self):
         """Check the numbers. ValueError: an illegal one. A subclass with its own checks calls super()."""
@@ -77,7 +79,18 @@ class StepContext:
     global_step: int                 # optimizer steps completed in the whole run
     draws: Draws                     # keyed by (seed, epoch, number of the batch in the epoch)
     accumulate: bool = False         # an argument of backend.step: true when more batches of this step follow
-    loss_factor: float = 1.0         # 1 / accumulation: factor of every loss given to backend.step
+    loss_factor: float = 1.0         # 1 / accumulation times Share.weight: factor of every loss given to backend.step
+
+
+def joint_batch(config: RunConfig, backend: Backend, size: int) -> int:
+    """Pictures in a batch of all processes, where one process has `size`. UserError: they cannot share it evenly."""
+    processes = backend.world_size
+    if config.global_batch == "scaled":
+        return size * processes
+    if size % processes:
+        raise UserError(f"global_batch=kept: {processes} processes cannot share a batch of {size} evenly: choose a "
+                        f"batch size that is a multiple of {processes}, or global_batch=scaled")
+    return size
 
 
 class Loader(Protocol):
@@ -87,7 +100,10 @@ class Loader(Protocol):
         """Batches per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict]:
-        """Yield the batches of an epoch; the first `start` are skipped and not decoded."""
+        """Yield the batches of an epoch; the first `start` are skipped and not decoded.
+
+        If there are several processes, each gets its rows, and batch["share"] says which these are.
+        """
 
 
 class Task(Protocol):

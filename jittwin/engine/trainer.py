@@ -3,16 +3,19 @@
 A step is one optimizer update from `accumulation` batches. Random numbers are keyed by (seed, epoch,
 batch), and schedules are functions of the step or epoch. A checkpoint is therefore weights, optimizer
 state and a position, and on a CPU a resumed run repeats an uninterrupted one bit for bit.
+
+Several processes compute one step together, each on its rows of every batch, and all have the same weights afterwards.
+The first one alone writes, logs and draws samples.
 """
 import contextlib
-import hashlib
-import json
 import math
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+
+import numpy as np
 
 import jittwin
 from jittwin import config as settings
@@ -21,37 +24,13 @@ from jittwin.backend import Backend
 from jittwin.checkpoints.store import OPTIMIZER, Checkpoints
 from jittwin.draws import Draws
 from jittwin.engine.ema import Ema
-from jittwin.engine.logbook import Logbook
+from jittwin.engine.logbook import Logbook, Silent
+from jittwin.engine.state import OtherCheckpoint, Position, config_hash, improved
 from jittwin.engine.task import Loader, Phase, RunConfig, StepContext, Task
 from jittwin.errors import UserError
+from jittwin.processes import ProcessEnded
 
 INTERRUPTED = 128 + signal.SIGINT
-
-
-@dataclass(frozen=True)
-class OtherCheckpoint:
-    """A checkpoint that another program wrote at the end of an epoch."""
-
-    source: Path
-    epoch: int                              # from 1
-    global_step: int                        # steps completed in the run
-    modules: dict[str, dict]                # the arrays of each module, without frozen ones
-    optimizers: dict[str, dict]             # as backend.optimizer_state gives them
-    measures: dict[str, float | None]       # measures of this epoch
-    best: dict[str, float]                  # the best value of each measure so far
-    settings: dict                          # its settings, by our names; a run that continues it must have the same
-    inputs: dict[str, str]                  # the hashes of Task.inputs that the file states; likewise
-    progress: dict = field(default_factory=dict)    # as Task.progress gives it
-    comparable: bool = True                 # whether `measures` and `best` are what Task.evaluate would say
-
-
-@dataclass
-class Position:
-    """How far training has come."""
-
-    epoch: int = 1          # the epoch in progress, from 1
-    step: int = 0           # steps completed in it
-    global_step: int = 0    # steps completed in the run
 
 
 class Trainer:
@@ -71,23 +50,42 @@ class Trainer:
         # As in best.json.
         self.best: dict[str, dict] = {key: {"checkpoint": None, "score": score} for key, score in task.least.items()}
 
-    def train(self, start: str | None = None) -> int:
-        """Train to the last epoch, to max_steps or to SIGINT. Training always ends with a checkpoint.
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run's files: the first one does."""
+        return self.backend.rank == 0
 
-        start: name of the checkpoint to continue from. Returns the exit status, 0 or 130.
-        UserError: a loss that is not finite, a full disk, a checkpoint that does not fit.
+    def train(self, start: str | None = None) -> int:
+        """`begin`, then `go_on`."""
+        self.begin(start)
+        return self.go_on()
+
+    def begin(self, start: str | None = None) -> None:
+        """Restore the checkpoint of this name, or prepare a new run. Nothing is written.
+
+        UserError: a checkpoint that does not fit, settings with which no step can be made.
         """
-        task, at = self.task, self.at
-        resumed = start == self.checkpoints.latest()
-        state = self.restore(start) if start else {}
+        task = self.task
+        self.start, self.state = start, self.restore(start) if start else {}
         if not start:
             self.enter(task.phases[0])
             for name in task.ema_modules if self.config.ema else ():
                 if name in task.modules:
                     self.ema.start(name, self.arrays(name))
-        self.steps_per_epoch(task.loader())    # reports wrong settings before anything is written
-        self.run.mkdir(parents=True, exist_ok=True)
-        with self.checkpoints.failure_explained():
+        self.steps_per_epoch(task.loader())
+
+    def go_on(self) -> int:
+        """Train to the last epoch, to max_steps or to SIGINT. Training always ends with a checkpoint.
+
+        Returns the exit status, 0 or 130. UserError: a loss that is not finite, a full disk. ProcessEnded: another
+        process has ended, or the first one tells why training cannot go on.
+        """
+        task, start, state = self.task, self.start, self.state
+        with self.checkpoints.failure_explained(), interrupts() as interrupted:
+            if not self.writes:
+                return self.train_phases(Silent(), interrupted)
+            resumed = start == self.checkpoints.latest()
+            self.run.mkdir(parents=True, exist_ok=True)
             if start:
                 self.checkpoints.point_to(start, state)
                 if resumed:
@@ -95,8 +93,7 @@ class Trainer:
             write_file(self.run / "config.yaml", settings.dump(self.config))
             if start:
                 task.epoch_saved(start, state)      # a killed run may not have written these files yet
-            with Logbook(self.run, state.get("log_position", 0), at.global_step) as log, \
-                    interrupts() as interrupted:
+            with Logbook(self.run, state.get("log_position", 0), self.at.global_step) as log:
                 for note in task.notes:
                     log.note(note)
                 return self.train_phases(log, interrupted)
@@ -113,11 +110,9 @@ class Trainer:
             log.bar.total = self.total_steps(self.steps_per_epoch(loader))
             while at.epoch <= phase.last_epoch and not self.at_limit():
                 if self.train_epoch(loader, log, interrupted):
-                    log.note(self.farewell("interrupted") + "; go on with --resume")
+                    self.say_farewell(log, "interrupted", "; go on with --resume")
                     return INTERRUPTED
-        for line in task.closing:
-            log.note(line)
-        log.note(self.farewell("finished"))
+        self.say_farewell(log, "finished")
         return 0
 
     def train_epoch(self, loader: Loader, log: Logbook, interrupted: list) -> bool:
@@ -129,7 +124,7 @@ class Trainer:
             while at.step < steps and not self.at_limit():
                 # The last step may have fewer batches than the others; the weight of each batch is the same.
                 terms = self.step(batches, min(self.config.accumulation, len(loader) - self.batches_done()))
-                stop = bool(interrupted)
+                stop = self.anywhere(bool(interrupted))
                 self.log_step(log, terms, epoch_done=at.step == steps, interrupted=stop)
                 del terms  # frees what lazy evaluation keeps for them
                 log.bar.update()
@@ -145,10 +140,14 @@ class Trainer:
         count = count or whole
         terms = []
         for part in range(count):
-            draws = Draws(self.config.seed, at.epoch, at.step * whole + part)
-            self.backend.seed(draws.device_seed())
-            context = StepContext(at.epoch, at.step, at.global_step, draws, part + 1 < count, 1 / whole)
-            terms.append(self.task.train_step(next(batches), context))
+            batch = next(batches)
+            share = batch.pop("share", None)
+            weight = share.weight if share else 1.0
+            draws = Draws(self.config.seed, at.epoch, at.step * whole + part, share)
+            self.backend.seed(draws.device_seed(), share)
+            context = StepContext(at.epoch, at.step, at.global_step, draws, part + 1 < count, weight / whole)
+            found = self.task.train_step(batch, context)
+            terms.append({name: value * weight for name, value in found.items()} if share else found)
         at.step += 1
         at.global_step += 1
         if self.config.ema:
@@ -170,7 +169,8 @@ class Trainer:
         if log_line:
             log.losses(self.phase.name, at.epoch, at.global_step - 1, values)
         name = str(at.epoch) if epoch_done else f"{at.epoch}.{at.step}"
-        if due(at.global_step, config.sample_every) or (not config.sample_every and save_epoch):
+        sample = due(at.global_step, config.sample_every) or (not config.sample_every and save_epoch)
+        if sample and self.writes:
             with self.averages_in_place():
                 picture = self.task.sample(self.context())
             if picture is not None:
@@ -185,8 +185,13 @@ class Trainer:
         """Loss terms as numbers, the mean over the batches of a step. UserError when one is not finite."""
         scalar = self.backend.scalar
         values = {name: sum(scalar(part[name]) for part in terms) / len(terms) for name in terms[0]}
+        if self.backend.world_size > 1:
+            joint = self.backend.all_reduce(np.array(list(values.values()), np.float64)) / self.backend.world_size
+            values = dict(zip(values, joint.tolist()))
         for name, value in values.items():
             if not math.isfinite(value):
+                if not self.writes:
+                    raise ProcessEnded(f"the loss '{name}' is {value}")
                 latest = self.checkpoints.latest()
                 raise UserError(f"{self.run}: loss '{name}' is {value} at step {self.at.global_step - 1} "
                                 f"(epoch {self.at.epoch}): lower the learning rate or set clip"
@@ -216,12 +221,15 @@ class Trainer:
         """Write checkpoint `name` with its measures and the names of the best checkpoints so far."""
         measures = measures or {}
         self.best = improved(self.best, name, measures, self.task.best)
+        if not self.writes:
+            return
         progress = self.task.progress()
         state = {**asdict(self.at), "epoch_done": epoch_done, "phase": self.phase.name,
                  "loader_position": self.batches_done(), "log_position": log_position,
                  "measures": measures, "best": self.best, "inputs": self.task.inputs(),
                  "seed": self.config.seed, "config_hash": config_hash(self.config),
-                 "jittwin": jittwin.__version__, **({"progress": progress} if progress else {}), **self.info}
+                 "jittwin": jittwin.__version__, **({"progress": progress} if progress else {}),
+                 **({"processes": self.backend.world_size} if self.backend.world_size > 1 else {}), **self.info}
         self.checkpoints.save(name, self.files(), state, self.task.checkpoint_metadata())
         if epoch_done:
             self.task.epoch_saved(name, state)
@@ -321,6 +329,12 @@ class Trainer:
                 raise UserError(f"{source}: the {name} of this run had the hash {before[name][:16]}, now it is "
                                 f"{(now.get(name) or 'absent')[:16]}: give the same again, or another --out")
 
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.backend.world_size == 1:
+            return flag
+        return bool(self.backend.all_reduce(np.array([flag], np.float32))[0])
+
     def enter(self, phase: Phase) -> None:
         if phase is not self.phase:
             self.task.enter_phase(phase)
@@ -354,32 +368,17 @@ class Trainer:
         """Number of batches of the current epoch that are done."""
         return self.at.step * self.config.accumulation
 
-    def farewell(self, how: str) -> str:
-        return f"{self.run}: {how} after {self.at.global_step} steps, checkpoint {self.checkpoints.latest()}"
-
-
-def improved(best: dict[str, dict], name: str, measures: dict, directions: dict[str, str]) -> dict[str, dict]:
-    """The best checkpoint by each measure after checkpoint `name`; an equal value does not replace it."""
-    def better(key: str) -> bool:
-        value, before = measures.get(key), best.get(key)
-        if value is None or before is None:
-            return value is not None
-        return value < before["score"] if directions[key] == "lower" else value > before["score"]
-
-    found = {key: {"checkpoint": name, "score": measures[key]} if better(key) else best.get(key) for key in directions}
-    return {key: record for key, record in found.items() if record}
+    def say_farewell(self, log: Logbook, how: str, advice: str = "") -> None:
+        if self.writes:
+            for line in self.task.closing if how == "finished" else ():
+                log.note(line)
+            log.note(f"{self.run}: {how} after {self.at.global_step} steps, "
+                     f"checkpoint {self.checkpoints.latest()}{advice}")
+        self.anywhere(False)    # no process leaves before the first one has written everything
 
 
 def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def config_hash(config: RunConfig) -> str:
-    """Hash of the settings that decide a run's numbers; those of ADDED_LATER that have their defaults are excluded."""
-    values, defaults = settings.flat(config), settings.flat(type(config)())
-    decisive = {key: values[key] for key in values if key not in config.FREE_TO_CHANGE
-                and (key not in config.ADDED_LATER or values[key] != defaults[key])}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

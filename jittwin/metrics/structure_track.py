@@ -1,13 +1,14 @@
 """The measures of the structure track of NTIRE 2025 (arXiv 2505.16314): regions, scores, and the two in one number."""
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from jittwin.data.submission import THRESHOLD, binarise
 from jittwin.metrics.distortion_regions import PREDICTED_LEAST, TRUE_LEAST, Tally, compared, on_square, regions
 from jittwin.metrics.ratings import correlations
+from jittwin.processes import gathered
 
 # Of a heat map from 0 to 255: those among which the original looks for the best.
 THRESHOLDS = (0, 5, *range(10, 90, 10), 85, 90, 95, 100, 105, 110)
@@ -78,6 +79,15 @@ class StructureTrack:
             self.tallies[threshold] += compared(seen, true, self.least, true_regions)
         self.predicted.append(score)
         self.votes.append(vote)
+
+    def join(self, backend) -> None:
+        """Add what the other processes have collected, in the order of the processes."""
+        if backend.world_size > 1:
+            counts = backend.all_reduce(np.array([astuple(tally) for tally in self.tallies.values()], np.float64))
+            for threshold, row in zip(self.tallies, counts):
+                self.tallies[threshold] = Tally(*map(int, row[:-1]), row[-1])
+            pairs = [np.array(list(zip(self.predicted, self.votes)))] if self.votes else []
+            self.predicted, self.votes = gathered(backend, pairs).T.tolist()
 
     def outcome(self) -> Outcome:
         """The measures at the threshold with the highest final score; the lowest of several. ValueError: no picture."""

@@ -20,7 +20,7 @@ from jittwin.data.ava_split import make_split, open_split
 from jittwin.data.loader import Loader
 from jittwin.data.synthetic.rated import SyntheticAva
 from jittwin.engine.schedule import Schedule, cosine, warmup
-from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext, joint_batch
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.ratings import quality_metrics
 from jittwin.models.aesthetic import (
@@ -36,6 +36,7 @@ from jittwin.models.aesthetic import (
 from jittwin.models.lora import LoraConfig
 from jittwin.models.siglip import PRESETS as ARCHITECTURES
 from jittwin.models.siglip import Tower, preprocess, read_tower
+from jittwin.processes import gathered, part_of
 from jittwin.tasks.aesthetic_files import (  # noqa: F401 (the command reads through read_other)
     read_other,
     reference_keys,
@@ -64,7 +65,7 @@ class Config(RunConfig):
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "model", "images", "votes", "train_list", "test_list", "max_bad", "workers",
         "gradient_checkpointing")
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form",)
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form", "global_batch")
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
 
     seed: int = 42
@@ -207,7 +208,7 @@ class Task(Plain):
     def check_length(self, samples: int) -> None:
         """UserError unless an epoch of this many samples has at least one step of the schedule."""
         config = self.config
-        batches = len(Loader(range(samples), config.batch_size, config.seed, config.workers))
+        batches = len(Loader(range(samples), self.batch_size, config.seed, config.workers))
         if batches < config.accumulation:
             raise UserError(f"an epoch has {batches} batches, fewer than accumulation={config.accumulation}, which "
                             "leaves the schedule without a step: lower accumulation or batch_size, or add data")
@@ -221,8 +222,13 @@ class Task(Plain):
                            "of their peak: partial_steps=false drops these steps, accumulation=1 has none",)
 
     def loader(self) -> Loader:
-        config = self.config
-        return Loader(self.training, config.batch_size, config.seed, config.workers, shuffle="philox")
+        config, backend = self.config, self.backend
+        return Loader(self.training, self.batch_size, config.seed, config.workers, shuffle="philox",
+                      rank=backend.rank, processes=backend.world_size)
+
+    @property
+    def batch_size(self) -> int:
+        return joint_batch(self.config, self.backend, self.config.batch_size)
 
     def enter_phase(self, phase: Phase) -> None:
         backend, config = self.backend, self.config
@@ -250,7 +256,7 @@ class Task(Plain):
         return terms
 
     def predict(self, batches) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted and voted distributions (N, 10) of all batches, without dropout."""
+        """Predicted and voted distributions (N, 10) of all processes' batches, without dropout."""
         backend, module = self.backend, self.modules[STEM]
         predicted, voted = [], []
         backend.train_mode(module, False)
@@ -259,7 +265,7 @@ class Task(Plain):
                 predicted.append(distribution(backend.numpy(module(backend.asarray(batch["pixels"])))))
                 voted.append(batch["target"])
         backend.train_mode(module, True)
-        return np.concatenate(predicted), np.concatenate(voted)
+        return gathered(backend, predicted), gathered(backend, voted)
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """Measures of the validation set and, with the prefix "test_", of a separate test set.
@@ -270,7 +276,7 @@ class Task(Plain):
         for prefix, dataset in (("", self.held_out), ("test_", self.test)):
             if dataset is not None:
                 loader = Loader(dataset, config.batch_size, config.seed, config.workers, drop_last=False, shuffle=None)
-                predicted, voted = self.predict(loader.epoch(0))
+                predicted, voted = self.predict(loader.epoch(0, *part_of(self.backend, len(loader))))
                 measures |= {prefix + key: value for key, value in quality_metrics(predicted, voted).items()}
                 measures[f"{prefix}floor_emd"] = emd(np.broadcast_to(self.mean_target, voted.shape), voted).mean()
         return measures

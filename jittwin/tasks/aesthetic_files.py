@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jittwin.checkpoints.adapters import OWN
-from jittwin.engine.trainer import OtherCheckpoint
+from jittwin.engine.state import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, trainable_keys
 from jittwin.models.lora import LAYER_NAMES, REFERENCE

@@ -21,7 +21,7 @@ from jittwin.data.pure import PureDictionary
 from jittwin.data.synthetic.landscapes import SyntheticLandscapes
 from jittwin.draws import Draws
 from jittwin.engine.schedule import linear
-from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext, joint_batch
 from jittwin.errors import UserError
 from jittwin.models.apf_gan import (
     AUGMENTATIONS,
@@ -178,24 +178,30 @@ class Task(Plain):
         config = self.config
         for phase in self.phases:
             key = BATCH_SIZES[phase.name]
-            if not 1 <= getattr(config, key) <= len(self.dataset):
-                raise UserError(f"{key}={getattr(config, key)}: must be 1..{len(self.dataset)}, the number of samples")
+            size, processes = self.batch_size(phase), self.backend.world_size
+            if not 1 <= size <= len(self.dataset):
+                times = f" times {processes} processes" if size != getattr(config, key) else ""
+                raise UserError(f"{key}={getattr(config, key)}{times}: must be 1..{len(self.dataset)}, "
+                                "the number of samples")
         if len(self.phases) > 1 and config.inception_weights:
             load_perceptual(self.backend, "inception", config.inception_weights)
 
     def build_pure_dictionary(self, data_dir, out_dir) -> None:
         """Write the photographs of single-class label maps to pure_img.npz, for `jittwin generate --pure`."""
         path = Path(out_dir) / "pure_img.npz"
-        if path.exists() and Checkpoints(out_dir).latest():
+        if self.backend.rank or path.exists() and Checkpoints(out_dir).latest():
             return
         dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size, self.config.ignore)
         path.parent.mkdir(parents=True, exist_ok=True)
         dictionary.save(path)
 
     def loader(self) -> Loader:
-        config, phase = self.config, self.phase
-        return Loader(self.dataset, getattr(config, BATCH_SIZES[phase.name]), config.seed, config.workers,
-                      first_epoch=phase.first_epoch)
+        config, phase, backend = self.config, self.phase, self.backend
+        return Loader(self.dataset, self.batch_size(phase), config.seed, config.workers,
+                      first_epoch=phase.first_epoch, rank=backend.rank, processes=backend.world_size)
+
+    def batch_size(self, phase: Phase) -> int:
+        return joint_batch(self.config, self.backend, getattr(self.config, BATCH_SIZES[phase.name]))
 
     @property
     def finetuning(self) -> bool:

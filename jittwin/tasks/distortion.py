@@ -21,7 +21,7 @@ from jittwin.data.picture_augment import Augmentation
 from jittwin.data.submission import to_levels
 from jittwin.loss_scaler import LossScaler
 from jittwin.engine.schedule import cosine
-from jittwin.engine.task import Phase, Plain, StepContext
+from jittwin.engine.task import Phase, Plain, StepContext, joint_batch
 from jittwin.errors import UserError
 from jittwin.metrics.structure_track import MEASURES, THRESHOLDS, StructureTrack
 from jittwin.models.distortion import (
@@ -33,6 +33,7 @@ from jittwin.models.distortion import (
     without_adapters,
 )
 from jittwin.predictors.distortion import MERGED
+from jittwin.processes import gathered, largest, part_of
 from jittwin.tasks.distortion_inputs import encode, open_data, open_start
 from jittwin.tasks.distortion_settings import ALL, HEADS, LORA, Config
 from jittwin.weights import write_weights
@@ -117,9 +118,15 @@ class Task(Plain):
         if len(self.training) < 2:
             raise UserError(f"{len(self.training)} picture is left to train on, and the heads normalise over a batch: "
                             "hold out fewer, or use more")
-        # A single picture that is left over makes no batch.
-        return Loader(self.training, size, config.seed, config.workers, drop_last=len(self.training) % size == 1,
-                      shuffle="philox")
+        backend, joint = self.backend, joint_batch(config, self.backend, size)
+        # The heads normalise over two pictures at least; fewer that are left over make no batch.
+        least = 2 if config.joint_norm else 2 * backend.world_size
+        if joint < least:
+            raise UserError(f"a batch of {joint} leaves each of {backend.world_size} processes one picture, and the "
+                            "heads normalise over two at least: raise batch_size, or set joint_norm=true")
+        return Loader(self.training, joint, config.seed, config.workers,
+                      drop_last=0 < len(self.training) % joint < least, shuffle="philox",
+                      rank=backend.rank, processes=backend.world_size)
 
     def loader(self) -> Loader:
         return self.loader_of(self.phase)
@@ -162,6 +169,7 @@ class Task(Plain):
         """A frozen trunk computes as in inference."""
         module = self.modules[STEM]
         self.backend.train_mode(module, True)
+        module.normalize_jointly(self.config.joint_norm)
         if not module.trunk_trained:
             self.backend.train_mode(module.florence2, False)
 
@@ -187,7 +195,9 @@ class Task(Plain):
     def logits(self, data: DistortedDataset, batch: dict):
         """(maps, scores) as logits, tensors."""
         backend, tokens, rows = self.backend, self.tokens[data], batch["text"]
-        length = tokens.mask[rows].sum(1).max() if self.model.text_mode == "fast" else tokens.ids.shape[1]
+        length = tokens.ids.shape[1]
+        if self.model.text_mode == "fast":
+            length = largest(backend, tokens.mask[rows].sum(1).max())
         return self.modules[STEM].logits(
             backend.asarray(batch["pixels"]), backend.asarray(tokens.ids[rows, :length]),
             backend.asarray(tokens.mask[rows, :length], "float32"))
@@ -230,15 +240,17 @@ class Task(Plain):
         if data is None:
             return {}
         loader = Loader(data, config.val_batch_size, config.seed, config.workers, drop_last=False, shuffle=None)
-        track, index, errors = StructureTrack(THRESHOLDS), 0, []
-        for batch, maps, scores in self.predictions(data, loader.epoch(0)):
+        first, end = part_of(self.backend, len(loader))
+        track, index, errors = StructureTrack(THRESHOLDS), first * config.val_batch_size, []
+        for batch, maps, scores in self.predictions(data, loader.epoch(0, first, end)):
             for row, (heat, score) in enumerate(zip(maps, scores)):
                 vote = float(batch["vote"][row])
                 track.add(to_levels(heat), float(score), data.levels(index), vote)
                 errors.append((np.square(heat - batch["map"][row, 0]).mean(), (score - vote) ** 2))
                 index += 1
+        track.join(self.backend)
         outcome = track.outcome()
-        map_error, score_error = np.mean(errors, 0)
+        map_error, score_error = gathered(self.backend, [np.array(errors)] if errors else []).mean(0)
         return {**{name: outcome.measures[name] for name in MEASURES}, "threshold": float(outcome.threshold),
                 "map_mse": float(map_error), "score_mse": float(score_error)}
 

@@ -33,7 +33,7 @@ class Config(RunConfig):
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "trunk", "weights", "tokenizer", "pseudo_labels", "workers", "val_batch_size",
         "gradient_checkpointing")
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ()      # every run of this task had all settings
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("global_batch", "joint_norm")
     save_epochs: int = 5
     keep_epochs: int = 1000                # the best checkpoint and the newest are kept
     keep_optimizers: Literal["all", "newest"] = "newest"
@@ -66,6 +66,8 @@ class Config(RunConfig):
     batch_size: int = 4
     warmup_batch_size: int = 32
     val_batch_size: int = 16
+    # Several processes: the heads normalise by the whole batch, not by each process's pictures as in the original.
+    joint_norm: bool = False
     warmup_epochs: int = 20
     epochs: int = 50                      # after the warm-up
     lr: float = 1e-4                      # of the heads

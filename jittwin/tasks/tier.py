@@ -16,11 +16,12 @@ from jittwin.atomic import write_file
 from jittwin.checkpoints.store import OPTIMIZER, Checkpoints
 from jittwin.data.loader import Loader
 from jittwin.data.prompted import PromptedDataset
-from jittwin.engine.task import Phase, Plain, RunConfig, StepContext
+from jittwin.engine.task import Phase, Plain, RunConfig, StepContext, joint_batch
 from jittwin.errors import UserError
 from jittwin.metrics.ratings import AGREEMENT, agreement
 from jittwin.models.catalog import BY_NAME
 from jittwin.models.tier import FROZEN, preprocess
+from jittwin.processes import gathered, largest, part_of
 from jittwin.tasks.tier_files import (  # noqa: F401 (the command reads through read_other)
     BEST_MODEL,
     log_lines,
@@ -57,7 +58,7 @@ class Config(RunConfig):
     }
     FREE_TO_CHANGE: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_TO_CHANGE, "image_weights", "text_weights", "tokenizer", "log_info", "workers")
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form",)
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("ema_form", "global_batch")
     TRAINS_IN: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")     # float16 would need loss scaling
 
     seed: int = 1
@@ -153,8 +154,9 @@ class Task(Plain):
         return tokens
 
     def loader(self) -> Loader:
-        config = self.config
-        return Loader(self.training, config.batch_size, config.seed, config.workers, drop_last=False, shuffle="philox")
+        config, backend = self.config, self.backend
+        return Loader(self.training, joint_batch(config, backend, config.batch_size), config.seed, config.workers,
+                      drop_last=False, shuffle="philox", rank=backend.rank, processes=backend.world_size)
 
     def enter_phase(self, phase: Phase) -> None:
         backend, config = self.backend, self.config
@@ -182,7 +184,8 @@ class Task(Plain):
         backend, given = self.backend, {}
         if tokens := self.tokens[data]:
             rows = batch["text"]
-            length = tokens.ids.shape[1] if self.config.padding == "512" else tokens.mask[rows].sum(1).max()
+            length = (tokens.ids.shape[1] if self.config.padding == "512"
+                      else largest(backend, tokens.mask[rows].sum(1).max()))
             given |= {"ids": backend.asarray(tokens.ids[rows, :length]),
                       "keep": backend.asarray(tokens.mask[rows, :length], "float32")}
         if self.model.image_prompts:
@@ -195,12 +198,13 @@ class Task(Plain):
         terms = self.modules[STEM].loss(predictions, backend.asarray(batch["target"].astype(np.float32)))
         backend.step(self.optimizers[STEM], sum(terms.values()) * context.loss_factor, self.config.clip,
                      context.accumulate)
-        self.seen["predicted"] += backend.numpy(predictions).tolist()
-        self.seen["votes"] += batch["target"].tolist()
+        own = slice(backend.share.rows if backend.share else None)
+        self.seen["predicted"] += gathered(backend, [backend.numpy(predictions)[own]]).tolist()
+        self.seen["votes"] += gathered(backend, [batch["target"][own]]).tolist()
         return terms
 
     def predictions(self, batches) -> tuple[np.ndarray, np.ndarray]:
-        """(predictions, votes), each (N,), of batches of the test set, without dropout."""
+        """(predictions, votes), each (N,), of all processes' batches of the test set, without dropout."""
         backend, module = self.backend, self.modules[STEM]
         predicted, votes = [], []
         backend.train_mode(module, False)
@@ -209,14 +213,14 @@ class Task(Plain):
                 predicted.append(backend.numpy(self.predict(self.held_out, batch)))
                 votes.append(batch["target"])
         backend.train_mode(module, True)
-        return np.concatenate(predicted), np.concatenate(votes)
+        return gathered(backend, predicted), gathered(backend, votes)
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """AGREEMENT with the votes of the test set, and as "train/" + name of the epoch's predictions in training."""
         config = self.config
         loader = Loader(self.held_out, config.test_batch_size, config.seed, config.workers, drop_last=False,
                         shuffle=None)
-        found = agreement(*self.predictions(loader.epoch(0)))
+        found = agreement(*self.predictions(loader.epoch(0, *part_of(self.backend, len(loader)))))
         known = agreement(*(np.array(self.seen[name]) for name in ("predicted", "votes")))
         found |= {f"train/{name}": value for name, value in known.items()}
         self.history.append({"epoch": context.epoch, **{name: None if np.isnan(value) else value

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.engine.trainer import OtherCheckpoint
+from jittwin.engine.state import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.metrics.ratings import AGREEMENT
 from jittwin.weights import read_content, write_content

@@ -4,7 +4,7 @@ Those of the winners' system of NTIRE 2025 (arXiv 2505.16314): dice (Milletari e
 squared differences of maps; squared differences, linear correlation and pairwise order of scores.
 """
 from jittwin.models.distortion_losses import SMOOTH, SOFTENING, SPREAD, SRCC_WEIGHT, DistortionLosses
-from jt_models.nn import ops
+from jt_models.nn import ops, processes
 
 
 class Objective:
@@ -21,6 +21,7 @@ class Objective:
     def losses(self, maps, target, scores, votes, logits=None):
         """Every term, times its weight. Their sum is what the optimizer minimises."""
         config, found = self.config, {}
+        scores, votes = processes.whole(scores), processes.whole(votes)      # they are compared with each other
         for term in config.mask:
             loss = binary_cross_entropy(logits, target) if term == "bce" else MASK_LOSSES[term](maps, target)
             found[f"mask_{term}"] = config.mask_weight * loss

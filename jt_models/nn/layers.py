@@ -1,7 +1,7 @@
 """Layers with the same names in both twins. Parameters have the upstream attribute names."""
 from jittwin.draws import key
 from jt_models.boot import jt, nn
-from jt_models.nn import ops
+from jt_models.nn import ops, processes
 from jt_models.nn.kernels.checkpoint import Checkpoint
 from jt_models.nn.kernels.norm import Normalize
 
@@ -118,7 +118,7 @@ class BatchNorm2d(Module):
     """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167) [N3, N4, N5].
 
     affine=False stores only the running statistics. running_variance: whether the "unbiased" (PyTorch) or the "biased"
-    (Jittor) variance of the batch enters them.
+    (Jittor) variance of the batch enters them. joint: several processes normalise by the statistics of the whole batch.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
@@ -132,10 +132,13 @@ class BatchNorm2d(Module):
         self.register_buffer("running_mean", jt.zeros((channels,)))
         self.register_buffer("running_var", jt.ones((channels,)))
         self.track = True
+        self.joint = True
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        if self.is_training():
+        if self.is_training() and self.joint and processes.share():
+            y = self.normalize_jointly(x)
+        elif self.is_training():
             y = self.normalize_batch(x.reshape(batch, channels, height * width)).reshape(x.shape)
         else:
             inverse = 1 / (self.running_var + self.eps).sqrt()
@@ -157,12 +160,34 @@ class BatchNorm2d(Module):
             self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
         return y
 
+    def normalize_jointly(self, x):
+        """x (B, C, H, W) normalised by the statistics of all processes' rows."""
+        y, mean, variance, count = normalized_jointly(x, self.eps)
+        if self.track:
+            mean, variance = mean.detach(), variance.detach()
+            if self.running_variance == "unbiased":
+                variance = variance * (count / (count - 1))
+            self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
+            self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
+        return y
+
 
 class BatchNorm1d(BatchNorm2d):
     """Batch normalisation of (B, C)."""
 
     def execute(self, x):
         return super().execute(x.reshape(*x.shape, 1, 1)).reshape(x.shape)
+
+
+def normalized_jointly(x, eps: float):
+    """x (B, C, H, W) with the mean 0 and variance 1 of all processes' rows, the mean and biased variance (C,), and the
+    number of values per channel (1,). ValueError: one value per channel.
+    """
+    batch, channels, height, width = x.shape
+    if processes.share().total * height * width < 2:
+        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    apart, mean, variance, count = processes.moments(x.reshape(batch, channels, height * width))
+    return (apart / (variance + eps).sqrt()).reshape(x.shape), mean.reshape(-1), variance.reshape(-1), count
 
 
 class FrozenBatchNorm2d(Module):
@@ -182,7 +207,9 @@ class FrozenBatchNorm2d(Module):
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        if self.batch_statistics:
+        if self.batch_statistics and processes.share():
+            y = normalized_jointly(x, self.eps)[0]
+        elif self.batch_statistics:
             if batch * height * width < 2:
                 raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
             y = Normalize(self.eps)(x.reshape(batch, channels, height * width))[0].reshape(x.shape)

@@ -7,6 +7,7 @@ import numpy as np
 
 from jittwin import draws
 from jt_models.boot import jt, nn
+from jt_models.nn import processes
 from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
 from jt_models.nn.kernels.conv import Conv, PlainConv
@@ -67,8 +68,9 @@ def zeros(shape):
 
 
 def randn(shape):
-    """Standard normal from the device's own generator."""
-    return jt.randn(*shape)
+    """Standard normal from the device's own generator; the first axis is the batch."""
+    now = processes.share()
+    return jt.randn(*shape) if now is None else jt.randn(now.total, *shape[1:])[now.taken]
 
 
 def one_hot(labels, classes: int):
@@ -158,7 +160,7 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
             raise ValueError(f"the mask of attention is {tuple(mask.shape)}, not ({batch} or 1, {heads} or 1, "
                              f"{length} or 1, {keys})")
         mask = mask.detach()
-    key = Drop(p, *_numbers(site)).key if p else None
+    key = Drop(p, *_numbers(site, batch * heads * length * keys)).key if p else None
     return _rounded(Attention(heads, mask, key)(*_rounded(q, k, v)))[0]
 
 
@@ -344,7 +346,7 @@ def dropout(x, p: float, site: int):
     """
     if not p:
         return x
-    return Drop(p, *_numbers(site))(x)
+    return Drop(p, *_numbers(site, x.numel()))(x)
 
 
 def drop_path(x, p: float, site: int):
@@ -358,10 +360,13 @@ def drop_path(x, p: float, site: int):
     return x * dropout(jt.ones((x.shape[0],)), p, site).reshape(-1, *[1] * (len(x.shape) - 1))
 
 
-def _numbers(site: int) -> tuple[int, int]:
-    """Two 32-bit numbers for the masks of a site."""
+def _numbers(site: int, elements: int) -> tuple[int, int]:
+    """Two 32-bit numbers for the masks of a site, for a tensor with so many elements.
+
+    Several processes drop what one process drops of the whole batch.
+    """
     number = draws.key("dropout", _settings["seed"], site)
-    return number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF
+    return number + 0x9E3779B1 * processes.first_element(elements) & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF
 
 
 def set_precision(name: str):

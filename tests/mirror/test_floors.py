@@ -7,7 +7,9 @@ from floors import arrows_up, circles, parses_arguments, rooms
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     "jittwin": (
-        ("__init__", "errors", "draws", "loss_scaler"),
+        ("__init__", "errors", "loss_scaler"),
+        ("processes",),
+        ("draws",),
         ("atomic", "backend", "config", "file_kinds", "text_files"),
         ("picture_formats",),
         ("classes", "imaging", "preprocessing", "text", "text_cleaning"),

@@ -83,27 +83,6 @@ def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
     assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
-@pytest.mark.parametrize("size, rank", training.LAUNCHERS.items())
-@pytest.mark.parametrize("name", ["jittor", "torch"])
-def test_several_processes_are_refused_by_one_line_of_the_first(tmp_path, monkeypatch, capsys, size, rank, name):
-    monkeypatch.setattr(training, "load_backend", lambda name: pytest.fail("a framework was asked for"))
-    argv = ["train", "--backend", name, "--out", str(tmp_path / "run")]
-    monkeypatch.setenv(size, "2")
-    assert cli.main(argv) == 2            # of an unknown rank
-    monkeypatch.setenv(rank, "0")
-    assert cli.main(argv) == 2
-    said = f"jittwin: training runs in one process, but {size}=2: start it without torchrun or mpirun, or unset {size}"
-    assert capsys.readouterr().err.splitlines() == [said] * 2
-    monkeypatch.setenv(rank, "1")
-    assert cli.main(argv) == 2
-    assert capsys.readouterr() == ("", "") and not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("count", ["1", "", "many"])
-def test_a_launcher_may_start_one_process(count):
-    assert training.is_only_process({"WORLD_SIZE": count, "RANK": "0"})
-
-
 class Asked:
     """A backend whose GPU is as `answer` says; nobody may set it up to find out."""
 

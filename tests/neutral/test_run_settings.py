@@ -6,7 +6,7 @@ from jittwin import cli
 from jittwin import config as settings
 from jittwin.backend import PRECISIONS
 from jittwin.engine.task import RunConfig
-from jittwin.engine.trainer import config_hash
+from jittwin.engine.state import config_hash
 from jittwin.errors import UserError
 from jittwin.tasks import TASKS, load_task
 

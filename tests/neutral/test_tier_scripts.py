@@ -9,7 +9,7 @@ from test_scripts import script
 from jittwin import config as settings
 from jittwin import training
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.engine.trainer import config_hash
+from jittwin.engine.state import config_hash
 from jittwin.errors import UserError
 from jittwin.tasks.tier import Config
 

@@ -14,7 +14,7 @@ import pytest
 import toy
 
 from jittwin.checkpoints.store import Checkpoints
-from jittwin.engine.trainer import OtherCheckpoint
+from jittwin.engine.state import OtherCheckpoint
 from jittwin.errors import UserError
 
 

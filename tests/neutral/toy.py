@@ -37,7 +37,7 @@ class Momentum:
 
 
 class Backend:
-    name, rank, world_size = "numpy", 0, 1
+    name, rank, world_size, share = "numpy", 0, 1, None
 
     def __init__(self):
         self.reads = 0
@@ -45,7 +45,7 @@ class Backend:
     def usable(self, device):
         return "" if device == "cpu" else f"device {device}: NumPy has none"
 
-    def seed(self, value):
+    def seed(self, value, share=None):
         self.rng = np.random.default_rng(value)
 
     def scalar(self, value):

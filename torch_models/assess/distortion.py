@@ -112,6 +112,12 @@ class Distortion(Module):
             maps, scores = self.heatmap_predictor(places), self.score_predictor(seen)
         return ops.full_precision(maps), ops.full_precision(scores)
 
+    def normalize_jointly(self, flag: bool):
+        """Whether several processes normalise in the heads by the whole batch, or each by its own pictures."""
+        for part in self.modules():
+            if isinstance(part, BatchNorm2d):
+                part.joint = flag
+
     def encode(self, pixels, ids, keep=None):
         """What the trunk gives; where trunk_trained is False, nothing is kept for its gradients."""
         if self.trunk_trained:

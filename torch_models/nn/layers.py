@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils import checkpoint as recomputing
 
 from jittwin.draws import key
-from torch_models.nn import ops
+from torch_models.nn import ops, processes
 
 Module, ModuleList, Sequential, Linear, Embedding = nn.Module, nn.ModuleList, nn.Sequential, nn.Linear, nn.Embedding
 
@@ -81,7 +81,7 @@ class BatchNorm2d(nn.Module):
     """Batch normalisation over (B, H, W) (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
     affine=False stores only the running statistics. running_variance: whether the "unbiased" (PyTorch) or the "biased"
-    (Jittor) variance of the batch enters them.
+    (Jittor) variance of the batch enters them. joint: several processes normalise by the statistics of the whole batch.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
@@ -95,11 +95,14 @@ class BatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.track = True
+        self.joint = True
 
     def forward(self, x):
         if not self.training:
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
+        if self.joint and processes.share():
+            return self.normalize_jointly(x)
         count = x.numel() // x.shape[1]
         if count < 2:
             raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
@@ -113,9 +116,36 @@ class BatchNorm2d(nn.Module):
             self.running_var += self.momentum * (variance - self.running_var)
         return y
 
+    def normalize_jointly(self, x):
+        """Like forward in training, with the statistics of all processes' rows."""
+        y, mean, variance, count = normalized_jointly(x, self.eps)
+        if self.track:
+            mean, variance = mean.detach(), variance.detach()
+            if self.running_variance == "unbiased":
+                variance = variance * (count / (count - 1))
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (variance - self.running_var)
+        return _scaled(y, self.weight, self.bias)
+
 
 class BatchNorm1d(BatchNorm2d):
     """Batch normalisation of (B, C)."""
+
+
+def normalized_jointly(x, eps: float):
+    """x (B, C, …) with the mean 0 and variance 1 of all processes' rows, the mean and biased variance (C,), and the
+    number of values per channel (1,). ValueError: one value per channel.
+    """
+    if processes.share().total * x[0, 0].numel() < 2:
+        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    apart, mean, variance, count = processes.moments(x.reshape(*x.shape[:2], -1))
+    return (apart / (variance + eps).sqrt()).reshape(x.shape), mean.flatten(), variance.flatten(), count
+
+
+def _scaled(x, weight, bias):
+    """x (B, C, …) times weight plus bias, both (C,) or None."""
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    return x if weight is None else x * weight.reshape(shape) + bias.reshape(shape)
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -137,6 +167,8 @@ class FrozenBatchNorm2d(nn.Module):
         if not self.batch_statistics:
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
+        if processes.share():
+            return _scaled(normalized_jointly(x, self.eps)[0], self.weight, self.bias)
         if x.numel() // x.shape[1] < 2:
             raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
         return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from jittwin import draws
+from torch_models.nn import processes
 
 leaky_relu = F.leaky_relu
 relu = F.relu
@@ -50,8 +51,9 @@ def zeros(shape):
 
 
 def randn(shape):
-    """Standard normal from the device's own generator."""
-    return torch.randn(shape)
+    """Standard normal from the device's own generator; the first axis is the batch."""
+    now = processes.share()
+    return torch.randn(shape) if now is None else torch.randn((now.total, *shape[1:]))[now.taken]
 
 
 def one_hot(labels, classes: int):
@@ -283,7 +285,9 @@ def dropout(x, p: float, site: int):
     if not p:
         return x
     numbers = draws.key("dropout", _settings["seed"], site)
-    return _Dropout.apply(x, p, numbers & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)
+    # Several processes drop what one process drops of the whole batch.
+    first = numbers + 0x9E3779B1 * processes.first_element(x.numel())
+    return _Dropout.apply(x, p, first & 0xFFFFFFFF, numbers >> 32 & 0xFFFFFFFF)
 
 
 def drop_path(x, p: float, site: int):

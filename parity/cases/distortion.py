@@ -70,6 +70,7 @@ class DistortionTraining(Training):
     task = "distortion"
     sizes = ("tiny", "full")
     free_steps = 3
+    joint = {"joint_norm": True}
     changes = {"warmup_epochs": 1, "warmup_batch_size": 4, "score_loss": "mse-plcc-srcc", "semantics": "repaired"}
 
     def config(self, size):

@@ -19,7 +19,8 @@ def add_arguments(parser) -> None:
     model_arguments(parser)
     parser.add_argument("--tier", choices=tuple(TIERS), default="ci",
                         help="ci: small models, every level; full: also the published sizes at L1, L3 and L6")
-    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
+    parser.add_argument("--level", action="append", metavar="L",
+                        help="only this level: L0 to L9, processes; repeatable")
     parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
     parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
     parser.add_argument("--explain", action="store_true",

@@ -18,7 +18,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL",
                         help="a model, or a family such as apf_gan; without one every model")
     parser.add_argument("--only", action="append", metavar="FAULT", help="this fault alone; may be repeated")
-    parser.add_argument("--level", action="append", metavar="L", help="this level alone, L0 to L9; may be repeated")
+    parser.add_argument("--level", action="append", metavar="L",
+                        help="only this level: L0 to L9, processes; repeatable")
     parser.add_argument("--list", action="store_true", help="list the faults and stop")
     output_arguments(parser)
 

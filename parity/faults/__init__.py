@@ -11,6 +11,7 @@ from parity.faults import (
     layers,
     networks,
     operators,
+    processes,
     tier,
     training,
 )
@@ -19,7 +20,7 @@ from parity.faults.fault import Fault, broken_copy, source
 __all__ = ["FAULTS", "Fault", "broken_copy", "find", "source"]
 
 TABLES = (operators, layers, networks, backbones, training, aesthetic, tier, blip, clip, florence2,
-          distortion, distortion_losses)
+          distortion, distortion_losses, processes)
 FAULTS: dict[str, Fault] = {fault.name: fault for table in TABLES for fault in table.FAULTS}
 
 

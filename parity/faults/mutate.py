@@ -158,7 +158,7 @@ def steps(names: Iterable[str], levels: Iterable[str] | None) -> list[check.Step
 def shown(fault: Fault, cases: set[str], levels: Sequence[str] | None) -> list[check.Step]:
     """The steps that a fault is shown to: its own cases, and all others at the levels where it is found everywhere."""
     own, everywhere = [name for name in fault.cases if name in cases], fault.everywhere
-    found = steps(own, levels)
+    found = [step for step in steps(own, levels) if not fault.levels or step.level in fault.levels]
     if wanted := [level for level in everywhere if levels is None or level in levels]:
         found += steps(sorted(cases.difference(own, [check.ENVIRONMENT])), wanted)
     return found

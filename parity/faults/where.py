@@ -5,6 +5,7 @@ OBJECTIVE, TRAINING, PICTURES = "apf_gan.objective", "apf_gan.training", "apf_ga
 AUGMENT, DATA = "apf_gan.augment", "apf_gan.data"
 VGG, INCEPTION = "vgg19", "inception_v3"
 FID, DISTANCES = "inception_fid", "inception_fid.distances"
+TIER_TRAINING, DISTORTION_TRAINING = "tier.training", "distortion.training"
 SEGFORMER = "segformer"
 SIGLIP, AESTHETIC, MERGED, AESTHETIC_TRAINING = "siglip", "aesthetic", "aesthetic.merged", "aesthetic.training"
 OPTIMIZERS = "optimizers"

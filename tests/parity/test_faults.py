@@ -7,15 +7,16 @@ import pytest
 from jittwin.errors import UserError
 from parity.cases import CASES
 from parity.faults import FAULTS, Fault, broken_copy, find, source
-from parity.faults.fault import PACKAGE
+from parity.faults.fault import PACKAGE, place
 from parity.runner import ENVIRONMENT
+from parity.workers.worker import ROOT
 
 ODD = Fault("odd", "", "nn/ops.py", "no such text", "", "", ())
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_the_edit_fits_and_changes_the_program(fault):
-    before = ast.dump(ast.parse((PACKAGE / fault.file).read_text()))
+    before = ast.dump(ast.parse(place(fault, ROOT).read_text()))
     assert ast.dump(ast.parse(source(fault))) != before
     assert fault.why and fault.cases
 
@@ -54,6 +55,13 @@ def test_a_broken_copy_differs_in_one_file(tmp_path):
     files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
     assert files == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert [f for f in files if not filecmp.cmp(PACKAGE / f, folder / f, shallow=False)] == [fault.file]
+    assert fault.new in (folder / fault.file).read_text()
+
+
+def test_a_fault_of_shared_code_has_a_copy_of_its_package(tmp_path):
+    fault = find("same_rows_in_all")
+    folder = broken_copy(fault, tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["jittwin"]
     assert fault.new in (folder / fault.file).read_text()
 
 

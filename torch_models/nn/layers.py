@@ -101,14 +101,7 @@ class BatchNorm2d(nn.Module):
         if not self.training:
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
-        if self.joint and processes.share():
-            return self.normalize_jointly(x)
-        count = x.numel() // x.shape[1]
-        if count < 2:
-            raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
-        y = nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+        y, mean, variance, count = normalized(x, self, self.joint)
         if self.track:
             if self.running_variance == "biased":
                 variance = variance * ((count - 1) / count)
@@ -116,36 +109,31 @@ class BatchNorm2d(nn.Module):
             self.running_var += self.momentum * (variance - self.running_var)
         return y
 
-    def normalize_jointly(self, x):
-        """Like forward in training, with the statistics of all processes' rows."""
-        y, mean, variance, count = normalized_jointly(x, self.eps)
-        if self.track:
-            mean, variance = mean.detach(), variance.detach()
-            if self.running_variance == "unbiased":
-                variance = variance * (count / (count - 1))
-            self.running_mean += self.momentum * (mean - self.running_mean)
-            self.running_var += self.momentum * (variance - self.running_var)
-        return _scaled(y, self.weight, self.bias)
-
 
 class BatchNorm1d(BatchNorm2d):
     """Batch normalisation of (B, C)."""
 
 
-def normalized_jointly(x, eps: float):
-    """x (B, C, …) with the mean 0 and variance 1 of all processes' rows, the mean and biased variance (C,), and the
-    number of values per channel (1,). ValueError: one value per channel.
+def normalized(x, norm, joint: bool = True):
+    """x (B, C, …) with mean 0 and variance 1 per channel, then the weight and bias of `norm` if it has them; the mean
+    and unbiased variance (C,), and the number of values per channel. joint: of the whole batch, if several processes
+    share it. ValueError: one value per channel.
     """
-    if processes.share().total * x[0, 0].numel() < 2:
+    share = processes.share() if joint else None
+    count = x.numel() // x.shape[1] if share is None else share.total * x[0, 0].numel()
+    if count < 2:
         raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    if share is None:
+        mean, variance = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
+        # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
+        y = nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+        return y, mean, variance, count
     apart, mean, variance, count = processes.moments(x.reshape(*x.shape[:2], -1))
-    return (apart / (variance + eps).sqrt()).reshape(x.shape), mean.flatten(), variance.flatten(), count
-
-
-def _scaled(x, weight, bias):
-    """x (B, C, …) times weight plus bias, both (C,) or None."""
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    return x if weight is None else x * weight.reshape(shape) + bias.reshape(shape)
+    y = (apart / (variance + norm.eps).sqrt()).reshape(x.shape)
+    if norm.weight is not None:
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        y = y * norm.weight.reshape(shape) + norm.bias.reshape(shape)
+    return y, mean.detach().flatten(), variance.detach().flatten() * (count / (count - 1)), count
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -167,11 +155,7 @@ class FrozenBatchNorm2d(nn.Module):
         if not self.batch_statistics:
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
-        if processes.share():
-            return _scaled(normalized_jointly(x, self.eps)[0], self.weight, self.bias)
-        if x.numel() // x.shape[1] < 2:
-            raise ValueError(f"batch statistics need more than one value per channel, got {tuple(x.shape)}")
-        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return normalized(x, self)[0]
 
 
 class InstanceNorm2d(nn.Module):

@@ -32,8 +32,8 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     Returns the exit status: 0, 130 after SIGINT, or 2 in a process whose error another one tells. UserError: illegal
     settings, a run directory that does not fit or that another run uses, another process has ended.
     """
-    check_accelerate(os.environ)
     rank, count = launched()
+    check_accelerate(os.environ, count)
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     overrides = [*wanted_precision(os.environ), *overrides]
     with nullcontext() if rank else only_run(folder):
@@ -152,12 +152,12 @@ def wanted_precision(environment: Mapping[str, str]) -> list[str]:
     return [f"precision={names[asked]}"] if asked in names else []
 
 
-def check_accelerate(environment: Mapping[str, str]) -> None:
+def check_accelerate(environment: Mapping[str, str], processes: int) -> None:
     """UserError when `accelerate launch` was asked for several processes and has started one, which it does not tell.
 
-    It sets MASTER_ADDR if several are asked for, and WORLD_SIZE if several are started.
+    It sets MASTER_ADDR if it is asked for several.
     """
-    if "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment:
+    if processes == 1 and "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment:
         raise UserError("accelerate launch was asked for several processes and has started one, as it does on a CPU: "
                         "use torchrun --nproc_per_node N train.py ..., or accelerate launch --num_processes 1")
 

@@ -2,6 +2,7 @@
 
 Outside a shared batch nothing here waits for another process, so that one of them may draw or measure alone.
 """
+import atexit
 import contextlib
 import os
 
@@ -34,6 +35,7 @@ def connect(device: str = "cpu") -> tuple[int, int]:
         raise UserError(f"the {count} processes cannot meet at {os.environ['MASTER_ADDR']}:"
                         f"{os.environ['MASTER_PORT']} ({' '.join(str(error).split())[:120]}): choose another port, "
                         "for example with torchrun --master_port") from error
+    atexit.register(dist.destroy_process_group)     # else its threads may abort an interpreter that ends
     return rank, count
 
 

@@ -1,0 +1,79 @@
+"""`jittwin train` in two processes on both twins: the same run as in one, killed and resumed with another number."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import BACKENDS, ENVIRONMENT, ROOT, run, train
+from test_train import LOW_RATE, assert_close, log
+
+from jittwin.processes import free_port
+
+CHANGES = dict(global_batch="kept", lr=LOW_RATE, save_every=1)
+
+
+def launched(backend: str, command: list[str]) -> tuple[list[subprocess.Popen], list[int]]:
+    """The launcher's processes and the process numbers of the two ranks, as far as they are known at once."""
+    command, options = [sys.executable, "-m", "jittwin", *command], dict(cwd=ROOT, stdout=subprocess.DEVNULL,
+                                                                          stderr=subprocess.PIPE, text=True)
+    if backend == "jittor":
+        mpirun = shutil.which("mpirun", path=os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ["PATH"]]))
+        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        return [subprocess.Popen([mpirun, "-np", "2", "--oversubscribe", "--bind-to", "none", *root, *command],
+                                 env=ENVIRONMENT, **options)], []
+    meeting = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [subprocess.Popen(command, env={**meeting, "RANK": str(rank)}, **options) for rank in range(2)]
+    return ranks, [process.pid for process in ranks]
+
+
+def children(pid: int) -> list[int]:
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def kill_rank_1(processes: list[subprocess.Popen], ranks: list[int], latest: Path, checkpoint: str) -> None:
+    """SIGKILL as soon as `latest` names the checkpoint."""
+    deadline = time.monotonic() + 600
+    while not (latest.exists() and latest.read_text().strip() == checkpoint):
+        assert processes[0].poll() is None and time.monotonic() < deadline, processes[0].communicate()[1]
+        time.sleep(0.005)
+    os.kill((ranks or children(processes[0].pid))[1], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_processes_train_as_one_and_one_goes_on(backend, tmp_path):
+    whole, folder = tmp_path / "one", tmp_path / "two"
+    run(train(backend, whole, **CHANGES))[0].ok()
+    processes, ranks = launched(backend, train(backend, folder, **CHANGES))
+    kill_rank_1(processes, ranks, folder / "latest", "2")
+    said = processes[0].communicate(timeout=300)[1]
+    assert processes[0].returncode and "Traceback" not in said
+    assert backend != "torch" or said.count("jittwin: ") == 1 and "another process of this run has ended" in said
+    reached = (folder / "latest").read_text().strip()
+    state = json.loads((folder / "checkpoints" / reached / "state.json").read_text())
+    assert state["processes"] == 2 and 2 <= state["global_step"] < 4
+    run(["train", "--out", folder, "--resume"], backend=backend)[0].ok()
+    assert_close(log(folder), log(whole))
+
+
+def test_processes_that_differ_are_told_by_the_first(tmp_path):
+    meeting = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    commands = [train("torch", tmp_path / "run", **{**CHANGES, "lr": rate}) for rate in (1e-3, 2e-3)]
+    ranks = [subprocess.Popen([sys.executable, "-m", "jittwin", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                              env={**meeting, "RANK": str(rank)}, stderr=subprocess.PIPE)
+             for rank, command in enumerate(commands)]
+    said = [process.communicate(timeout=300) for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2] and said[1] == ("", "")
+    assert said[0][1] == (f"jittwin: {tmp_path / 'run'}: the 2 processes do not have the same settings: start all of "
+                          "them with the same packages, settings and files\n")
+
+
+def test_jittor_under_another_launcher_says_how_to_start(tmp_path):
+    environment = {**ENVIRONMENT, "WORLD_SIZE": "2", "RANK": "0"}
+    done = subprocess.run([sys.executable, "-m", "jittwin", *train("jittor", tmp_path / "run")], cwd=ROOT, text=True,
+                          env=environment, capture_output=True)
+    assert done.returncode == 2 and "mpirun -np 2 python train.py" in done.stderr and done.stderr.count("\n") == 1

@@ -1,14 +1,16 @@
 """The command lines of jittwin and parity. Only the module of the command is imported; mistakes become one line."""
 import argparse
+import contextlib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jittwin
 from jittwin.errors import UserError, choose_from, did_you_mean
+from jittwin.processes import launch, launched
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -97,8 +99,12 @@ class Program:
         if argv[0] not in self.commands:
             raise UserError(f"unknown command '{argv[0]}'{choose_from(argv[0], self.commands)}")
         args = self.parser_of(argv[0]).parse_args(argv[1:])
+        rank, running = launched()
+        if running == 1 and (getattr(args, "processes", None) or 1) > 1:
+            return launch(args.backend, args.processes, [sys.executable, "-m", "jittwin", *argv])
         module, function = self.commands[argv[0]][0].split(":")
-        return getattr(importlib.import_module(module), function)(args) or 0
+        with quiet() if rank else contextlib.nullcontext():     # the first of several processes talks
+            return getattr(importlib.import_module(module), function)(args) or 0
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command; returns the exit status, 2 after a mistake and 130 after an interrupt."""
@@ -125,8 +131,16 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        if not launched()[0] or getattr(error, "of_this_process", False):
+            print(f"{program}: {one_line(error)}", file=sys.stderr)
         return MISTAKE
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """While this context lasts, nothing is printed."""
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        yield
 
 
 # Names in a file may hold characters that would change the terminal.

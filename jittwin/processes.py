@@ -1,12 +1,14 @@
 """Several processes that train or measure together: how they were started, and which part of the work each does."""
 import hashlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +91,26 @@ def gathered(backend, parts: Sequence[np.ndarray]) -> np.ndarray:
     if own is not None:
         whole[first:first + len(own)] = own
     return backend.all_reduce(whole).astype(TYPES[known[1]])
+
+
+def gathered_values(backend, value) -> list:
+    """The value of every process, in the order of the processes; a value is what JSON can say."""
+    text = np.frombuffer(json.dumps(value, default=lambda scalar: scalar.item()).encode(), np.uint8)
+    ends = np.cumsum(gathered(backend, [np.array([len(text)], np.int64)]))[:-1]
+    return [json.loads(part.tobytes()) for part in np.split(gathered(backend, [text]), ends)]
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Mark every UserError of this context as one that other processes need not have, so that this process tells it.
+
+    Of other errors only the first process tells, because all have them.
+    """
+    try:
+        yield
+    except UserError as error:
+        error.of_this_process = True
+        raise
 
 
 def largest(backend, value: int) -> int:

@@ -17,7 +17,7 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.state import OtherCheckpoint, config_hash
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
-from jittwin.processes import ProcessEnded, differing, launched
+from jittwin.processes import ProcessEnded, differing, launched, own_work
 from jittwin.tasks import load_task
 
 OTHER_SUFFIXES = (".pth", ".pt")     # of checkpoints of other programs
@@ -36,7 +36,7 @@ def train(task_name: str, backend_name: str | None, data: str | None = None, out
     check_accelerate(os.environ, count)
     folder = Path(out or f"runs/{task_name}-{backend_name or 'jittor'}")
     overrides = [*wanted_precision(os.environ), *overrides]
-    with nullcontext() if rank else only_run(folder):
+    with own_work(), nullcontext() if rank else only_run(folder):
         prepared = partial(prepare, task_name, backend_name, folder, data, yaml_path, overrides, resume, continue_from,
                            device, threads)
         trainer = prepared() if count == 1 else together(prepared, backend_name, folder, device)

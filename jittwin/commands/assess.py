@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
-from jittwin.commands.options import add_option, add_pixel_limit, check_positive, limit_pixels
+from jittwin.commands.options import add_option, add_pixel_limit, add_processes, check_positive, limit_pixels
 from jittwin.data.listing import tell
 from jittwin.data.matching import few, strangers
 from jittwin.data.pictures import ImageSet, default_workers
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="exit with status 0 even if some pictures cannot be "
                         f"read (default: {UNREADABLE}); they are skipped and counted in either case")
     add_pixel_limit(parser)
+    add_processes(parser)
     for name, metric in ASSESSED.items():
         group = parser.add_argument_group(name)
         for option in metric.INFO.options:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `jittwin assess`; returns the exit status. UserError: no picture could be read, or a mistake."""
     limit_pixels(args)
     wanted = chosen(args)
-    check_positive(args, "batch", "workers", "threads")
+    check_positive(args, "batch", "workers", "threads", "processes")
     if args.memory_limit is not None and not args.memory_limit > 0:
         raise UserError(f"--memory-limit {args.memory_limit:g}: must be greater than 0")
     if args.rank and not args.prompts:
@@ -103,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
     groups = [metrics] if args.memory_limit is None else groups_within(args, metrics, backend.memory())
     report = Report(Path(args.report)) if args.report else None
     found = assess(images, metrics, args.batch, args.workers, prompts, thumbnails=report is not None,
-                   on_map=report and report.write_map, passes=groups, between=towers.release)
+                   on_map=report and report.write_map, passes=groups, between=towers.release, backend=backend)
+    if backend.rank:
+        return 0
     if args.rank:
         found = replace(found, ranking=ranking(found.rows, metrics))
     if args.against:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from jittwin.atomic import write_file
-from jittwin.commands.options import add_fid_network_arguments, fid_scorer
+from jittwin.commands.options import add_fid_network_arguments, add_processes, check_positive, fid_scorer
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError, choose_from
 from jittwin.metrics.fid.features import checked
@@ -14,6 +14,7 @@ from jittwin.metrics.fid.kernel import kernel_distance
 from jittwin.metrics.fid.manifold import precision_recall
 from jittwin.metrics.fid.preparation import MODES
 from jittwin.metrics.fid.statistics import Statistics, fid, is_statistics, read_statistics, write_statistics
+from jittwin.processes import launched
 
 METRICS = ("fid", "kid", "pr", "is")
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="convention of resizing and pooling (default: pytorch-fid); values of different modes "
                              "cannot be compared")
     add_fid_network_arguments(parser)
+    add_processes(parser)
     parser.add_argument("--metrics", default="fid", metavar="LIST",
                         help=f"comma-separated, of {', '.join(METRICS)} (default: fid); kid: kernel distance, pr: "
                              "precision and recall, is: inception score of A")
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `jittwin fid`. UserError: a mistake."""
+    check_positive(args, "processes")
     wanted = [name.strip() for name in args.metrics.split(",")]
     for name in wanted:
         if name not in METRICS:
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
         if not Path(name).absolute().parent.is_dir():
             raise UserError(f"{name}: there is no folder to write it to; make it first")
     (a, b), passed_over = both_sides(args)
+    if launched()[0]:
+        return      # the first of several processes has the same statistics, and tells what follows
     backends = {side.provenance["backend"] for side in (a, b) if "backend" in side.provenance}
     known = {"weights": None, "random_weights": args.random_weights} | a.provenance | b.provenance
     results = {"mode": args.mode, "n_a": a.n or None, "n_b": b.n or None,

@@ -31,13 +31,19 @@ def add_fid_network_arguments(parser: argparse.ArgumentParser, weights: str = "-
     add_pixel_limit(parser)
 
 
-def fid_scorer(args: argparse.Namespace) -> FidScorer:
+def fid_scorer(args: argparse.Namespace, shared: bool = True) -> FidScorer:
     """The FidScorer for the arguments of add_fid_network_arguments and `mode`. UserError: an illegal argument."""
     check_positive(args, "batch", "workers", "threads")
     limit_pixels(args)
     backend, _ = ready_backend(args.backend, args.device, "float32", args.threads)
     return FidScorer(backend, args.fid_weights, args.random_weights, args.mode, args.batch, args.workers, args.skip_bad,
-                     not args.no_cache)
+                     not args.no_cache, shared)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """The flag of the commands that share their work over processes; jittwin.cli starts these."""
+    parser.add_argument("--processes", type=int, metavar="N", help="share the work over N processes of this machine "
+                        "(default: 1)")
 
 
 def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +86,7 @@ def evaluation_of(args: argparse.Namespace, config, segmenter: str | None = None
     config, real: see Evaluation. segmenter: weights of a SegFormer. adapter, tower: files of the aesthetic scorer.
     UserError: weights that cannot be read or do not fit.
     """
-    scorer = fid_scorer(args)
+    scorer = fid_scorer(args, shared=False)      # each process measures other networks
     masks = MaskAccuracy(scorer.backend, segmenter, workers=args.workers, ignore=args.ignore) if segmenter else None
     aesthetic = None
     if adapter:

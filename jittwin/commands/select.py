@@ -14,14 +14,16 @@ from pathlib import Path
 
 from jittwin.atomic import write_file
 from jittwin.checkpoints.find import find_checkpoints, find_network
-from jittwin.commands.options import add_evaluation_arguments, add_option, evaluation_of
+from jittwin.commands.options import add_evaluation_arguments, add_option, add_processes, check_positive, evaluation_of
 from jittwin.data.table import read_table
 from jittwin.errors import UserError, choose_from
 from jittwin.generate import NETWORKS, read_generator
 from jittwin.metrics.aesthetic import TOWER
 from jittwin.metrics.competition import a_board
 from jittwin.metrics.metric import MARK
+from jittwin.processes import gathered_values, own_work
 from jittwin.report.charts import line_chart
+from jittwin.selection.evaluation import Evaluation
 from jittwin.weights import content_hash
 
 RECORD, TABLE, CHART = "select.json", "select.csv", "select.svg"
@@ -44,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "score")
     add_option(parser, TOWER)
     add_evaluation_arguments(parser, required=True)
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `jittwin select`. UserError: a mistake."""
+    check_positive(args, "processes")
     checkpoints = find_checkpoints(args.run, args.epochs)
     adapter = args.aesthetic if args.aesthetic and is_adapter(args.aesthetic) else None
     for option in ("real", *(() if adapter else ("aesthetic",))):
@@ -64,13 +68,18 @@ def run(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     settings, mark = evaluation.settings() | {"ema": args.ema}, evaluation.mark
     rows = known_rows(out / RECORD, settings)
-    for name, where in checkpoints.items():
-        weights, config = read_generator(where, args.ema)
-        digest = content_hash({f"{net}.{key}": a for net, arrays in weights.items() for key, a in arrays.items()})
-        if rows.get(name, {}).get("networks") != digest:
-            rows[name] = {"networks": digest, **evaluation(weights, config)}
+    backend, listed = evaluation.scorer.backend, list(checkpoints.items())
+    for first in range(0, len(listed), backend.world_size):
+        some = listed[first:first + backend.world_size]             # one for each process
+        own = some[backend.rank:backend.rank + 1]
+        made = {name: measured(where, args.ema, evaluation, rows.get(name, {})) for name, where in own}
+        rows |= {name: row for each in gathered_values(backend, made) for name, row in each.items()}
+        if backend.rank == 0:
             write_file(out / RECORD, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
-        print(f"{name}: FID {rows[name]['fid']:.6f}{mark}", file=sys.stderr, flush=True)
+        for name, _ in some:
+            print(f"{name}: FID {rows[name]['fid']:.6f}{mark}", file=sys.stderr, flush=True)
+    if backend.rank:
+        return
     chosen = {name: dict(rows[name]) for name in checkpoints}
     for name, row in chosen.items():
         if name in aesthetic:
@@ -86,6 +95,16 @@ def run(args: argparse.Namespace) -> None:
     if args.segmenter and not evaluation.real:
         print("mask accuracy of photographs: not known (give --real DIR)")
     print(f"best: {checkpoints[ranked[0]]}")
+
+
+def measured(where, ema: bool, evaluation: Evaluation, known: dict) -> dict:
+    """The values of a checkpoint, and the hash of its networks; those that are known, if they are of these networks."""
+    weights, config = read_generator(where, ema)
+    digest = content_hash({f"{net}.{key}": a for net, arrays in weights.items() for key, a in arrays.items()})
+    if known.get("networks") == digest:
+        return known
+    with own_work():
+        return {"networks": digest, **evaluation(weights, config)}
 
 
 def described(row: dict, untrained: Container[str]) -> str:

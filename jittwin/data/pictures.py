@@ -8,7 +8,7 @@ import threading
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -149,11 +149,12 @@ class Room:
 
 
 def prepared(images: ImageSet, prepare: Callable[[np.ndarray], np.ndarray], workers: int | None = None,
-             on_error: Callable[[UserError], None] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+             on_error: Callable[[UserError], None] | None = None,
+             indices: Iterable[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index, prepare(picture)) in order; a few threads decode ahead, fewer where pictures are large.
 
-    on_error: called with the UserError of each picture that cannot be decoded, which is then skipped. None: the error
-    is raised.
+    indices: of the pictures to take; None for all. on_error: called with the UserError of each picture that cannot be
+    decoded, which is then skipped. None: the error is raised.
     """
     workers, room = workers or default_workers(), Room()
 
@@ -164,7 +165,7 @@ def prepared(images: ImageSet, prepare: Callable[[np.ndarray], np.ndarray], work
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque()
         try:
-            for index in range(len(images)):
+            for index in range(len(images)) if indices is None else indices:
                 waiting.append((index, pool.submit(one, index)))
                 if len(waiting) > 2 * workers:
                     yield from _finished(waiting.popleft(), on_error)

@@ -1,4 +1,5 @@
 """Scores of many pictures by several metrics. Each picture is decoded once, and few are in memory at a time."""
+import base64
 import io
 import time
 import zipfile
@@ -12,12 +13,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from jittwin.backend import Backend
 from jittwin.data.listing import printable
 from jittwin.data.pictures import ImageSet, grouped, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric
 from jittwin.metrics.ranking import Ranked
+from jittwin.processes import gathered_values, own_work, part_of
 
 BATCH = 8
 THUMBNAIL = 200         # pixels of a thumbnail's longer side
@@ -71,14 +74,19 @@ def gather(sources: Sequence[str]) -> ImageSet:
 def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, workers: int | None = None,
            prompts: Sequence[str] | None = None, thumbnails: bool = False, on_map: OnMap | None = None,
            quiet: bool = False, passes: Sequence[Sequence[Metric]] | None = None,
-           between: Callable[[], None] = lambda: None) -> Assessment:
+           between: Callable[[], None] = lambda: None, backend: Backend | None = None) -> Assessment:
     """Score the pictures by all metrics.
 
     prompts: one per picture, in the order of images.names. thumbnails: make them. on_map: called with the metric's
     name, the picture's name and the map, for every map that a metric draws. passes: the metrics in groups, for each of
-    which the pictures are read once; None for one group. between: called between two passes. UserError: none of the
-    pictures can be read, or a metric gives no finite value.
+    which the pictures are read once; None for one group. between: called between two passes. backend: its processes
+    share the pictures, and each has all results in the end; None: this process scores all of them. UserError: none of
+    the pictures can be read, or a metric gives no finite value.
     """
+    own = range(len(images))
+    if backend:
+        first, end = part_of(backend, -(-len(images) // batch))
+        own = own[first * batch:end * batch]
     seconds, heads, values, failed, small = 0, {}, {}, {}, {}
     for number, group in enumerate(passes or [metrics]):
         if number:
@@ -87,8 +95,8 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
             tower.build()
         start = time.perf_counter()
         prepare = preparation(group, thumbnails and not number)
-        items = prepared(images, prepare, workers, lambda error: failed.setdefault(printable(str(error))))
-        with tqdm(total=len(images), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
+        items = prepared(images, prepare, workers, lambda error: failed.setdefault(printable(str(error))), own)
+        with own_work(), tqdm(total=len(own), unit="image", desc=f"{images}"[-40:], disable=quiet or None) as bar:
             for some in grouped(items, batch):
                 indices, (sizes, jpegs, inputs) = [index for index, _ in some], zip(*(item for _, item in some))
                 names = [images.shown_names[index] for index in indices]
@@ -104,9 +112,14 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
         seconds += time.perf_counter() - start
     # A picture that was removed between two passes lacks some of the scores.
     complete = [index for index in sorted(heads) if all((index, id(metric)) in values for metric in metrics)]
-    if not complete:
-        raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
     rows = [reduce(or_, (values[index, id(metric)] for metric in metrics), heads[index]) for index in complete]
+    if backend and backend.world_size > 1:
+        drawn = {name: base64.b64encode(data).decode() for name, data in small.items()} if thumbnails else {}
+        found = gathered_values(backend, [rows, list(failed), drawn])
+        rows, failed = [row for each in found for row in each[0]], [text for each in found for text in each[1]]
+        small = {name: base64.b64decode(text) for each in found for name, text in each[2].items()}
+    if not rows:
+        raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
     return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, seconds)
 
 

@@ -17,7 +17,7 @@ FAULTS = (
           "each process follows its own gradients", AESTHETIC_TRAINING),
     fault("gradients_summed", EXCHANGE,
           'tensor.mpi_all_reduce("mean")', 'tensor.mpi_all_reduce("add")',
-          "the gradients of all processes are added instead of averaged", AESTHETIC_TRAINING),
+          "the gradients of all processes are added instead of averaged", TIER_TRAINING),
     fault("statistics_of_own_rows", LAYERS,
           "share = processes.share() if joint else None", "share = None",
           "each process normalises by its own pictures", TIER_TRAINING),

@@ -77,3 +77,32 @@ def test_jittor_under_another_launcher_says_how_to_start(tmp_path):
     done = subprocess.run([sys.executable, "-m", "jittwin", *train("jittor", tmp_path / "run")], cwd=ROOT, text=True,
                           env=environment, capture_output=True)
     assert done.returncode == 2 and "mpirun -np 2 python train.py" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_distance_is_the_same_from_two_processes(backend, data, finished, tmp_path):
+    samples = tmp_path / "samples"
+    shutil.copytree(data / "imgs", samples)
+    (samples / "broken.jpg").write_text("no picture")
+    command = ["fid", samples, data / "imgs", "--random-weights", "--no-cache", "--skip-bad", "--batch", 2,
+               "--backend", backend]
+    for processes in (1, 2):
+        run([*command, "--json", tmp_path / f"{processes}.json", "--processes", processes], backend=backend)[0].ok()
+    assert (tmp_path / "2.json").read_bytes() == (tmp_path / "1.json").read_bytes()
+    assert json.loads((tmp_path / "2.json").read_text())["skipped_a"] == 1
+
+
+def test_scores_and_selections_are_the_same_from_two_processes(data, labels, finished, tmp_path):
+    score = ["assess", data / "imgs", "--metrics", "aesthetic", "--aesthetic-tower", "tiny", "--random-weights",
+             "--batch", 1, "--backend", "torch"]
+    select = ["select", finished("torch"), "--labels", labels, "--reference", data / "imgs", "--random-weights",
+              "--no-cache", "--backend", "torch"]
+    for processes in (1, 2):
+        share, folder = ["--processes", processes], tmp_path / str(processes)
+        run([*score, *share, "--output", tmp_path / f"{processes}.csv", "--report", folder / "report"],
+            [*select, *share, "--out", folder / "selection"])
+    assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    chosen = [sorted((tmp_path / str(processes) / "selection").iterdir()) for processes in (1, 2)]
+    assert [path.name for path in chosen[0]] == [path.name for path in chosen[1]] and chosen[0]
+    assert all(one.read_bytes() == two.read_bytes() for one, two in zip(*chosen))
+    assert (tmp_path / "2/report/index.html").exists()

@@ -1,19 +1,22 @@
 """Statistics of picture sets on either backend; one decoding and one forward pass serve all metrics."""
+import itertools
 import os
 import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from jittwin.backend import Backend
 from jittwin.data.listing import tell
-from jittwin.data.pictures import ImageSet, grouped, prepared
+from jittwin.data.pictures import ImageSet, prepared
 from jittwin.errors import UserError
 from jittwin.metrics.fid.cache import cached
 from jittwin.metrics.fid.inception import WIDTH, load_inception
 from jittwin.metrics.fid.moments import Moments
 from jittwin.metrics.fid.preparation import find_mode
 from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
+from jittwin.processes import gathered, gathered_values, own_work
 
 KEPT = 10_000      # most features kept per set; metrics other than FID need them
 PREPARATION = 3    # key of the cache; raise it when decoding, a mode or the choice of kept features changes
@@ -25,14 +28,15 @@ class FidScorer:
 
     weights, random: see load_inception, also for UserErrors. mode: "pytorch-fid", "clean" or "apf-gan", see
     jittwin.metrics.fid.preparation. batch: pictures per forward pass. workers: decoding threads. skip_bad: count and
-    skip pictures that cannot be read; otherwise the first one is a UserError. cache: use cached statistics.
+    skip pictures that cannot be read; otherwise the first one is a UserError. cache: use cached statistics. shared:
+    where there are several processes, they share the pictures of every set.
     """
 
     def __init__(self, backend: Backend, weights: str | os.PathLike | None = None, random: bool = False,
                  mode: str = "pytorch-fid", batch: int = BATCH, workers: int | None = None, skip_bad: bool = False,
-                 cache: bool = True):
+                 cache: bool = True, shared: bool = True):
         self.backend, self.mode, self.batch, self.workers = backend, mode, batch, workers
-        self.skip_bad, self.cache = skip_bad, cache
+        self.skip_bad, self.cache, self.shared = skip_bad, cache, shared and backend.world_size > 1
         self.inception = load_inception(backend, weights, random, mode)
 
     def opened(self, source) -> Statistics | ImageSet:
@@ -73,13 +77,9 @@ class FidScorer:
         known = np.zeros(len(kept), bool)
         # The kept features are spread over the whole set, because a folder may be sorted by class.
         places = {int(index): place for place, index in enumerate(np.arange(len(kept)) * len(images) // len(kept))}
-        items = prepared(images, find_mode(self.mode).keep, self.workers, bad.append if self.skip_bad else None)
-        with tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar, \
-                backend.no_grad():
-            # Each picture is resized before it joins a batch, so a batch is small whatever the pictures' sizes.
-            for some in grouped(((index, self.resized(kept)) for index, kept in items), self.batch):
-                indices, batch = [index for index, _ in some], np.stack([image for _, image in some])
-                features = backend.numpy(self.inception.network(backend.asarray(batch)))
+        with own_work(), backend.no_grad(), \
+                tqdm(total=len(images), unit="image", desc=str(images)[-40:], disable=quiet or None) as bar:
+            for indices, features in self.measured(images, bad):
                 try:
                     moments.add(features)
                 except ValueError as error:
@@ -89,6 +89,8 @@ class FidScorer:
                     if index in places:
                         kept[places[index]], known[places[index]] = row, True
                 bar.update(len(indices))
+        if self.shared:
+            bad = [text for each in gathered_values(backend, [str(error) for error in bad]) for text in each]
         for error in bad:
             print(f"skipped: {error}", file=sys.stderr)
         if moments.n < 2:
@@ -99,6 +101,34 @@ class FidScorer:
                       "backend": backend.name, "bad": len(bad), "source": os.path.basename(str(images))}
         return Statistics(moments.mean, moments.covariance, moments.n, features, self.inception.logits(features),
                           provenance)
+
+
+    def measured(self, images: ImageSet, bad: list[UserError]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Yield (indices, features) of the pictures, batch by batch; every process has those of all.
+
+        Errors of pictures that this process skips are added to `bad`.
+        """
+        backend, size = self.backend, self.batch
+        rank, processes = (backend.rank, backend.world_size) if self.shared else (0, 1)
+        own = [index for index in range(len(images)) if index // size % processes == rank]
+        items = prepared(images, find_mode(self.mode).keep, self.workers, bad.append if self.skip_bad else None, own)
+        # Each picture is resized before it joins a batch, so a batch is small whatever the pictures' sizes.
+        batches = itertools.groupby(((index, self.resized(kept)) for index, kept in items),
+                                    lambda item: item[0] // size)
+        waiting = next(batches, None)
+        for first in range(0, -(-len(images) // size), processes):
+            indices, features = [], []
+            if waiting and waiting[0] == first + rank:      # else no picture of this batch can be read
+                indices, pixels = zip(*waiting[1])
+                features = [backend.numpy(self.inception.network(backend.asarray(np.stack(pixels))))]
+                waiting = next(batches, None)
+            if not self.shared:
+                yield from [(indices, *features)] if features else []
+                continue
+            indices = gathered(backend, [np.array(indices, np.int64)])
+            features = gathered(backend, features)
+            ends = np.flatnonzero(np.diff(indices // size)) + 1
+            yield from zip(np.split(indices, ends), np.split(features, ends)) if len(indices) else []
 
 
 def checked(statistics: Statistics, source, mode: str, weights: str | None = None) -> Statistics:

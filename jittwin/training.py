@@ -17,7 +17,8 @@ from jittwin.checkpoints.store import Checkpoints
 from jittwin.engine.state import OtherCheckpoint, config_hash
 from jittwin.engine.trainer import Trainer
 from jittwin.errors import UserError
-from jittwin.processes import ProcessEnded, differing, launched, own_work
+from jittwin.launching import ProcessEnded, launched, own_work
+from jittwin.processes import differing
 from jittwin.tasks import load_task
 
 OTHER_SUFFIXES = (".pth", ".pt")     # of checkpoints of other programs

@@ -17,9 +17,9 @@ from jittwin import cli, training
 from jittwin.backend import load_backend
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError
+from jittwin.launching import launched
 from jittwin.metrics.fid.features import FidScorer
 from jittwin.metrics.fid.statistics import write_pair
-from jittwin.processes import launched
 
 FID = {"--fid_weights": flags.FID_HELP}
 

@@ -8,13 +8,13 @@ from jittwin.atomic import write_file
 from jittwin.commands.options import add_fid_network_arguments, add_processes, check_positive, fid_scorer
 from jittwin.data.pictures import ImageSet
 from jittwin.errors import UserError, choose_from
+from jittwin.launching import launched
 from jittwin.metrics.fid.features import checked
 from jittwin.metrics.fid.inception_score import inception_score
 from jittwin.metrics.fid.kernel import kernel_distance
 from jittwin.metrics.fid.manifold import precision_recall
 from jittwin.metrics.fid.preparation import MODES
 from jittwin.metrics.fid.statistics import Statistics, fid, is_statistics, read_statistics, write_statistics
-from jittwin.processes import launched
 
 METRICS = ("fid", "kid", "pr", "is")
 

@@ -18,10 +18,11 @@ from jittwin.commands.options import add_evaluation_arguments, add_option, add_p
 from jittwin.data.table import read_table
 from jittwin.errors import UserError, choose_from
 from jittwin.generate import NETWORKS, read_generator
+from jittwin.launching import own_work
 from jittwin.metrics.aesthetic import TOWER
 from jittwin.metrics.competition import a_board
 from jittwin.metrics.metric import MARK
-from jittwin.processes import gathered_values, own_work
+from jittwin.processes import gathered_values
 from jittwin.report.charts import line_chart
 from jittwin.selection.evaluation import Evaluation
 from jittwin.weights import content_hash

@@ -28,7 +28,7 @@ from jittwin.engine.logbook import Logbook, Silent
 from jittwin.engine.state import OtherCheckpoint, Position, config_hash, improved
 from jittwin.engine.task import Loader, Phase, RunConfig, StepContext, Task
 from jittwin.errors import UserError
-from jittwin.processes import ProcessEnded
+from jittwin.launching import ProcessEnded
 
 INTERRUPTED = 128 + signal.SIGINT
 

@@ -17,10 +17,11 @@ from jittwin.backend import Backend
 from jittwin.data.listing import printable
 from jittwin.data.pictures import ImageSet, grouped, prepared
 from jittwin.errors import UserError
+from jittwin.launching import own_work
 from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric
 from jittwin.metrics.ranking import Ranked
-from jittwin.processes import gathered_values, own_work, part_of
+from jittwin.processes import gathered_values, part_of
 
 BATCH = 8
 THUMBNAIL = 200         # pixels of a thumbnail's longer side

@@ -19,10 +19,10 @@ from jittwin.data.evalmuse_files import STORED_SIDE
 from jittwin.data.loader import Loader
 from jittwin.data.picture_augment import Augmentation
 from jittwin.data.submission import to_levels
-from jittwin.loss_scaler import LossScaler
 from jittwin.engine.schedule import cosine
 from jittwin.engine.task import Phase, Plain, StepContext, joint_batch
 from jittwin.errors import UserError
+from jittwin.loss_scaler import LossScaler
 from jittwin.metrics.structure_track import MEASURES, THRESHOLDS, StructureTrack
 from jittwin.models.distortion import (
     LORA_FROZEN,

@@ -3,7 +3,7 @@
 Outside a shared batch nothing here waits for another process, so that one of them may draw or measure alone.
 """
 from jittwin.errors import UserError
-from jittwin.processes import launched
+from jittwin.launching import launched
 from jt_models.boot import jt
 
 _state = {"share": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from jittwin.processes import launch
+from jittwin.launching import launch
 from parity.workers.side import Arrays, Side
 from parity.workers.worker import WorkerError, resolve
 

@@ -12,7 +12,7 @@ import pytest
 from commands import BACKENDS, ENVIRONMENT, ROOT, run, train
 from test_train import LOW_RATE, assert_close, log
 
-from jittwin.processes import free_port
+from jittwin.launching import free_port
 
 CHANGES = dict(global_batch="kept", lr=LOW_RATE, save_every=1)
 

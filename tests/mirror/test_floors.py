@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     "jittwin": (
         ("__init__", "errors", "loss_scaler"),
-        ("processes",),
+        ("launching", "processes"),
         ("draws",),
         ("atomic", "backend", "config", "file_kinds", "text_files"),
         ("picture_formats",),

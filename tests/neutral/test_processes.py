@@ -13,7 +13,8 @@ from jittwin.data.loader import Loader
 from jittwin.draws import Draws
 from jittwin.engine.task import RunConfig, joint_batch
 from jittwin.errors import UserError
-from jittwin.processes import Share, differing, gathered, largest, launch, launched, part_of, share_of
+from jittwin.launching import launch, launched
+from jittwin.processes import Share, differing, gathered, largest, part_of, share_of
 
 
 class Meeting:

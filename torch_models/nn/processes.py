@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from jittwin.errors import UserError
-from jittwin.processes import ProcessEnded, launched
+from jittwin.launching import ProcessEnded, launched
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
 _state = {"share": None}

@@ -11,12 +11,13 @@ from jittwin.backend import Backend
 from jittwin.data.listing import tell
 from jittwin.data.pictures import ImageSet, prepared
 from jittwin.errors import UserError
+from jittwin.launching import own_work
 from jittwin.metrics.fid.cache import cached
 from jittwin.metrics.fid.inception import WIDTH, load_inception
 from jittwin.metrics.fid.moments import Moments
 from jittwin.metrics.fid.preparation import find_mode
 from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
-from jittwin.processes import gathered, gathered_values, own_work
+from jittwin.processes import gathered, gathered_values
 
 KEPT = 10_000      # most features kept per set; metrics other than FID need them
 PREPARATION = 3    # key of the cache; raise it when decoding, a mode or the choice of kept features changes

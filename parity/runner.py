@@ -33,7 +33,7 @@ from parity.workers.worker import WorkerError
 # is called with (twins). A level whose module says ONCE = True does not depend on the mode.
 CHECKS = {"L0": environment, "L1": structure, "L2": operators, "L3": forward, "L4": backward, "L5": update,
           "L6": trajectory, "L7": data, "L8": metrics, "L9": resume, "processes": processes}
-TIERS = {"ci": (), "full": ("L1", "L3", "L6")}      # tier: levels that also run at the published size
+TIERS = {"ci": (), "full": ("L1", "L3", "L6", "processes")}      # tier: levels that also run at the published size
 ENVIRONMENT = "environment"                   # the model column of the L0 row
 
 

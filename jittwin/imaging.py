@@ -237,7 +237,7 @@ def resize_levels(levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     two rows adds loses what is below a quarter. Half the size in both directions is the mean of four pixels.
     """
     (height, width), (new_height, new_width) = levels.shape, size
-    values = levels.astype(np.int64)
+    values = levels.astype(np.int32)
     if (height, width) == (new_height, new_width):
         return levels
     if (height, width) == (2 * new_height, 2 * new_width):
@@ -245,9 +245,10 @@ def resize_levels(levels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     left, right, across = _neighbours(width, new_width)
     # Beyond the last column there is nothing to add; beyond the last row it is added in two parts.
     across = np.where(left == right, 0, across)
-    columns = values[:, left] * (_UNIT - across) + values[:, right] * across >> 4
-    top, below, down = (each[:, None] for each in _neighbours(height, new_height))
-    rows = (columns[top[:, 0]] * (_UNIT - down) >> 16) + (columns[below[:, 0]] * down >> 16)
+    columns = values.take(left, 1) * (_UNIT - across) + values.take(right, 1) * across >> 4
+    top, below, down = _neighbours(height, new_height)
+    down = down[:, None]
+    rows = (columns.take(top, 0) * (_UNIT - down) >> 16) + (columns.take(below, 0) * down >> 16)
     return np.clip(rows + 2 >> 2, 0, 255).astype(np.uint8)
 
 
@@ -258,7 +259,7 @@ def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """For each of `new` positions (lower neighbour, upper neighbour, weight of the upper one) among `old`."""
     at = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
     first = np.floor(at)
-    weight = np.rint((at - first) * np.float32(_UNIT)).astype(np.int64)
+    weight = np.rint((at - first) * np.float32(_UNIT)).astype(np.int32)
     first = first.astype(np.int64)
     return np.clip(first, 0, old - 1), np.clip(first + 1, 0, old - 1), weight
 

@@ -5,6 +5,7 @@ from scipy import ndimage, optimize, stats
 
 from jittwin.data.submission import binarise, to_levels
 from jittwin.draws import Draws
+from jittwin.imaging import resize_levels
 from jittwin.metrics import distortion_regions
 from jittwin.metrics.distortion_regions import (
     PREDICTED_LEAST,
@@ -12,7 +13,6 @@ from jittwin.metrics.distortion_regions import (
     TRUE_LEAST,
     Tally,
     compared,
-    contour_areas,
     on_square,
     regions,
 )
@@ -38,9 +38,9 @@ def drawn(*rows):
     (np.ones((10, 10), bool), 81), (np.ones((1, 9), bool), 0), (np.ones((1, 1), bool), 0), (np.ones((2, 2), bool), 1),
     (drawn(".#.", "###", ".#."), 2), (drawn("##.", "##.", "..#"), 1), (drawn("####", ".###", "..##", "...#"), 4.5)])
 def test_areas_are_those_of_contours(mask, area):
-    assert contour_areas(mask.astype(int), 1).tolist() == [area]
-    two = np.concatenate([mask * 1, np.zeros((len(mask), 1), int), mask * 2], 1)
-    assert contour_areas(two, 3).tolist() == [area, area, 0]
+    two = np.concatenate([mask, np.zeros((len(mask), 1), bool), mask], 1)
+    for place, count in ((mask, 1), (mask.T, 1), (two, 2)):
+        assert regions(place, area - 0.25)[1] == count and regions(place, area)[1] == 0
 
 
 def test_holes_are_filled_and_corners_connect():
@@ -52,6 +52,26 @@ def test_holes_are_filled_and_corners_connect():
     assert count == 1 and (numbers > 0).sum() == 50 * 50 + 20 * 20
     assert regions(square((0, 0, 20, 20), (40, 40, 45, 45)), 300)[1] == 1
     assert regions(np.zeros((SIDE, SIDE), bool), 0)[1] == 0
+
+
+def test_regions_are_scipys_components_of_the_filled_mask():
+    """Of grain and of large places, which touch the border. Every 2x2 window that lies inside a region adds 1."""
+    for number in range(300):
+        draws = Draws(number)
+        noise = ndimage.gaussian_filter(draws.normal("noise", (30, 47)), number % 5 * 0.7)
+        mask = noise > np.quantile(noise, draws.uniform("part", ()))
+        least = float(draws.integers("least", -1, 12, ()))
+        outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+        labels, count = ndimage.label(outside != 1, np.ones((3, 3)))
+        windows = np.lib.stride_tricks.sliding_window_view(labels, (2, 2)).reshape(-1, 4)
+        kept = [label for label in range(1, count + 1) if
+                ((inside := (windows == label).sum(1)) == 4).sum() + (inside == 3).sum() / 2 > least]
+        found, amount = regions(mask, least)
+        assert amount == len(kept)
+        expected = np.where(np.isin(labels, kept), labels, 0)[1:-1, 1:-1]
+        assert np.array_equal(found > 0, expected > 0)
+        pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
+        assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
 
 def flooded(mask, least):
@@ -192,6 +212,21 @@ def test_the_search_finds_the_threshold_that_separates_and_is_what_is_handed_in(
         final_score(1.0, outcome.measures["plcc"], outcome.measures["srcc"]), abs=1e-9)
     with pytest.raises(ValueError, match="no picture"):
         StructureTrack().outcome()
+
+
+def test_the_measures_of_drawn_pictures_are_what_they_were():
+    """Counted with scipy's components of whole pictures, before runs of pixels took their place."""
+    def drawn_levels(name, number, grid, size):
+        return resize_levels(Draws(number).integers(name, 0, 256, (grid, grid)).astype(np.uint8), size)
+
+    track = StructureTrack((0, 40, 90, 110))
+    for number, side in enumerate((128, 512, 768, 200)):
+        places, grain = (drawn_levels(name, number, grid, (side, side)) for name, grid in (("places", 14), ("grain", 90)))
+        marks = drawn_levels("marks", number, 12, (300, 400)) // 200
+        track.add(np.maximum(places, 70) - 70 + grain // 8, number, marks, number)
+    assert track.tallies == {
+        0: Tally(4, 0, 60, 60, 4, 0.3113141308164809), 40: Tally(6, 1, 60, 59, 4, 0.2932387123645549),
+        90: Tally(79, 12, 60, 48, 4, 0.24249910116435391), 110: Tally(92, 15, 60, 45, 4, 0.21486690522824287)}
 
 
 def test_levels_round_and_the_threshold_itself_is_not_above_it():

@@ -20,6 +20,8 @@ class Optimizers(Case):
         "adam accumulated clipped": {"kind": "adam", "clip": 2.0, "parts": 3},
         "adamw": {"kind": "adamw"},
         "adamw decay clipped": {"kind": "adamw", "settings": {"weight_decay": 0.2}, "clip": 1.0},
+        "sgd scaled clipped": {"kind": "sgd", "settings": {"momentum": 0.9}, "clip": 2.0, "scaler": True},
+        "adamw scaled accumulated": {"kind": "adamw", "parts": 2, "scaler": True},
         "jittor": {"kind": "adam", "settings": {"form": "jittor"}},
         "jittor decay clipped": {"kind": "adam", "clip": 1.0, "settings": {
             "form": "jittor", "betas": [0.0, 0.9], "weight_decay": 0.1}},

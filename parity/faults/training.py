@@ -144,6 +144,23 @@ FAULTS = (
           "            self.gradients = {name: g * min(1.0, limit / (float((g * g).sum().numpy()[0]) ** 0.5 + 1e-6))\n"
           "                              for name, g in self.gradients.items()}",
           "each gradient is clipped by its own norm", (OPTIMIZERS, AESTHETIC_TRAINING)),
+    Fault("gradients_not_unscaled", "", OPTIM,
+          "g * (1 / scaler.scale) for", "g for",
+          "the gradients keep the factor of the loss", (OPTIMIZERS,)),
+    Fault("factor_changed_first", "", OPTIM,
+          "        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}\n"
+          "        scaler.after(finite)\n",
+          "        scaler.after(finite)\n"
+          "        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}\n",
+          "the gradients are divided by the factor of the next step", (OPTIMIZERS,)),
+    Fault("overflow_applied", "", OPTIM,
+          "finite = all(bool(np.isfinite(g.numpy()).all()) for g in self.gradients.values())", "finite = True",
+          "gradients that are not finite reach the parameters", (OPTIMIZERS,)),
+    Fault("clipped_with_factor", "", "backend.py",
+          "            if scaler is None or optimizer.unscale(scaler):\n                optimizer.apply(clip)",
+          "            if clip is not None:\n                optimizer.clip(clip)\n"
+          "            if scaler is None or optimizer.unscale(scaler):\n                optimizer.apply()",
+          "gradients are clipped while they have the factor of the loss", (OPTIMIZERS,)),
     Fault("moments_not_restored", "", OPTIM,
           'if f"{name}/{quantity}" in arrays:', "if quantity in arrays:",
           "a resumed run begins with empty moments", (OPTIMIZERS,), ("L9",)),

@@ -1,15 +1,16 @@
 """L5: one optimizer step after another, from the same state and with the same gradients.
 
 Each step begins from the float32 state that one framework has reached, and both frameworks take it, so every step
-also hands a run over. The truth is torch.optim in float64; for Adam in Jittor's form, which PyTorch lacks, it is the
-formula in NumPy. The error of parameters and moments may be 2 units in the last place of the largest of the value
-before, the value after and the change. It may also be 4 times the largest error of the same reference in float32,
-which is more if terms cancel or a parameter is near zero. State that one framework hands to the other must come back
-byte for byte.
+also hands a run over. The truth is torch.optim in float64, with torch.amp.GradScaler where the loss is scaled; for Adam
+in Jittor's form, which PyTorch lacks, it is the formula in NumPy. The error of parameters and moments may be 2 units in
+the last place of the largest of the value before, the value after and the change. It may also be 4 times the largest
+error of the same reference in float32, which is more if terms cancel or a parameter is near zero. State that one
+framework hands to the other must come back byte for byte.
 """
 import numpy as np
 
 from jittwin.draws import Draws
+from jittwin.loss_scaler import LossScaler
 from parity.case import Case, arrays_for, load
 from parity.result import Row, row
 from parity.workers.compare import FACTORS, Verdict, equal, masks_differ
@@ -21,9 +22,11 @@ STEPS = 4
 ULPS = 2
 RATE = 1e-3
 SECOND_RATE, SECOND_DECAY = 5e-4, 0.3      # of the second group of parameters, if there is one
+SCALE, GROWTH = 1024.0, 2                  # of a rule with a scaler: its first factor, and after how many updates it grows
+OVERFLOW = 2                               # the step in which such a rule meets a gradient that is not finite
 
 
-def gradient(index: int, name: str, shape, step: int, part: int):
+def gradient(index: int, name: str, shape, step: int, part: int, rule: dict):
     """The gradient of a parameter; None in steps whose losses do not reach it.
 
     Its elements have sizes from 1e-7 to 1, so that the optimizer's epsilon matters.
@@ -31,7 +34,10 @@ def gradient(index: int, name: str, shape, step: int, part: int):
     if step and (index + step) % 5 == 0:
         return None
     draws = Draws(2, step, part)
-    return draws.normal(name, shape) * 10.0 ** -draws.integers(f"size {name}", 0, 7, shape).astype(np.float32)
+    found = draws.normal(name, shape) * 10.0 ** -draws.integers(f"size {name}", 0, 7, shape).astype(np.float32)
+    if rule.get("scaler") and step == OVERFLOW and index == part == 0:
+        found.flat[7] = np.nan
+    return found
 
 
 def groups(tensors: dict, split: bool) -> list[dict]:
@@ -45,24 +51,33 @@ def groups(tensors: dict, split: bool) -> list[dict]:
 
 
 class Stepper:
-    """In a worker: an optimizer of the twin and the parameters it moves."""
+    """In a worker: an optimizer of the twin and the parameters it moves, and the scaler of the loss if there is one."""
 
     def __init__(self, side: Side, values: Arrays, rule: dict, split: bool):
         self.backend, self.rule = side.backend, rule
+        self.scaler = LossScaler(SCALE, interval=GROWTH) if rule.get("scaler") else None
         self.tensors = {name: side.differentiable(side.tensor(a.copy())) for name, a in values.items()}
         self.optimizer = side.backend.optimizer(rule["kind"], groups(self.tensors, split), **rule.get("settings", {}))
 
     def state(self) -> Arrays:
         values = {name: np.array(self.backend.numpy(tensor)) for name, tensor in self.tensors.items()}
-        return {**grouped("values", values), **grouped("state", self.backend.optimizer_state(self.optimizer))}
+        state = self.backend.optimizer_state(self.optimizer)
+        if self.scaler:
+            state |= {"scale": np.float64(self.scaler.scale), "clean": np.int64(self.scaler.clean)}
+        return {**grouped("values", values), **grouped("state", state)}
+
+    def load(self, state: Arrays) -> None:
+        self.backend.load_optimizer_state(self.optimizer, state)
+        if self.scaler:
+            self.scaler.scale, self.scaler.clean = float(state["scale"]), int(state["clean"])
 
     def step(self, step: int) -> None:
         """Take one step. The loss sum(p * g) gives every parameter p the gradient g."""
         parts = self.rule.get("parts", 1)
         for part in range(parts):
             loss = sum((tensor * self.backend.asarray(g)).sum() for i, (name, tensor) in enumerate(self.tensors.items())
-                       if (g := gradient(i, name, tuple(tensor.shape), step, part)) is not None)
-            self.backend.step(self.optimizer, loss, self.rule.get("clip"), accumulate=part < parts - 1)
+                       if (g := gradient(i, name, tuple(tensor.shape), step, part, self.rule)) is not None)
+            self.backend.step(self.optimizer, loss, self.rule.get("clip"), part < parts - 1, self.scaler)
 
 
 def record(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
@@ -81,7 +96,7 @@ def again(side: Side, arrays: Arrays, rule: dict, split: bool) -> Arrays:
     for step in range(STEPS):
         before = group(arrays, str(step))
         stepper = Stepper(side, group(before, "values"), rule, split)
-        side.backend.load_optimizer_state(stepper.optimizer, group(before, "state"))
+        stepper.load(group(before, "state"))
         found |= grouped(f"{step}/back", stepper.state())
         stepper.step(step)
         found |= grouped(f"{step}/after", stepper.state())
@@ -107,7 +122,7 @@ def total(values: Arrays, rule: dict, step: int) -> Arrays:
     None for a parameter that the losses do not reach."""
     found = {}
     for index, (name, value) in enumerate(values.items()):
-        parts = [gradient(index, name, value.shape, step, part) for part in range(rule.get("parts", 1))]
+        parts = [gradient(index, name, value.shape, step, part, rule) for part in range(rule.get("parts", 1))]
         found[name] = None if parts[0] is None else sum(part.astype(value.dtype) for part in parts)
     if rule.get("clip"):
         norm = np.sqrt(sum(np.sum(g * g) for g in found.values() if g is not None))
@@ -130,9 +145,18 @@ def torch_optim(values: Arrays, state: Arrays, gradients: Arrays, rule: dict, gr
         if state[f"{name}/step"]:
             known = {q: torch.tensor(state.get(f"{name}/{q}", np.zeros_like(values[name]))) for q in quantities}
             optimizer.state[tensor] = {"step": torch.tensor(float(state[f"{name}/step"])), **known}
-    optimizer.step()
+    scaler = torch.amp.GradScaler("cpu", growth_interval=GROWTH, enabled=bool(rule.get("scaler")))
+    if scaler.is_enabled():
+        scaler.load_state_dict(scaler.state_dict() | {"scale": float(state["scale"]),
+                                                      "_growth_tracker": int(state["clean"])})
+        for tensor in tensors.values():
+            tensor.grad = None if tensor.grad is None else scaler.scale(tensor.grad)
+    scaler.step(optimizer)
+    scaler.update()
     moments = {f"{name}/{q}": optimizer.state[tensor][q].numpy() for name, tensor in tensors.items() for q in quantities
                if f"{name}/{q}" in state or stores(rule, q) and optimizer.state[tensor]}
+    if scaler.is_enabled():
+        moments |= {"scale": np.float64(scaler.get_scale()), "clean": np.float64(scaler.state_dict()["_growth_tracker"])}
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}, moments
 
 

@@ -13,7 +13,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Case:
     """A subclass sets or overrides what differs for its model. Each worker makes its own instance of the class.
 
-    name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration.
+    name: the model's name in reports. sizes: "tiny" runs in CI, "full" is the published configuration; "full" alone is
+    for a larger network of a model that has a tiny case already.
     modes: each begins with "eval" or "train"; further words select variants. more_modes: modes that only the full
     tier runs. levels: those that apply (parity.result.LEVELS). differentiable: names of the inputs whose gradients
     are compared. halves: names of the parts of a training step that have losses and parameters of their own, as in

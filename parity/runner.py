@@ -88,10 +88,13 @@ def check_levels(levels: Iterable[str]) -> None:
             raise UserError(f"no level {level!r}{choose_from(level, LEVELS)}")
 
 
-def check_offered(names: Iterable[str], levels: Iterable[str] | None) -> None:
-    """UserError if none of these models has any of these levels."""
+def check_offered(names: Iterable[str], levels: Iterable[str] | None, tier: str = "ci") -> None:
+    """UserError if none of these models has any of these levels, or has a size that this tier runs."""
     check_levels(levels or ())
-    offered = {"L0", *(level for case in select(names) for level in case.levels)}
+    chosen = select(names)
+    if tier == "ci" and not any("tiny" in case.sizes for case in chosen):
+        raise UserError(f"{', '.join(names)}: has its published size alone: use `check` with --tier full")
+    offered = {"L0", *(level for case in chosen for level in case.levels)}
     if levels is not None and not offered & set(levels):
         raise UserError(f"level {', '.join(levels)}: {', '.join(names)} has only {', '.join(sorted(offered))}")
 

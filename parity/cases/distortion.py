@@ -11,14 +11,15 @@ from parity.cases.florence2 import Florence2
 from parity.training import Training
 
 SEED = 17       # of the dropout masks, which come from counters in both twins
-LENGTHS = {"tiny": 8, "full": 1024}
+LENGTH = 8          # of the tiny texts, in tokens
 CONV_SIDE = 160     # of the smallest tiny picture for the score head "conv"
 
 
 class Distortion(Case):
     """A mode says eval or train, the mask head and the score head; "fast" does not attend to padding. "full" is the
-    published detector on Florence-2-large, with a text of 1024 tokens."""
+    detector on Florence-2-base, with texts of as many tokens as it has positions for, or with "fast" of 192."""
     name = "distortion"
+    trunk = "base"
     sizes = ("tiny", "full")
     modes = ("eval concat linear", "train concat_cls linear2_cls fast")
     more_modes = ("train concat linear", "eval last linear_cls", "train last linear2", "eval concat conv fast",
@@ -29,12 +30,13 @@ class Distortion(Case):
 
     def config(self, size: str, mode: str):
         _, mask_head, score_head, *rest = mode.split()
-        return make_config("tiny" if size == "tiny" else "large", score_head, mask_head,
-                           "fast" if "fast" in rest else "reference", LENGTHS[size],
-                           CONV_SIDE if size == "tiny" and score_head == "conv" else None)
+        text_mode = "fast" if "fast" in rest else "reference"
+        if size == "full":
+            return make_config(self.trunk, score_head, mask_head, text_mode)
+        return make_config("tiny", score_head, mask_head, text_mode, LENGTH, CONV_SIDE if score_head == "conv" else None)
 
     def build(self, side, size, mode):
-        return side.backend.build(self.name, self.config(size, mode))
+        return side.backend.build("distortion", self.config(size, mode))
 
     def inputs(self, size, mode):
         """Pictures whose colours differ, so that a batch has a variance to normalise by, and texts of different
@@ -61,6 +63,17 @@ class Distortion(Case):
             if name.endswith(".bias") and len(shapes[name.removesuffix("bias") + "weight"]) > 1:
                 heads[name] = values * np.float32(0.04)
         return trunk | heads
+
+
+class DistortionLarge(Distortion):
+    """The published detector, on Florence-2-large with a text of 1024 tokens. It has the parts of the other, so that
+    there is no tiny one."""
+    name = "distortion_large"
+    trunk = "large"
+    sizes = ("full",)
+    modes = ("eval concat linear",)
+    more_modes = ()
+    levels = ("L1", "L3")
 
 
 class DistortionTraining(Training):
@@ -98,4 +111,4 @@ class LoraTraining(DistortionTraining):
         return list(range(1, 12)) if size == "full" else [1, 2, 3]
 
 
-CASES = (Distortion(), DistortionTraining(), LoraTraining())
+CASES = (Distortion(), DistortionLarge(), DistortionTraining(), LoraTraining())

@@ -33,7 +33,7 @@ def command(args) -> int:
     begun, twin, files, levels = time.monotonic(), twin_folder(args.twin), outputs(args), levels_of(args)
     if args.bundle and Path(args.bundle).exists() and not Path(args.bundle).is_dir():
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")
-    check_offered(args.models, levels)
+    check_offered(args.models, levels, args.tier)
     steps = plan(args.models, args.tier, levels)
     with Twins(twin) as twins:
         with Live(steps) as live:

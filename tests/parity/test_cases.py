@@ -13,7 +13,7 @@ from parity import cases
 from parity.case import load
 from parity.cases import CASES, find
 from parity.cases.apf_gan import GROWN, epoch_of
-from parity.runner import CHECKS, plan
+from parity.runner import CHECKS, check_offered, plan
 
 
 def without_case(models) -> list[str]:
@@ -38,7 +38,7 @@ def test_a_model_is_checked_at_every_level_it_can_fail_at(record):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_case_crosses_to_the_workers_by_its_name(case):
     assert type(load(json.loads(json.dumps(case.reference())))) is type(case)
-    assert set(case.levels) <= set(CHECKS) and case.sizes[0] == "tiny"
+    assert set(case.levels) <= set(CHECKS) and case.sizes in (("tiny",), ("tiny", "full"), ("full",))
     modes = [*case.modes, *case.more_modes]
     assert len(set(modes)) == len(modes) and all(mode.split()[0] in ("eval", "train") for mode in modes)
 
@@ -47,6 +47,15 @@ def test_every_file_of_cases_is_found_and_no_case_hides_another():
     files = [path.stem for path in Path(cases.__file__).parent.glob("[!_]*.py")]
     declared = [case.name for file in files for case in importlib.import_module(f"parity.cases.{file}").CASES]
     assert sorted(declared) == sorted(CASES)
+
+
+def test_a_case_of_the_published_size_alone_runs_in_the_full_tier():
+    assert {(step.level, step.size) for step in plan(["distortion_large"], "full")} == {
+        ("L0", ""), ("L1", "full"), ("L3", "full")}
+    check_offered(["distortion_large"], ["L3"], "full")
+    check_offered(["distortion_large", "vit"], None)
+    with pytest.raises(UserError, match="distortion_large: has its published size alone: use `check` with --tier full"):
+        check_offered(["distortion_large"], None)
 
 
 def test_an_unknown_case_names_the_nearest():

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.cli import Parser
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.errors import UserError
 
 REMOVAL_LIST = "remove_130_imgs.txt"
@@ -129,10 +130,12 @@ def parse(argv: list[str], table: dict[str, Flag], script: str, summary: str,
     ours = parser.add_argument_group("options that the original does not have")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     for option, text in more.items():
         ours.add_argument(option, metavar="FILE", help=text)
     options = parser.parse_args(argv)
+    limit_pixels(options)
     given = {name: getattr(options, name) for name in table}
     if given["input_path"] is None:
         raise UserError("--input_path is missing: name the folder of the pictures or label maps")

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jittwin import cli, imaging
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.data.evalmuse import EvalMuse
 from jittwin.data.evalmuse_files import PICKLE, STORED_SIDE, maps, write_pickle
 from jittwin.errors import UserError
@@ -36,8 +37,10 @@ def run(argv: list[str]) -> int:
     ours.add_argument("--data", metavar="DIR", help="the data set (default: the environment variable DATA_ROOT)")
     ours.add_argument("--out", metavar="DIR", default="data", help="where to write (default: data)")
     ours.add_argument("--no-pictures", action="store_true", help="do not draw the maps")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    limit_pixels(args)
     root = args.data or os.environ.get("DATA_ROOT")
     if not root:
         raise UserError("DATA_ROOT is not set: set it to the folder with train/images/ and train/train_info.json, or "

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jittwin import cli, imaging
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS, ready_backend
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.data.evalmuse import EvalMuse
 from jittwin.data.submission import THRESHOLD, Prediction, key_of, thresholded, to_levels, write_submission
 from jittwin.errors import UserError
@@ -57,8 +58,10 @@ def run(argv: list[str]) -> int:
                       help="default: auto, the GPU if there is one")
     ours.add_argument("--dtype", choices=PRECISIONS, default="float32", help="default: float32, as in the original")
     ours.add_argument("--no-pictures", action="store_true", help="do not draw the maps")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    limit_pixels(args)
     threshold, root = args.submit_save_threshold, args.root or os.environ.get("DATA_ROOT")
     if not 0 <= threshold < 255:
         raise UserError(f"--submit_save_threshold {threshold}: legal: 0 to 254")

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import cli
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES, ready_backend
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.data.aigiqa4k import SUBSETS, VOTES, Aigiqa4k, Row, of_subset
 from jittwin.data.pictures import ImageSet
 from jittwin.data.votes import Vote
@@ -49,6 +50,7 @@ def parser(prog: str, score: str, subset: str) -> cli.Parser:
     ours.add_argument("--device", choices=("auto", *DEVICES), default="auto",
                       help="default: auto, the GPU if there is one")
     ours.add_argument("--csv", metavar="FILE", help="write the score and the vote of every picture")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -75,6 +77,7 @@ def scored(data: Aigiqa4k, rows: Sequence[Row], column: str, args: Namespace) ->
 
 def run(argv: list[str], prog: str, score: str, subset: str) -> int:
     args = parser(prog, score, subset).parse_args(argv)
+    limit_pixels(args)
     os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu       # before a framework is imported
     if args.csv and (Path(args.csv).is_dir() or not Path(args.csv).absolute().parent.is_dir()):
         raise UserError(f"--csv {args.csv}: cannot be written; name a file in a folder that exists")

@@ -18,6 +18,7 @@ import apf_gan_flags as flags
 from jittwin import cli
 from jittwin.atomic import write_file
 from jittwin.backend import DEVICES, PACKAGES
+from jittwin.commands.options import add_pixel_limit
 from jittwin.selection.best_of import TABLE
 
 RESULTS, VALUES, CHECKPOINTS = Path("results"), Path("temp_jittor.txt"), Path("checkpoints/label2img")
@@ -36,6 +37,7 @@ def parse(argv: list[str]):
     ours.add_argument("--random-weights", action="store_true", help="untrained Inception")
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(argv)
 
@@ -49,7 +51,8 @@ def run(argv: list[str]) -> int:
         "generate", "--weights", flags.checkpoint(CHECKPOINTS, args.which_epoch), "--labels", args.input_path,
         "--out", str(RESULTS), "--seed", args.seed or str(secrets.randbelow(4097)), "--seeds", args.seeds,
         "--reference", flags.reference(CHECKPOINTS, args.train_path), "--mode", "apf-gan", *network,
-        "--backend", args.backend, "--device", args.device, *flags.pure(CHECKPOINTS)])
+        "--backend", args.backend, "--device", args.device, "--max-pixels", str(args.max_pixels),
+        *flags.pure(CHECKPOINTS)])
     with (RESULTS / TABLE).open() as stream:
         write_file(VALUES, "".join(f"{row['seed']}\t{row['fid']}\n" for row in csv.DictReader(stream)))
     return status

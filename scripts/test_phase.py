@@ -28,7 +28,8 @@ def run(argv: list[str]) -> int:
     return cli.dispatch([
         "generate", "--weights", flags.checkpoint(folder, given["which_epoch"]), "--labels", given["input_path"],
         "--out", given["out_path"], "--seed", seed, "--backend", options.backend, "--device", options.device,
-        *batch, *(flags.pure(folder) if flags.truth(given["use_pure"]) else [])])
+        "--max-pixels", str(options.max_pixels), *batch,
+        *(flags.pure(folder) if flags.truth(given["use_pure"]) else [])])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import cli, training
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.errors import UserError, choose_from
 
 TRUNKS = {"florence2": "microsoft/Florence-2-large", "florence2-large-ft": "microsoft/Florence-2-large-ft"}
@@ -64,6 +65,7 @@ def parser() -> cli.Parser:
     ours.add_argument("--trunk", metavar="FOLDER", help="hub folder of Florence-2 (default: the folder of its name)")
     ours.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                       help="another setting of `jittwin train distortion`, e.g. precision=bfloat16")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -100,6 +102,7 @@ def overrides(args: Namespace) -> list[str]:
 
 def run(argv: list[str]) -> int:
     args = parser().parse_args(argv)
+    limit_pixels(args)
     settings = overrides(args)
     if args.data_path is None:
         raise UserError("--data_path is missing: give the folder of EvalMuse-Structure, or none for built-in data")

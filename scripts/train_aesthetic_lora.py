@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import cli, training
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.errors import UserError, choose_from
 from jittwin.models.lora import LAYER_NAMES
 
@@ -64,8 +65,10 @@ def parse(argv: list[str]):
     ours.add_argument("--backend", choices=PACKAGES, default="jittor", help="default: jittor")
     ours.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                       help="another setting of `jittwin train aesthetic`, e.g. gradient_checkpointing=true")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    limit_pixels(args)
     if args.image_dir is None:
         raise UserError("--image_dir is missing: name the folder of AVA's pictures")
     if args.device not in ("auto", *DEVICES):

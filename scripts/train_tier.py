@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jittwin import cli, training
 from jittwin.backend import DEVICES, PACKAGES
 from jittwin.checkpoints.store import Checkpoints
+from jittwin.commands.options import add_pixel_limit, limit_pixels
 from jittwin.errors import UserError, choose_from
 
 DATA, TEXT_WEIGHTS = "./Dataset/PKU-AIGIQA-4K", "./bert-base-uncased"
@@ -58,6 +59,7 @@ def parser(prog: str, summary: str, flags=tuple(FLAGS)) -> cli.Parser:
     ours.add_argument("--out", metavar="DIR", help="run directory (default: exp/ and the name of the network and data)")
     ours.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                       help="another setting of `jittwin train tier`, e.g. random_model=true")
+    add_pixel_limit(ours)
     ours.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -101,6 +103,7 @@ def network(args: Namespace) -> str:
 
 def start(args: Namespace, folder: Path) -> int:
     """Train with checked arguments in a folder; a run that is there goes on. Returns the exit status."""
+    limit_pixels(args)
     os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu       # before a framework is imported
     data = None if args.data == "none" else args.data or DATA
     return training.train("tier", args.backend, data=data, out=str(folder), overrides=overrides(args),

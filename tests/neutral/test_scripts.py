@@ -1,4 +1,5 @@
 """The original projects' commands: every flag leads to a setting, to the recipe's value, or to one line."""
+import contextlib
 import importlib.util
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jittwin import config as settings
-from jittwin import training
+from jittwin import imaging, training
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.commands import generate
 from jittwin.errors import UserError
@@ -171,3 +172,20 @@ def test_scripts_run_from_anywhere(name, tmp_path):
                           capture_output=True)
     assert done.returncode == 2 and "did you mean '--input_path'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [
+    "train --input_path=d", f"train_phase {PHASE_1}", "test", "test_phase --input_path=d --which_epoch=avg_1_2",
+    "train_aesthetic_lora --image_dir=d", "train_tier", "run_tier", "train_accelerate --model=florence2 --data_path=d",
+    "evaluate config.yaml --root=d", "data_process --data=d", "scorer_evaluation"])
+def test_the_limit_of_pixels_is_set_before_a_picture_is_decoded(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name, *words = shlex.split(command)
+    limits = []
+    monkeypatch.setattr(imaging, "limit_pixels", limits.append)
+    monkeypatch.setattr(training, "train", lambda *_, **__: limits.append("training"))
+    monkeypatch.setattr(generate, "run", lambda args: limits.append(args.max_pixels))
+    defaults = ("scorer_evaluation.py", "blipscore", "I2I") if name == "scorer_evaluation" else ()
+    with contextlib.suppress(UserError, FileNotFoundError):     # of what is not in this folder
+        script(name, monkeypatch).run([*words, "--max-pixels", "12345"], *defaults)
+    assert limits[0] == 12345

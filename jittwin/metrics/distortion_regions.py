@@ -1,7 +1,7 @@
 """How well the regions of predicted maps meet those of annotated ones, as the scorer of the structure track counts.
 
-NTIRE 2025, arXiv 2505.16314. The scorer uses OpenCV's outer contours; the same regions and areas follow from the runs of
-pixels in each row, so that OpenCV is not needed.
+NTIRE 2025, arXiv 2505.16314. The scorer uses OpenCV's outer contours; the same regions and areas follow from the runs
+of pixels in each row, so that OpenCV is not needed.
 """
 from dataclasses import dataclass
 

@@ -33,7 +33,8 @@ class Distortion(Case):
         text_mode = "fast" if "fast" in rest else "reference"
         if size == "full":
             return make_config(self.trunk, score_head, mask_head, text_mode)
-        return make_config("tiny", score_head, mask_head, text_mode, LENGTH, CONV_SIDE if score_head == "conv" else None)
+        side = CONV_SIDE if score_head == "conv" else None
+        return make_config("tiny", score_head, mask_head, text_mode, LENGTH, side)
 
     def build(self, side, size, mode):
         return side.backend.build("distortion", self.config(size, mode))

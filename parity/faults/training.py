@@ -148,10 +148,11 @@ FAULTS = (
           "g * (1 / scaler.scale) for", "g for",
           "the gradients keep the factor of the loss", (OPTIMIZERS,)),
     Fault("factor_changed_first", "", OPTIM,
-          "        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}\n"
-          "        scaler.after(finite)\n",
-          "        scaler.after(finite)\n"
-          "        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}\n",
+          "g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}\n"
+          "        scaler.after(finite)\n        return finite\n",
+          "g for name, g in self.gradients.items()} if finite else {}\n        scaler.after(finite)\n"
+          "        self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()}\n"
+          "        return finite\n",
           "the gradients are divided by the factor of the next step", (OPTIMIZERS,)),
     Fault("overflow_applied", "", OPTIM,
           "finite = all(bool(np.isfinite(g.numpy()).all()) for g in self.gradients.values())", "finite = True",

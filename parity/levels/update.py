@@ -22,7 +22,7 @@ STEPS = 4
 ULPS = 2
 RATE = 1e-3
 SECOND_RATE, SECOND_DECAY = 5e-4, 0.3      # of the second group of parameters, if there is one
-SCALE, GROWTH = 1024.0, 2                  # of a rule with a scaler: its first factor, and after how many updates it grows
+SCALE, GROWTH = 1024.0, 2                  # of a rule with a scaler: the first factor, the updates before it grows
 OVERFLOW = 2                               # the step in which such a rule meets a gradient that is not finite
 
 
@@ -156,7 +156,8 @@ def torch_optim(values: Arrays, state: Arrays, gradients: Arrays, rule: dict, gr
     moments = {f"{name}/{q}": optimizer.state[tensor][q].numpy() for name, tensor in tensors.items() for q in quantities
                if f"{name}/{q}" in state or stores(rule, q) and optimizer.state[tensor]}
     if scaler.is_enabled():
-        moments |= {"scale": np.float64(scaler.get_scale()), "clean": np.float64(scaler.state_dict()["_growth_tracker"])}
+        moments |= {"scale": np.float64(scaler.get_scale()),
+                    "clean": np.float64(scaler.state_dict()["_growth_tracker"])}
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}, moments
 
 

@@ -41,9 +41,10 @@ def regions(mask: np.ndarray, least: float) -> tuple[np.ndarray, int]:
     begins, ends = begins[no_hole[:-1]], ends[no_hole[1:]]
     above, below = touching(begins, ends, row, corners=True)
     count, region = joined(above, below, len(begins))
+    # How far the run below begins and ends from the one above, and how many of their pixels are above one another.
     left, right = begins[below] - row - begins[above], ends[below] - row - ends[above]
     shared = (ends - begins)[above] + np.minimum(right, 0) - np.maximum(left, 0)
-    areas = np.where(shared > 0, shared - 1 + ((left != 0) * 0.5 + (right != 0) * 0.5), 0)
+    areas = np.where(shared > 0, shared - 1 + (np.sign(np.abs(left)) + np.sign(np.abs(right))) / 2, 0)
     kept = np.bincount(region[above], areas, count) > least
     numbers = np.where(kept, kept.cumsum(), 0)[region]
     steps = np.zeros(line.size, np.int32)

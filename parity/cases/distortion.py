@@ -17,7 +17,8 @@ CONV_SIDE = 160     # of the smallest tiny picture for the score head "conv"
 
 class Distortion(Case):
     """A mode says eval or train, the mask head and the score head; "fast" does not attend to padding. "full" is the
-    detector on Florence-2-base, with texts of as many tokens as it has positions for, or with "fast" of 192."""
+    detector on Florence-2-base, with texts of as many tokens as it has positions for, or with "fast" of 192. There the
+    PyTorch worker takes 5.4 GB and the Jittor worker 2.7 GB for one picture."""
     name = "distortion"
     trunk = "base"
     sizes = ("tiny", "full")

@@ -29,7 +29,7 @@ from jittwin.models.lora import LAYER_NAMES, LoraConfig, adapter_keys
 from jittwin.models.siglip import SiglipVisionConfig
 from jittwin.text_files import read_object
 from jittwin.weights import FLOATS, read_content, read_metadata, read_weights, write_content, write_weights
-from jittwin.weights.choice import chosen
+from jittwin.weights.choice import chosen, told
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.state import differences
 from jittwin.weights.usable import checked
@@ -141,7 +141,7 @@ def _assemble(found: Mapping[str, Any], settings: Mapping[str, Any], where: str)
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{where}: its settings describe no LoRA ({reason})") from error
     found = {str(key): array for key, array in found.items()}
-    found = {name: found[key] for name, key in chosen(found, where, lambda name: True, OWN).items()}
+    found = {name: found[key] for name, key in chosen(found, where, lambda name: True, told(where, OWN)).items()}
     arrays = {name: array for key, array in found.items() if (name := _name(key, array, where))}
     config, linears = _sizes(arrays, lora, where)
     rank = next(array.shape[0] for name, array in arrays.items() if ".lora_A." in name)

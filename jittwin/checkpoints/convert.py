@@ -15,6 +15,7 @@ from jittwin.models.catalog import MODELS as CATALOG
 from jittwin.models.conversion import Conversion, Source, no_config
 from jittwin.weights import FLOATS, FORMATS, content_hash, read_weights, write_content, write_weights
 from jittwin.weights.files import check_hash
+from jittwin.weights.lazy import shapes_of
 from jittwin.weights.state import differences, listed
 from jittwin.weights.usable import is_finite
 
@@ -98,11 +99,12 @@ def _convert_state(src, dst, record: Record | None, verify: bool, dtype: str | N
     if os.path.isfile(src):
         check_hash(src)
     source = conversion.open(src, mode, part)
-    arrays, metadata, added = dict(source.arrays), dict(source.metadata), ()
+    metadata, added = dict(source.metadata), ()
     if record:
-        config = check(record.name, arrays, source)
+        config = check(record.name, source.arrays, source)
         metadata |= {"model": record.name, **({"config": dict(conversion.describe(config))} if config else {})}
         metadata |= {"name": source.folder.name} if source.folder else {}
+    arrays = dict(source.arrays)
     if to == "torch":
         arrays, added = conversion.upstream(arrays)
     if dtype is not None:
@@ -147,7 +149,7 @@ def check(model: str, arrays: Mapping[str, np.ndarray], source: Source | str) ->
 
     UserError unless names and shapes are exactly the model's, except for keys that match `beside` of its record.
     """
-    conversion, shapes = BY_NAME[model].conversion, {key: array.shape for key, array in arrays.items()}
+    conversion, shapes = BY_NAME[model].conversion, shapes_of(arrays)
     opened, where = (source, source.where) if isinstance(source, Source) else (None, source)
     config = conversion.infer(shapes, opened)
     if conversion.expected:

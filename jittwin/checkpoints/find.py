@@ -8,6 +8,7 @@ import numpy as np
 from jittwin.checkpoints.store import Checkpoints
 from jittwin.errors import UserError, choose_from
 from jittwin.weights import FORMATS, read_weights
+from jittwin.weights.choice import told
 from jittwin.weights.usable import checked
 
 
@@ -61,7 +62,7 @@ def run_file(path: Path, stem: str) -> Path:
 def read_network(where: str, name: str) -> tuple[dict[str, np.ndarray], Path]:
     """The arrays of network `name` and the file they came from. UserError: also for NaN or infinity in them."""
     path = find_network(where, name)
-    arrays = read_weights(path, own=())
+    arrays = read_weights(path, wrapper=told(str(path)))
     return {key: checked(array, key, str(path), floating=False) for key, array in arrays.items()}, path
 
 

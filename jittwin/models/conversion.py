@@ -4,7 +4,7 @@ A model's record is the only place that knows its files. `jittwin convert`, gene
 files through it.
 """
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from jittwin.weights import is_script, open_weights, read_metadata, read_numbers
+from jittwin.weights.choice import prefix, tell_wrapper
 from jittwin.weights.hub import CONFIG, WEIGHTS, HubFolder, Renames, open_hub, renamed
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.state import matches
@@ -98,7 +99,7 @@ class Conversion:
             path = folder.weights
         elif path.name in WEIGHTS and path.with_name(CONFIG).is_file():
             folder = HubFolder(path.parent)
-        left_out = []
+        left_out, put = [], ""
 
         def wanted(key: str) -> bool:
             if matches(key, self.left_out):
@@ -106,7 +107,14 @@ class Conversion:
                 return False
             return True
 
-        found = open_weights(path, wanted, self.parts, part, self.own)
+        def wrapper(names: Iterable[str]) -> str:
+            nonlocal put
+            put = "" if self.own is None else prefix(names, self.own)
+            return put
+
+        found = open_weights(path, wanted, self.parts, part, wrapper)
+        # Only told when the first array is read: until then, the file may turn out to be another network's.
+        found = found.before_reading(lambda: tell_wrapper(os.fspath(path), put))
         again = [key for pattern in self.tied for key in found if matches(key, (pattern,))][1:]
         left_out += again
         found = found.renamed({key: key for key in found if key not in again})

@@ -20,7 +20,7 @@ from jittwin.engine.state import OtherCheckpoint
 from jittwin.errors import UserError
 from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig, trainable_keys
 from jittwin.models.lora import LAYER_NAMES, REFERENCE
-from jittwin.weights.choice import chosen
+from jittwin.weights.choice import chosen, told
 from jittwin.weights.content import read_content, write_content
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.usable import checked
@@ -108,7 +108,8 @@ def read_other(path) -> OtherCheckpoint:
     content = read_content(path)
     try:
         weights, optimizer = content["model_state_dict"], content["optimizer_state_dict"]
-        weights = {name: weights[key] for name, key in chosen(weights, str(path), lambda name: True, OWN).items()}
+        names = chosen(weights, str(path), lambda name: True, told(str(path), OWN))
+        weights = {name: weights[key] for name, key in names.items()}
         trained = content["train_config"]
         metrics, epoch, step = content["metrics"], int(content["epoch"]), int(content["global_step"])
         lora = [key for key in weights if "lora" in key]

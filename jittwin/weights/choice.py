@@ -18,6 +18,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "
 MOST_WORDS = 16         # that are left out before all names
 NEVER_OWN = ("module", "_orig_mod", "_forward_module")
 DEEPEST, MOST_NAMES = 4, 1 << 16    # dictionaries in one another that are searched for arrays, and names in them
+Wrapper = Callable[[Iterable[str]], str]    # from all names to what a wrapper has put before them, "" for nothing
 AVERAGED = "n_averaged"     # a counter that torch.optim.swa_utils.AveragedModel puts beside the names of its network
 
 
@@ -87,22 +88,39 @@ def is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or isinstance(value, Array) and hasattr(value.value, "dtype")
 
 
-def chosen(keys: Iterable[str], where: str, keep: Callable[[str], bool], own: Sequence[str] | None,
+def chosen(keys: Iterable[str], where: str, keep: Callable[[str], bool], wrapper: Wrapper,
            part: str = "") -> dict[str, str]:
     """{name: key} of the arrays that `keep` accepts, by their names without what a wrapper has put before all of them.
 
-    own: words with which all names of the network may begin; None leaves the keys as they are. part: if it is not "",
-    only keys that begin with it and a dot, without these. WeightsError: no such keys.
+    part: if it is not "", only keys that begin with it and a dot, without these. WeightsError: no such keys.
     """
     keys = list(keys)
     if part and not (found := _begin(keys, part)):
         raise WeightsError(f"{where}: has no part {part!r}{choose_from(part, _firsts(keys))}")
     start = f"{part}." if part else ""
     names = {key.removeprefix(start): key for key in (found if part else keys)}
-    if own is not None and (put := prefix(names, own)):
-        tell(f"{where}: every name begins with {put!r}, which is left out")
+    if put := wrapper(names):
         names = {name.removeprefix(put): key for name, key in names.items() if name != AVERAGED}
     return {name: key for name, key in names.items() if keep(name)}
+
+
+def no_wrapper(names: Iterable[str]) -> str:
+    return ""
+
+
+def told(where: str, own: Sequence[str] = ()) -> Wrapper:
+    """A wrapper's words are found by `prefix`, and told."""
+    def found(names: Iterable[str]) -> str:
+        put = prefix(names, own)
+        tell_wrapper(where, put)
+        return put
+
+    return found
+
+
+def tell_wrapper(where: str, put: str) -> None:
+    if put:
+        tell(f"{where}: every name begins with {put!r}, which is left out")
 
 
 def prefix(names: Iterable[str], own: Sequence[str] = ()) -> str:
@@ -128,8 +146,7 @@ def unwrapped(state: Mapping, where: str) -> Mapping:
         word = next((word for word in NEVER_OWN if names and all(
             name.startswith(f"{put}{word}.") for name in names)), None)
         put += f"{word}." if word else ""
-    if put:
-        tell(f"{where}: every name begins with {put!r}, which is left out")
+    tell_wrapper(where, put)
     return {key.removeprefix(put) if isinstance(key, str) else key: value for key, value in state.items()}
 
 

@@ -17,7 +17,7 @@ from jittwin.errors import did_you_mean, reason
 from jittwin.file_kinds import HEAD, TRUNCATED, is_code, other_content, unpacked
 from jittwin.weights import safetensors_file, torch_file
 from jittwin.weights.arrays import WeightsError, canonical, content_hash
-from jittwin.weights.choice import chosen, is_array, state_of
+from jittwin.weights.choice import Wrapper, chosen, is_array, no_wrapper, state_of
 from jittwin.weights.lazy import LazyArrays
 from jittwin.weights.safe_pickle import Array, Inert, restricted_load, shown
 
@@ -30,16 +30,15 @@ TRAILER = hashlib.sha1().digest_size + len(JITTOR_TAG)
 
 
 def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True, parts: Sequence[str] = (),
-                 part: str | None = None, own: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+                 part: str | None = None, wrapper: Wrapper = no_wrapper) -> dict[str, np.ndarray]:
     """The arrays of a weights file, in the file's own key order, writable, with the file's own types.
 
     Reads safetensors (also *.index.json with its shards), PyTorch zip and legacy files, Jittor and
     plain NumPy pickles, and npz. Returns only arrays whose keys `keep` accepts; except in legacy files
     and pickles, the others are not read. parts: names of the state dictionaries of one network, if a script
     stores it in several; the keys of each then follow its name and a dot. part: which of several networks
-    is meant. own: words with which all keys of the network may begin; other words that all keys begin with
-    are a wrapper's, such as DataParallel's, and are left out. None leaves the keys as they are. WeightsError:
-    missing, damaged, truncated, unknown or hostile file. Nothing in a file is ever executed.
+    is meant. wrapper: finds what a wrapper, such as DataParallel, has put before all keys, which is left out.
+    WeightsError: missing, damaged, truncated, unknown or hostile file. Nothing in a file is ever executed.
     """
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -48,16 +47,16 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
             return _read_shards(_weight_map(stream), where, keep)
         if kind == "safetensors":
             found, stated = safetensors_file.entries(stream), safetensors_file.stated_hash(stream)
-            names = chosen(found, where, keep, own, part or "")
+            names = chosen(found, where, keep, wrapper, part or "")
             arrays = {name: safetensors_file.read_entry(stream, found[key]) for name, key in names.items()}
             if stated and len(names) == len(found) and content_hash({names[n]: a for n, a in arrays.items()}) != stated:
                 raise ValueError(OTHER_HASH)
             return arrays
         if kind == "npz":
-            return _read_npz(stream, where, keep, own, part)
+            return _read_npz(stream, where, keep, wrapper, part)
 
         def state(content: Any) -> dict:
-            return _chosen_of(content, where, keep, parts, part, own)
+            return _chosen_of(content, where, keep, parts, part, wrapper)
 
         if kind == "torch":
             with zipfile.ZipFile(stream) as archive:
@@ -69,7 +68,7 @@ def read_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
 
 
 def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda key: True, parts: Sequence[str] = (),
-                 part: str | None = None, own: Sequence[str] | None = None) -> LazyArrays:
+                 part: str | None = None, wrapper: Wrapper = no_wrapper) -> LazyArrays:
     """Like `read_weights`, but each array of a safetensors or PyTorch zip file is read when it is accessed."""
     where = os.fspath(path)
     with reading(where), open(path, "rb") as stream:
@@ -77,12 +76,12 @@ def open_weights(path: str | os.PathLike, keep: Callable[[str], bool] = lambda k
         if kind == "index":
             return _open_shards(_weight_map(stream), where, keep)
         if kind == "torch":
-            return _open_torch(path, where, lambda content: _chosen_of(content, where, keep, parts, part, own))
+            return _open_torch(path, where, lambda content: _chosen_of(content, where, keep, parts, part, wrapper))
         if kind != "safetensors":
-            arrays = read_weights(path, keep, parts, part, own)
+            arrays = read_weights(path, keep, parts, part, wrapper)
             return LazyArrays({key: array.shape for key, array in arrays.items()}, arrays.__getitem__, where)
         found = safetensors_file.entries(stream)
-        entries = {name: found[key] for name, key in chosen(found, where, keep, own, part or "").items()}
+        entries = {name: found[key] for name, key in chosen(found, where, keep, wrapper, part or "").items()}
 
     def read(key: str) -> np.ndarray:
         with reading(where), open(path, "rb") as stream:
@@ -243,14 +242,14 @@ def _read_pickle(stream: BinaryIO, where: str) -> Any:
 
 
 def _chosen_of(content: Any, where: str, keep: Callable[[str], bool], parts: Sequence[str], part: str | None,
-               own: Sequence[str] | None) -> dict[str, torch_file.Tensor | Array]:
+               wrapper: Wrapper) -> dict[str, torch_file.Tensor | Array]:
     """The arrays that `keep` accepts, from the state dictionary in the content of a pickle, by their names."""
     state, part = state_of(content, where, parts, part)
     for key in state:
         if not isinstance(key, str):
             raise WeightsError(f"{where}: holds an array under the key {shown(key)}, which is no name; save the state "
                                "dictionary alone")
-    found = {name: state[key] for name, key in chosen(state, where, keep, own, part).items()}
+    found = {name: state[key] for name, key in chosen(state, where, keep, wrapper, part).items()}
     for name, value in found.items():
         if not is_array(value):
             kind = (f"an array of {value.name}" if isinstance(value, Array) else
@@ -324,11 +323,11 @@ def _decoded(text: str) -> Any:
     return text
 
 
-def _read_npz(stream: BinaryIO, where: str, keep: Callable[[str], bool], own: Sequence[str] | None,
+def _read_npz(stream: BinaryIO, where: str, keep: Callable[[str], bool], wrapper: Wrapper,
               part: str | None) -> dict[str, np.ndarray]:
     with np.load(stream, allow_pickle=False) as archive:
         # NumPy's format has no name for bfloat16 and stores it as two bytes without a type.
-        arrays = {name: archive[key] for name, key in chosen(archive, where, keep, own, part or "").items()}
+        arrays = {name: archive[key] for name, key in chosen(archive, where, keep, wrapper, part or "").items()}
         return canonical({key: array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
                           for key, array in arrays.items()}, where)
 

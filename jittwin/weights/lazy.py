@@ -33,6 +33,14 @@ class LazyArrays(Mapping):
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def before_reading(self, act: Callable[[], None]) -> "LazyArrays":
+        """The same arrays; `act` is called before each is made."""
+        def make(name: str) -> np.ndarray:
+            act()
+            return self[name]
+
+        return LazyArrays(self.shapes, make, self.source)
+
     def renamed(self, names: Mapping[str, str]) -> "LazyArrays":
         """The arrays under other names; only those in `names` (new name -> present name)."""
         return LazyArrays({new: self.shapes[old] for new, old in names.items()}, lambda new: self[names[new]],

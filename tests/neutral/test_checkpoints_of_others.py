@@ -226,6 +226,14 @@ def test_what_a_wrapper_put_before_all_names_is_left_out_and_told(tmp_path, caps
     assert list(read_weights(tmp_path / "any.pkl")) == [put + key for key in network(1)]
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pkl", ".pth", ".npz"])
+def test_of_another_network_nothing_but_the_error_is_told(tmp_path, capsys, suffix):
+    write_weights(tmp_path / f"a{suffix}", {"layers.weight": np.zeros((2, 2)), "layers.bias": np.zeros(2)})
+    with pytest.raises(UserError, match="not an apf_gan.encoder"):
+        convert(tmp_path / f"a{suffix}", tmp_path / "e.pkl", E)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_drawn_wrappers(seed):
     """Any words before all names, up to six; names of the network itself stay, and averaging's counter is no name."""

@@ -163,4 +163,6 @@ def test_names_of_every_model_are_told_from_what_wrappers_put_before_them(backen
             write_weights(paths[1], names)
             wrapped, plain = map(conversion.open, paths)
             assert wrapped.arrays.shapes == plain.arrays.shapes and wrapped.left_out == plain.left_out
+            assert not capsys.readouterr().err, "told before it is known whose names these are"
+            next(iter(wrapped.arrays.values()))
             assert f"every name begins with {put!r}" in capsys.readouterr().err

@@ -3,13 +3,12 @@ import argparse
 import contextlib
 import importlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jittwin
-from jittwin.errors import UserError, choose_from, did_you_mean
+from jittwin.errors import UserError, choose_from, did_you_mean, printable
 from jittwin.launching import launch, launched
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -143,16 +142,12 @@ def quiet() -> Iterator[None]:
         yield
 
 
-# Names in a file may hold characters that would change the terminal.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 def one_line(error: Exception) -> str:
     """The message on one line; for an error of the operating system (disk full, no permission) also the file."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror} (errno {error.errno}); --debug shows where"
-    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], " ".join(str(error).split()))
+    return printable(" ".join(str(error).split()))
 
 
 JITTWIN = Program("jittwin", "jittwin", jittwin.__doc__, {

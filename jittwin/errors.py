@@ -1,7 +1,10 @@
 """Errors meant for people: one line with the file, the value seen, the legal values and the fix."""
 import difflib
+import re
 from collections.abc import Iterable
 
+# Names of files, and in files, may hold characters that would change the terminal.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 LONGEST_REASON, LONGEST_NAME = 200, 300     # characters
 
 
@@ -31,3 +34,8 @@ def choose_from(value, options: Iterable[str]) -> str:
 def reason(error: Exception) -> str:
     """Another library's message on one line. It may quote the file, so only its first characters are told."""
     return " ".join(str(error)[:LONGEST_REASON].split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text for the terminal: control characters, and bytes of a name that are not UTF-8, are escaped."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text.encode(errors="backslashreplace").decode())

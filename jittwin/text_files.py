@@ -17,6 +17,7 @@ from jittwin.file_kinds import HEAD, other_content
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_INNER_MARK = re.compile(r"^\ufeff|(?<=[\r\n])\ufeff")      # of files that were joined
 # Encodings of other systems, as iconv calls them. A message names those that decode the whole file.
 _LIKELY = ("GB18030", "BIG5", "SHIFT_JIS", "EUC-KR", "WINDOWS-1252")
 
@@ -49,7 +50,7 @@ def decoded(content: bytes, path, what: str = "a text file") -> str:
     if "\0" in text:
         raise UserError(f"{path}: line {1 + _count(text[:text.index(chr(0))])} holds a zero character, as UTF-16 "
                         "without a byte order mark does; save the file as UTF-8")
-    return text
+    return _INNER_MARK.sub("", text)
 
 
 def lines_of(text: str) -> list[str]:

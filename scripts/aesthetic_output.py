@@ -7,9 +7,9 @@ from jittwin.atomic import write_file
 from jittwin.cli import Parser
 from jittwin.commands.assess import check_output
 from jittwin.commands.options import add_pixel_limit, limit_pixels
-from jittwin.data.listing import printable, tell
+from jittwin.data.listing import tell
 from jittwin.data.pictures import ImageSet
-from jittwin.errors import UserError
+from jittwin.errors import UserError, printable
 from jittwin.metrics.aesthetic import AestheticMetric
 from jittwin.metrics.assessment import Assessment, assess, gather
 from jittwin.metrics.metric import MARK

@@ -125,7 +125,7 @@ def report(results: dict) -> list[str]:
 def warn(a: Statistics, b: Statistics, args, wanted) -> None:
     """Warn on stderr of sets that are too small for FID, and of metrics that see a part of the pictures."""
     width = len(a.mean)
-    for side, name in ((a, args.a), (b, args.b)):
+    for name, side in {args.a: a, args.b: b}.items():
         if 0 < side.n < width:
             print(f"{name}: {side.n} pictures are fewer than {width}: FID is biased upwards; compare only with values "
                   "from equally many pictures", file=sys.stderr)

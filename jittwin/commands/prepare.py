@@ -108,7 +108,7 @@ def _splits(index, bad):
         try:
             split = make_split(index, mode).without(bad)
         except UserError as error:
-            yield f"split {mode}: {error}"
+            yield f"split {mode}: {str(error).removeprefix(f'split {mode}: ')}"
             continue
         choosing = "" if split.val_ids is split.test_ids else f"{len(split.val_ids)} to choose, "
         yield f"split {mode}: {len(split.train_ids)} to train, {choosing}{len(split.test_ids)} to test"

@@ -42,8 +42,10 @@ class Split:
         for name in ("train_ids", "val_ids", "test_ids"):
             parts[name] = [image for image in getattr(self, name) if image not in bad]
             if not parts[name]:
-                raise UserError(f"split {self.settings['mode']}: {name} is empty, without "
-                                f"{len(getattr(self, name))} excluded ids; use more pictures or another split")
+                excluded = len(getattr(self, name))
+                without = f", without {excluded} excluded ids" if excluded else ""
+                raise UserError(f"split {self.settings['mode']}: {name} is empty{without}; use more pictures "
+                                "or another split")
         if self.val_ids is self.test_ids:
             parts["val_ids"] = parts["test_ids"]
         return replace(self, **parts)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jittwin.errors import UserError
+from jittwin.errors import UserError, printable
 from jittwin.file_kinds import HEAD
 from jittwin.picture_formats import format_of, suffix_of
 
 HIDDEN, SYSTEM, UNFINISHED = "hidden", "left by an operating system", "backups or unfinished downloads"
-OTHER, SPECIAL, UNREADABLE = "no pictures", "neither files nor folders", "that cannot be opened"
+OTHER, SPECIAL, UNREADABLE = "other files", "neither files nor folders", "that cannot be opened"
 REPEATED, AGAIN = "named twice", "links to folders that are read already"
 # Names in lower case. Those that begin with "._" are macOS's, which writes one beside every file on a foreign disk.
 _SYSTEMS = {"__macosx", ".ds_store", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", ".localized",
@@ -57,11 +57,6 @@ class Listing:
 def few(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """The first names, for a message."""
     return printable(", ".join(names[:most])) + (", ..." if len(names) > most else "")
-
-
-def printable(name: str) -> str:
-    """A file name as text, with bytes that are not UTF-8 escaped."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def tell(notes: Iterable[str]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from jittwin import imaging
-from jittwin.data.listing import list_archive, list_files, list_folder, printable
-from jittwin.errors import UserError
+from jittwin.data.listing import list_archive, list_files, list_folder
+from jittwin.errors import UserError, printable
 from jittwin.file_kinds import no_pictures
 
 MOST_WORKERS = 8
@@ -45,7 +45,8 @@ class ImageSet:
                 raise UserError(f"{os.fspath(where)}: cannot be read ({error}); make the zip file again") from error
             found = list_archive(where, self.archive)
         else:
-            raise UserError(f"{os.fspath(where)}: neither a folder nor a zip file of pictures{no_pictures(where)}")
+            what = "neither a folder nor a zip file of pictures" + no_pictures(where)
+            raise UserError(f"{os.fspath(where)}: {what if os.path.exists(where) else 'no such folder or zip file'}")
         self.where, self.notes, self.passed_over = found.where, found.notes, found.counts
         self.names = sorted(found.files, key=natural)
         self.paths = [found.files[name] for name in self.names]
@@ -58,7 +59,7 @@ class ImageSet:
 
     @cached_property
     def shown_names(self) -> list[str]:
-        """The names as printable text: file names may hold bytes that are not UTF-8."""
+        """The names as printable text: file names may hold control characters, and bytes that are not UTF-8."""
         return [printable(name) for name in self.names]
 
     def __len__(self) -> int:
@@ -72,8 +73,11 @@ class ImageSet:
             with self.lock:
                 return self.archive.read(self.names[index])
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:    # RuntimeError: encrypted, unknown
-            raise UserError(f"{self.label(index)}: cannot be read "
-                            f"({getattr(error, 'strerror', None) or error})") from error
+            path = self.paths[index]
+            path, reason = self.paths[index], getattr(error, "strerror", None) or error
+            if path is not None and path.is_symlink() and not path.exists():
+                reason = f"a link to {os.readlink(path)}, which is not there"
+            raise UserError(f"{self.label(index)}: cannot be read ({reason})") from error
 
     def decode(self, index: int, admit: Callable[[int], None] = lambda pixels: None) -> np.ndarray:
         """A picture, uint8 (H, W, 3), as jittwin.imaging.decode_image reads it. UserError: it cannot be decoded."""

@@ -14,9 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from jittwin.backend import Backend
-from jittwin.data.listing import printable
 from jittwin.data.pictures import ImageSet, grouped, prepared
-from jittwin.errors import UserError
+from jittwin.errors import UserError, printable
 from jittwin.launching import own_work
 from jittwin.metrics.agreement import Agreement
 from jittwin.metrics.metric import Batch, Metric

@@ -126,7 +126,7 @@ def test_mistakes_that_need_no_network(place):
     assert "x.pth: not found" in both.one_line()      # weights that are given are taken, --random-weights or not
     assert "did you mean 'fid'" in metric.one_line()
     assert "holds no picture" in empty.one_line()
-    assert "neither a folder nor a zip" in absent.one_line()
+    assert "no such folder or zip file" in absent.one_line()
     assert "narrow.npz: features of 64 values" in narrow.one_line()
     assert ".npz" in name.one_line()
     assert "x.json: there is no folder to write it to" in nowhere.one_line()

@@ -73,7 +73,7 @@ def test_pictures_in_the_way(folder):
 
 
 def test_nothing_to_read_is_told(tmp_path):
-    with pytest.raises(UserError, match="neither a folder nor a zip"):
+    with pytest.raises(UserError, match="no such folder or zip file"):
         ImageSet(tmp_path / "absent")
     with pytest.raises(UserError, match="holds no picture"):
         ImageSet(tmp_path)

@@ -84,7 +84,7 @@ def test_a_folder_and_a_zip_file_as_systems_leave_them(tmp_path):
         (note,) = images.notes
         assert f"{images}: 6 pictures; passed over: " in note and "\n" not in note
         for part in ("3 hidden (.hidden.png, ", "11 left by an operating system", "4 backups or unfinished downloads",
-                     "6 no pictures (README, captions/1.txt, empty, ...)"):
+                     "6 other files (README, captions/1.txt, empty, ...)"):
             assert part in note
         assert [images.decode(index).shape for index in range(6)] == [(6, 8, 3)] * 6
     assert ImageSet(folder).content_hash() == ImageSet(archive).content_hash()
@@ -169,8 +169,15 @@ def test_links_pipes_and_loops(tmp_path):
     images = ImageSet(folder)
     assert images.names == ["1.png", "5.png", "broken.png", "linked/3.png", "linked/deep/4.png", "sub/2.png"]
     assert images.passed_over == {SPECIAL: 1, AGAIN: 2}
-    with pytest.raises(UserError, match="broken.png: cannot be read .No such file"):
+    with pytest.raises(UserError, match="broken.png: cannot be read .a link to .*nowhere.png, which is not there"):
         images.decode(2)
+
+
+@pytest.mark.parametrize("name", ["Icon\r", "a\nb.txt", "\x1b[31mred.txt", "\u202egpj.exe"])
+def test_names_with_control_characters_do_not_reach_the_terminal(tmp_path, name):
+    write(tmp_path, {name: b"text", f"{name}.png": PNG})
+    images = ImageSet(tmp_path)
+    assert len(images) == 1 and all(text.isprintable() for text in (*images.notes, *images.shown_names))
 
 
 def test_names_in_zip_files(tmp_path):
@@ -201,7 +208,7 @@ def test_names_that_are_not_utf_8(tmp_path):
         names[2]: b"text"})
     images = ImageSet(tmp_path)
     assert len(images) == 3 and len(images.content_hash()) == 64 and len(other_pictures(tmp_path, [])) == 3
-    assert "1 no pictures (\\udcfe.txt)" in images.notes[0] and all(name.isprintable() for name in images.shown_names)
+    assert "1 other files (\\udcfe.txt)" in images.notes[0] and all(name.isprintable() for name in images.shown_names)
     (tmp_path / "AVA.txt").write_bytes(b"1 " + b"7" + b" 0 1 5 17 38 36 15 6 5 1 1 22 1396\n")
     write(tmp_path, {"7.png": PNG})
     index = AvaIndex(tmp_path)
@@ -266,7 +273,7 @@ def test_rated_pictures_and_annotations_are_read_by_the_same_rule(tmp_path):
     assert len(index.ids) == 6 and index.path(first).suffix == ".jfif" and not scan(index)
     for notes in (index.left_out(), Aigiqa4k(tmp_path / "aigiqa").notes, EvalMuse(tmp_path / "muse").notes):
         told = "\n".join(notes)
-        assert "1 hidden" in told and "2 left by an operating system" in told and "1 no pictures (notes.txt)" in told
+        assert "1 hidden" in told and "2 left by an operating system" in told and "1 other files (notes.txt)" in told
         assert "1 pictures are not " in told and "unknown.jpg" in told
 
 

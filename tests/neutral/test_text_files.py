@@ -37,6 +37,13 @@ def test_names_are_the_same_in_every_encoding_and_with_every_line_end(tmp_path, 
         assert read_lines(path) == [name.strip() for name in names], (encoding, end)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_lists_that_were_joined_have_no_mark_in_a_name(tmp_path, encoding, end):
+    (tmp_path / "a.txt").write_bytes(encoded(end.join(["\ufeffa.png", "\ufeff风\ufeff.png", "c.png"]), encoding))
+    assert read_lines(tmp_path / "a.txt") == ["a.png", "风\ufeff.png", "c.png"]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_reader_of_tables_takes_them(tmp_path, seed):
     """Prompts, votes, captions, annotations and AVA's votes and lists of drawn names, encodings and ends of lines."""

@@ -47,14 +47,18 @@ class Kept(NamedTuple):
 
     def restore(self) -> np.ndarray:
         """The picture as float32 (3, H, W), 0 where nothing is read."""
+        read = as_decoded(self.pixels)
+        if read.shape[1:] == self.shape:
+            return read
         planes = np.zeros((3, *self.shape), np.float32)     # memory is taken only where something is written
-        planes[:, self.rows[:, None], self.columns] = as_decoded(self.pixels)
+        for plane, values in zip(planes, read):
+            plane[np.ix_(self.rows, self.columns)] = values
         return planes
 
 
 def read_pixels(image: np.ndarray) -> Kept:
     rows, columns = (_read(old, SIDE) for old in image.shape[:2])
-    return Kept(image.shape[:2], rows, columns, image[rows[:, None], columns])
+    return Kept(image.shape[:2], rows, columns, image.take(rows, 0).take(columns, 1))
 
 
 def _read(old: int, new: int) -> np.ndarray:

@@ -25,7 +25,7 @@ def find_network(where: str, name: str) -> Path:
         latest = checkpoints.latest()
         folder = checkpoints.folder / latest if latest else path
         candidates = [folder / (name + suffix) for suffix in FORMATS]
-        candidates += [f for suffix in FORMATS for f in sorted(folder.glob(f"*_net_{name}{suffix}"))]
+        candidates += [f for suffix in FORMATS for f in sorted(folder.glob(f"[!.]*_net_{name}{suffix}"))]
     else:
         candidates = [path.with_name(f"{path.name}_net_{name}{suffix}") for suffix in FORMATS]
     found = [candidate for candidate in candidates if candidate.is_file()]
@@ -88,7 +88,7 @@ def find_checkpoints(where: str, text: str | None) -> dict[str, str]:
     run = Checkpoints(folder)
     there = {name: str(run.folder / name) for name in run.names()} if run.latest() else {}
     there |= {path.name.split("_net_G")[0]: str(folder / path.name.split("_net_G")[0])
-              for suffix in FORMATS for path in sorted(folder.glob(f"*_net_G{suffix}"))}
+              for suffix in FORMATS for path in sorted(folder.glob(f"[!.]*_net_G{suffix}"))}
     wanted = sorted(there, key=_number) if text is None else epochs(text)
     found = {name: there[name] for name in wanted if name in there}
     ranges = [] if text is None else [part for part in text.split(",") if "-" in part]

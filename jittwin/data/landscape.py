@@ -28,6 +28,7 @@ from jittwin.text_files import read_lines
 
 AHEAD = 64                  # results of `each` that wait for the consumer
 LABEL_FOLDERS = ("labels", "lables")
+LIST = "files.list"         # names the pictures of a folder in place of its listing
 
 
 def natural_key(path) -> tuple[list, str]:
@@ -65,7 +66,7 @@ def list_pictures(folder) -> Pictures:
     UserError: no pictures.
     """
     folder = Path(folder)
-    listing = folder / "files.list"
+    listing = folder / LIST
     if listing.is_file():
         lines = read_lines(listing, "a text file with one picture per line")
         found, rest, notes = [(path.name, path) for path in (_listed(listing, line) for line in lines)], "", ()
@@ -116,6 +117,9 @@ def find_pairs(folder, removal_list=None) -> tuple[dict[str, tuple[Path, Path]],
         lonely = [have[stem] for stem in have if stem not in lack]
         if lonely:
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+            if (place / LIST).is_file():
+                raise UserError(f"{lonely[0]}: not named in {place / LIST}{more}; name it there, delete that list or "
+                                "remove this one")
             raise UserError(f"{lonely[0]}: no file of that name in {place}{more}; add it or remove this one")
     removed = read_removal_list(removal_list, [name for name, _ in found[0].files]) if removal_list else set()
     pairs = {stem: (path, labels[stem]) for stem, path in images.items() if stem not in removed}

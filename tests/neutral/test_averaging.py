@@ -64,7 +64,7 @@ def test_what_is_no_epoch(text):
 
 
 def test_checkpoints_of_the_originals_folder(tmp_path):
-    for name in ("3_net_G.pkl", "10_net_G.pkl", "avg_3_10_net_G.pkl", "10_net_E.pkl"):
+    for name in ("3_net_G.pkl", "10_net_G.pkl", "avg_3_10_net_G.pkl", "10_net_E.pkl", "._3_net_G.pkl"):
         (tmp_path / name).write_bytes(b"")
     assert list(find_checkpoints(str(tmp_path), None)) == ["3", "10", "avg_3_10"]
     assert find_checkpoints(str(tmp_path), "1-5") == {"3": str(tmp_path / "3")}

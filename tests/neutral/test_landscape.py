@@ -109,6 +109,9 @@ def test_files_list_replaces_the_listing(tmp_path):
     (tmp_path / "labels" / "files.list").write_text("c.png\nz.png\n")
     with pytest.raises(UserError, match="files.list.*z.png"):
         small(tmp_path)
+    (tmp_path / "labels" / "files.list").unlink()
+    with pytest.raises(UserError, match="labels/b.png: not named in .*imgs/files.list; name it there, delete that list"):
+        small(tmp_path)
 
 
 @pytest.mark.parametrize("lost,partner", [("imgs", "labels"), ("labels", "imgs")])

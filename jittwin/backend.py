@@ -56,6 +56,12 @@ class Backend(Protocol):
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         """A tensor on the device. dtype: "float32", "int32" …, or None for the array's own."""
 
+    def image(self, pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
+        """An image (1, C, *shape) that holds `pixels` (h, w, C) at these rows and columns, and 0 elsewhere.
+
+        It lies in memory as the framework resizes it without a copy; memory is taken only where pixels are.
+        """
+
     def numpy(self, tensor: Tensor) -> np.ndarray:
         """The tensor's values, any shape; waits for the device."""
 

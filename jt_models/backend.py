@@ -54,6 +54,12 @@ class Backend:
         # Jittor turns 64-bit arrays into 32-bit ones unless the dtype is given [P6].
         return jt.array(np.ascontiguousarray(array), dtype=dtype or str(np.asarray(array).dtype))
 
+    def image(self, pixels, rows, columns, shape):
+        image = np.zeros((1, pixels.shape[2], *shape), pixels.dtype)
+        for channel, plane in enumerate(image[0]):
+            plane[np.ix_(rows, columns)] = pixels[..., channel]
+        return jt.array(image)
+
     def numpy(self, tensor):
         return tensor.numpy()
 

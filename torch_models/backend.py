@@ -54,6 +54,12 @@ class Backend:
         tensor = torch.as_tensor(np.ascontiguousarray(array), device=self.device)
         return tensor if dtype is None else tensor.to(getattr(torch, dtype))
 
+    def image(self, pixels, rows, columns, shape):
+        # PyTorch copies an image to this layout before it resizes it.
+        image = np.zeros((*shape, pixels.shape[2]), pixels.dtype)
+        image[np.ix_(rows, columns)] = pixels
+        return torch.as_tensor(image, device=self.device).permute(2, 0, 1)[None]
+
     def numpy(self, tensor):
         return tensor.detach().cpu().numpy()
 

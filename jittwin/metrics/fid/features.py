@@ -15,7 +15,7 @@ from jittwin.launching import own_work
 from jittwin.metrics.fid.cache import cached
 from jittwin.metrics.fid.inception import WIDTH, load_inception
 from jittwin.metrics.fid.moments import Moments
-from jittwin.metrics.fid.preparation import find_mode
+from jittwin.metrics.fid.preparation import Kept, find_mode
 from jittwin.metrics.fid.statistics import Statistics, is_statistics, read_statistics
 from jittwin.processes import gathered, gathered_values
 
@@ -65,10 +65,13 @@ class FidScorer:
                "kept": KEPT, "preparation": PREPARATION, "backend": self.backend.name, "skip_bad": self.skip_bad}
         return cached(key, lambda: self.compute(images, quiet))
 
-    def resized(self, kept) -> np.ndarray:
+    def resized(self, kept: Kept | np.ndarray) -> np.ndarray:
         """What the mode kept of a picture, as the network sees it: float32 (3, S, S)."""
-        image = find_mode(self.mode).restore(kept)
-        return self.backend.numpy(self.inception.network.resized(self.backend.asarray(image[None])))[0]
+        if isinstance(kept, np.ndarray):
+            image = self.backend.asarray(kept[None])
+        else:
+            image = self.backend.image(kept.pixels / np.float32(255), kept.rows, kept.columns, kept.shape)
+        return self.backend.numpy(self.inception.network.resized(image))[0]
 
     def compute(self, images: ImageSet, quiet: bool = False) -> Statistics:
         """The statistics of the pictures, in one pass. UserError: a damaged picture, features that are not finite."""

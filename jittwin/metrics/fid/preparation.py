@@ -6,7 +6,7 @@ apf-gan: antialiased bilinear to 256x256, as in the published tool with scikit-i
 """
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,46 +18,39 @@ SIDE = 299              # side of the network's input, pixels
 PUBLISHED_SIDE = 256    # side that APF-GAN's tool resizes to first, pixels
 
 
-@dataclass(frozen=True)
-class Mode:
-    """A convention of FID.
-
-    prepare: uint8 (H, W, 3) to float32 (3, h, w), which the network maps to 2x - 1. pool_padding: see FidInception.
-    keep, restore: two steps that together give what the network's resizing makes of `prepare`; what is between them is
-    small, however large the picture is.
-    """
-
-    prepare: Callable[[np.ndarray], np.ndarray]
-    pool_padding: str
-    keep: Callable[[np.ndarray], Any]
-    restore: Callable[[Any], np.ndarray] = lambda kept: kept
-
-
-def as_decoded(image: np.ndarray) -> np.ndarray:
-    return _unit(image.transpose(2, 0, 1))
-
-
 class Kept(NamedTuple):
-    """The pixels of a picture that the network's resizing reads. shape: (H, W). pixels: uint8 (rows, columns, 3)."""
+    """The pixels of a large picture that the network's resizing reads.
+
+    shape: (H, W) of the picture. rows, columns: positions of the pixels. pixels: uint8 (rows, columns, 3).
+    """
 
     shape: tuple[int, int]
     rows: np.ndarray
     columns: np.ndarray
     pixels: np.ndarray
 
-    def restore(self) -> np.ndarray:
-        """The picture as float32 (3, H, W), 0 where nothing is read."""
-        read = as_decoded(self.pixels)
-        if read.shape[1:] == self.shape:
-            return read
-        planes = np.zeros((3, *self.shape), np.float32)     # memory is taken only where something is written
-        for plane, values in zip(planes, read):
-            plane[np.ix_(self.rows, self.columns)] = values
-        return planes
+
+@dataclass(frozen=True)
+class Mode:
+    """A convention of FID.
+
+    prepare: uint8 (H, W, 3) to float32 (3, h, w), which the network maps to 2x - 1. pool_padding: see FidInception.
+    keep: the same, but of a large picture only what the network's resizing reads, so that it is small.
+    """
+
+    prepare: Callable[[np.ndarray], np.ndarray]
+    pool_padding: str
+    keep: Callable[[np.ndarray], Kept | np.ndarray]
 
 
-def read_pixels(image: np.ndarray) -> Kept:
+def as_decoded(image: np.ndarray) -> np.ndarray:
+    return _unit(image.transpose(2, 0, 1))
+
+
+def read_pixels(image: np.ndarray) -> Kept | np.ndarray:
     rows, columns = (_read(old, SIDE) for old in image.shape[:2])
+    if (len(rows), len(columns)) == image.shape[:2]:
+        return as_decoded(image)
     return Kept(image.shape[:2], rows, columns, image.take(rows, 0).take(columns, 1))
 
 
@@ -102,7 +95,7 @@ def _unit(planes: np.ndarray) -> np.ndarray:
 
 
 MODES = {
-    "pytorch-fid": Mode(as_decoded, "excluded", read_pixels, Kept.restore),
+    "pytorch-fid": Mode(as_decoded, "excluded", read_pixels),
     "clean": Mode(antialiased_bicubic, "excluded", antialiased_bicubic),
     "apf-gan": Mode(blurred_bilinear, "included", blurred_bilinear),
 }

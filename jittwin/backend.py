@@ -57,9 +57,9 @@ class Backend(Protocol):
         """A tensor on the device. dtype: "float32", "int32" …, or None for the array's own."""
 
     def image(self, pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
-        """An image (1, C, *shape) that holds `pixels` (h, w, C) at these rows and columns, and 0 elsewhere.
+        """An image (1, C, *shape) that holds `pixels` (h, w, C) at these rows and columns, and anything elsewhere.
 
-        It lies in memory as the framework resizes it without a copy; memory is taken only where pixels are.
+        It is made to be resized at the least cost in time and memory.
         """
 
     def numpy(self, tensor: Tensor) -> np.ndarray:

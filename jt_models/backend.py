@@ -55,10 +55,11 @@ class Backend:
         return jt.array(np.ascontiguousarray(array), dtype=dtype or str(np.asarray(array).dtype))
 
     def image(self, pixels, rows, columns, shape):
-        image = np.zeros((1, pixels.shape[2], *shape), pixels.dtype)
-        for channel, plane in enumerate(image[0]):
-            plane[np.ix_(rows, columns)] = pixels[..., channel]
-        return jt.array(image)
+        # No value between the rows and columns is stored: each is read from the next one, if it is read at all.
+        at = [jt.array(np.searchsorted(kept, np.arange(size)).clip(0, len(kept) - 1).astype(np.int32))
+              for kept, size in zip((rows, columns), shape)]
+        planes = self.asarray(pixels.transpose(2, 0, 1)[None])
+        return planes.reindex([*planes.shape[:2], *shape], ["i0", "i1", "@e0(i2)", "@e1(i3)"], extras=at)
 
     def numpy(self, tensor):
         return tensor.numpy()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from scipy import ndimage
 
 from jittwin.data import pictures
 from jittwin.data.pictures import ImageSet, grouped, other_pictures, prepared
@@ -235,6 +236,15 @@ def test_resizing_reads_no_pixel_that_is_not_kept(size):
     else:
         whole[:, kept.rows[:, None], kept.columns] = kept.pixels.transpose(2, 0, 1) / np.float32(255)
     np.testing.assert_array_equal(linear(whole), linear(mode.prepare(image)))
+
+
+@pytest.mark.parametrize("size", [(256, 256), (40, 30), (300, 700), (1100, 255), (513, 512), (2000, 257)])
+def test_blurring_only_what_is_read_changes_no_bit(size):
+    image, factors = picture(*size).astype(np.float32), np.array(size) / 256
+    plain = [ndimage.zoom(ndimage.gaussian_filter(plane, np.maximum(0, (factors - 1) / 2), mode="mirror"), 1 / factors,
+                          order=1, mode="mirror", grid_mode=True) for plane in image.transpose(2, 0, 1)]
+    expected = np.clip(np.stack(plain), image.min(), image.max()) / np.float32(255)
+    np.testing.assert_array_equal(MODES["apf-gan"].prepare(picture(*size)), expected)
 
 
 def test_an_unknown_mode_names_the_nearest():

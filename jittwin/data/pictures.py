@@ -73,7 +73,6 @@ class ImageSet:
             with self.lock:
                 return self.archive.read(self.names[index])
         except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:    # RuntimeError: encrypted, unknown
-            path = self.paths[index]
             path, reason = self.paths[index], getattr(error, "strerror", None) or error
             if path is not None and path.is_symlink() and not path.exists():
                 reason = f"a link to {os.readlink(path)}, which is not there"

@@ -113,7 +113,7 @@ class Conversion:
             return put
 
         found = open_weights(path, wanted, self.parts, part, wrapper)
-        # Only told when the first array is read: until then, the file may turn out to be another network's.
+        # Told when the first array is read, because until then the file may turn out to be another network's.
         found = found.before_reading(lambda: tell_wrapper(os.fspath(path), put))
         again = [key for pattern in self.tied for key in found if matches(key, (pattern,))][1:]
         left_out += again

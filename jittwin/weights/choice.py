@@ -109,7 +109,7 @@ def no_wrapper(names: Iterable[str]) -> str:
 
 
 def told(where: str, own: Sequence[str] = ()) -> Wrapper:
-    """A wrapper's words are found by `prefix`, and told."""
+    """A function that finds a wrapper's words as `prefix` does, and tells them."""
     def found(names: Iterable[str]) -> str:
         put = prefix(names, own)
         tell_wrapper(where, put)

@@ -103,8 +103,12 @@ class Backend(Protocol):
     def set_lr(self, optimizer: Optimizer, lr: float | list[float]) -> None:
         """Set one learning rate for all groups, or one per group."""
 
-    def state_numpy(self, module: Module, exclude: tuple[str, ...] = ()) -> Arrays:
-        """Parameters and buffers by state-dict key, except keys that match a shell pattern of `exclude`."""
+    def state(self, module: Module, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        """Parameters and buffers by state-dict key, except keys that match a shell pattern of `exclude`; no copies."""
+
+    def state_numpy(self, module: Module, exclude: tuple[str, ...] = (),
+                    averages: dict[str, Tensor] | None = None) -> Arrays:
+        """The values of `state`. averages: tensors by state-dict key whose values to give instead."""
 
     def load_numpy(self, module: Module, arrays: Mapping[str, np.ndarray], allow_missing: tuple[str, ...] = (),
                    allow_unexpected: tuple[str, ...] = ()) -> None:
@@ -119,6 +123,12 @@ class Backend(Protocol):
 
     def load_optimizer_state(self, optimizer: Optimizer, arrays: Arrays) -> None:
         """Inverse of optimizer_state; UserError when the parameters differ."""
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A new tensor with the same values, float32 if they are floating-point numbers."""
+
+    def follow(self, averages: list[Tensor], values: list[Tensor], weight: float) -> None:
+        """Add weight * (value - average) to every average, in place. All are floating-point tensors."""
 
     def seed(self, value: int, share: Share | None = None) -> None:
         """Seed the device's generator and dropout (31 bits). Called before every batch, so no state is saved.

@@ -11,6 +11,7 @@ from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
 from jt_models.boot import jt
 from jt_models.nn import ops, optim, processes
+from jt_models.nn.kernels import lists
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -108,10 +109,12 @@ class Backend:
         for group, rate in zip(optimizer.groups, rates, strict=True):
             group["lr"] = rate
 
-    def state_numpy(self, module, exclude=()):
-        shapes = _shapes(module)
-        return {name: value.numpy().reshape(shapes[name]) for name, value in module.state_dict().items()
-                if not matches(name, exclude)}
+    def state(self, module, exclude=()):
+        return {name: value for name, value in module.state_dict().items() if not matches(name, exclude)}
+
+    def state_numpy(self, module, exclude=(), averages=None):
+        shapes, state = _shapes(module), self.state(module, exclude) if averages is None else averages
+        return {name: value.numpy().reshape(shapes[name]) for name, value in state.items()}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state, shapes = module.state_dict(), _shapes(module)
@@ -127,6 +130,14 @@ class Backend:
 
     def load_optimizer_state(self, optimizer, arrays):
         optimizer.load_state(arrays)
+
+    def copy(self, tensor):
+        value = tensor.detach().copy()
+        value.sync()    # see nn.ops.assign
+        return value
+
+    def follow(self, averages, values, weight):
+        lists.follow(averages, values, weight)
 
     def seed(self, value, share=None):
         processes.set_share(share)

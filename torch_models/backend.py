@@ -51,7 +51,7 @@ class Backend:
         ops.set_precision(precision)
 
     def asarray(self, array, dtype=None):
-        tensor = torch.as_tensor(np.ascontiguousarray(array), device=self.device)
+        tensor = torch.as_tensor(np.asarray(array, order="C"), device=self.device)
         return tensor if dtype is None else tensor.to(getattr(torch, dtype))
 
     def image(self, pixels, rows, columns, shape):
@@ -104,9 +104,12 @@ class Backend:
         for group, rate in zip(optimizer.groups, rates, strict=True):
             group["lr"] = rate
 
-    def state_numpy(self, module, exclude=()):
-        return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()
-                if not matches(name, exclude)}
+    def state(self, module, exclude=()):
+        return {name: value for name, value in module.state_dict().items() if not matches(name, exclude)}
+
+    def state_numpy(self, module, exclude=(), averages=None):
+        state = self.state(module, exclude) if averages is None else averages
+        return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         state = module.state_dict()
@@ -120,6 +123,12 @@ class Backend:
 
     def load_optimizer_state(self, optimizer, arrays):
         optimizer.load_state(arrays)
+
+    def copy(self, tensor):
+        return tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+    def follow(self, averages, values, weight):
+        torch._foreach_lerp_(averages, [value.to(torch.float32) for value in values], weight)
 
     def seed(self, value, share=None):
         processes.set_share(share)

@@ -44,7 +44,7 @@ class Trainer:
         self.task, self.backend, self.config, self.info = task, backend, config, info
         self.run = Path(run)
         self.checkpoints = Checkpoints(run, config.keep_epochs, config.keep_optimizers)
-        self.ema = Ema(config.ema, config.ema_form)
+        self.ema = Ema(backend, config.ema, config.ema_form)
         self.at = Position()
         self.phase: Phase | None = None
         # As in best.json.
@@ -71,7 +71,7 @@ class Trainer:
             self.enter(task.phases[0])
             for name in task.ema_modules if self.config.ema else ():
                 if name in task.modules:
-                    self.ema.start(name, self.arrays(name))
+                    self.ema.start(name, self.tensors(name))
         self.steps_per_epoch(task.loader())
 
     def go_on(self) -> int:
@@ -152,7 +152,7 @@ class Trainer:
         at.global_step += 1
         if self.config.ema:
             for name in self.task.ema_modules:
-                self.ema.update(name, self.arrays(name), at.global_step)
+                self.ema.update(name, self.tensors(name), at.global_step)
         return terms
 
     def log_step(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
@@ -209,8 +209,8 @@ class Trainer:
         """While this context lasts, the modules of a task that wants it have the averages of their weights."""
         averages = self.ema.averages if self.task.averaged else {}
         trained = {stem: self.arrays(stem) for stem in averages}
-        for stem, arrays in averages.items():
-            self.backend.load_numpy(self.task.modules[stem], arrays, self.task.frozen)
+        for stem, tensors in averages.items():
+            self.backend.load_numpy(self.task.modules[stem], self.arrays(stem, tensors), self.task.frozen)
         try:
             yield
         finally:
@@ -234,16 +234,20 @@ class Trainer:
         if epoch_done:
             self.task.epoch_saved(name, state)
 
-    def arrays(self, stem: str) -> dict:
-        """The weights of a module that training may change."""
-        return self.backend.state_numpy(self.task.modules[stem], exclude=self.task.frozen)
+    def tensors(self, stem: str) -> dict:
+        """The tensors of a module that training may change."""
+        return self.backend.state(self.task.modules[stem], self.task.frozen)
+
+    def arrays(self, stem: str, averages: dict | None = None) -> dict:
+        """The values of `tensors`, or of their averages."""
+        return self.backend.state_numpy(self.task.modules[stem], self.task.frozen, averages)
 
     def files(self) -> Iterator[tuple[str, dict]]:
         """(name, arrays) of every file of a checkpoint, one in memory at a time."""
         for stem in self.task.modules:
             yield stem, self.arrays(stem)
-        for stem, arrays in self.ema.averages.items():
-            yield f"{stem}.ema", arrays
+        for stem, averages in self.ema.averages.items():
+            yield f"{stem}.ema", self.arrays(stem, averages)
         yield OPTIMIZER, {f"{stem}/{key}": array for stem, optimizer in self.task.optimizers.items()
                           for key, array in self.backend.optimizer_state(optimizer).items()}
 
@@ -261,7 +265,7 @@ class Trainer:
             self.load(stem, self.checkpoints.weights(name, stem), self.checkpoints.folder / name)
             averaged = self.config.ema and stem in self.task.ema_modules
             if averaged and self.checkpoints.has(name, f"{stem}.ema"):
-                self.ema.averages[stem] = self.checkpoints.weights(name, f"{stem}.ema")
+                self.ema.restore(stem, self.checkpoints.weights(name, f"{stem}.ema"))
         arrays = self.checkpoints.weights(name, OPTIMIZER)
         for stem, optimizer in self.task.optimizers.items():
             own = {key[len(stem) + 1:]: array for key, array in arrays.items() if key.startswith(f"{stem}/")}

@@ -7,7 +7,7 @@ Jittor's own optimizers differ from PyTorch's in several ways [O1-O6]; none is u
 import numpy as np
 
 from jt_models.boot import jt
-from jt_models.nn.kernels.adam import adam
+from jt_models.nn.kernels import lists
 
 
 class Optimizer:
@@ -39,15 +39,16 @@ class Optimizer:
         if clip is not None:
             self.clip(clip)
         for group in self.groups:
+            batches = {}
             for name in group["params"]:
-                gradient = self.gradients.get(name)
-                if gradient is None:
-                    gradient = self.unused(name)
-                if gradient is not None:
+                if name not in self.gradients:
+                    self.gradients[name] = self.unused(name)
+                if self.gradients[name] is not None:
                     self.steps[name] += 1
-                    self.update(name, gradient, group)
+                    batches.setdefault(self.steps[name], []).append(name)
+            for step, names in batches.items():
+                self.update(names, step, group)
         self.gradients = {}
-        jt.sync_all()
 
     def unscale(self, scaler) -> bool:
         """Divide the gradients by the scaler's factor, which then changes.
@@ -62,18 +63,21 @@ class Optimizer:
 
     def clip(self, limit: float) -> None:
         """Scale all gradients so that their joint norm is at most `limit`."""
-        squares = [(g * g).reshape(g.shape[0], -1).sum(1).sum() for g in self.gradients.values()]
-        factor = limit / (float(np.sqrt(sum(float(s.numpy()[0]) for s in squares))) + 1e-6)
-        if factor < 1:
-            self.gradients = {name: g * factor for name, g in self.gradients.items()}
+        factor = lists.clip_factor(list(self.gradients.values()), limit)
+        self.gradients = {name: g * factor for name, g in self.gradients.items()}
 
     def unused(self, name: str):
         """The gradient of a parameter that the loss does not reach; None to leave the parameter unchanged."""
         return None
 
-    def update(self, name: str, gradient, group: dict) -> None:
-        """Change one parameter by its gradient. Each optimizer overrides this with its rule."""
+    def update(self, names: list[str], step: int, group: dict) -> None:
+        """Change parameters of a group by their gradients, in their step number `step`. Each optimizer overrides this
+        with its rule."""
         raise NotImplementedError
+
+    def of(self, names: list[str]) -> tuple[list, list]:
+        """Parameters and their gradients."""
+        return [self.parameters[name] for name in names], [self.gradients[name] for name in names]
 
     def moment(self, name: str, quantity: str):
         if quantity not in self.moments[name]:
@@ -114,16 +118,11 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
 
-    def update(self, name, gradient, group):
-        parameter = self.parameters[name]
-        gradient = gradient + group["weight_decay"] * parameter
-        if self.momentum:
-            buffer = gradient
-            if self.steps[name] > 1:
-                buffer = self.momentum * self.moment(name, "momentum_buffer") + gradient
-            self.moments[name]["momentum_buffer"] = buffer.detach()
-            gradient = gradient + self.momentum * buffer if self.nesterov else buffer
-        parameter.update(parameter - group["lr"] * gradient)
+    def update(self, names, step, group):
+        buffers = [[self.moment(name, "momentum_buffer") for name in names]] if self.momentum else []
+        momentum = self.momentum if step > 1 else 0.0
+        lists.sgd([*self.of(names), *buffers], [group["lr"], group["weight_decay"], momentum,
+                                                self.momentum if self.nesterov else 0.0])
 
 
 class Adam(Optimizer):
@@ -148,18 +147,14 @@ class Adam(Optimizer):
     def unused(self, name):
         return jt.zeros(self.parameters[name].shape) if self.form == "jittor" else None
 
-    def update(self, name, gradient, group):
-        (beta1, beta2), step, parameter = self.betas, self.steps[name], self.parameters[name]
+    def update(self, names, step, group):
+        (beta1, beta2), decay = self.betas, group["weight_decay"]
         root = (1 - beta2 ** step) ** 0.5
-        decay = group["weight_decay"]
-        scalars = np.array([1 - group["lr"] * decay if self.decoupled else 1.0, 0.0 if self.decoupled else decay,
-                            1 - beta1, beta2, 1 - beta2, group["lr"] / (1 - beta1 ** step), root,
-                            self.eps / root if self.form == "jittor" else self.eps], np.float32)
-        before = self.moment(name, "exp_avg") if beta1 else gradient
-        updated, first, second = adam(parameter, gradient, before, self.moment(name, "exp_avg_sq"), jt.array(scalars))
-        self.moments[name] = {"exp_avg": first.stop_grad()} if beta1 else {}
-        self.moments[name]["exp_avg_sq"] = second.stop_grad()
-        parameter.update(updated)
+        moments = ("exp_avg_sq", "exp_avg") if beta1 else ("exp_avg_sq",)
+        lists.adam([*self.of(names), *([self.moment(name, quantity) for name in names] for quantity in moments)],
+                   [1 - group["lr"] * decay if self.decoupled else 1.0, 0.0 if self.decoupled else decay,
+                    1 - beta1, beta2, 1 - beta2, group["lr"] / (1 - beta1 ** step), root,
+                    self.eps / root if self.form == "jittor" else self.eps])
 
 
 class AdamW(Adam):

@@ -119,7 +119,10 @@ FAULTS = (
           "gap = ops.cumsum(ops.softmax(logits) - target)", "gap = ops.softmax(logits) - target",
           "probabilities are compared, not their sums"),
     Fault("decay_spares_biases", "", OPTIM,
-          'decay = group["weight_decay"]\n', 'decay = group["weight_decay"] if len(parameter.shape) > 1 else 0.0\n',
+          "                self.update(names, step, group)",
+          "                for name in names:\n"
+          "                    plain = len(self.parameters[name].shape) > 1\n"
+          '                    self.update([name], step, group if plain else {**group, "weight_decay": 0.0})',
           "biases are not decayed", (AESTHETIC, AESTHETIC_TRAINING)),
     Fault("clipped_per_group", "", OPTIM,
           "            self.clip(clip)\n",

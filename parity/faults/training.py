@@ -2,7 +2,7 @@
 from parity.faults.fault import Fault
 from parity.faults.where import AESTHETIC, AESTHETIC_TRAINING, AUGMENT, ENCODER, NETWORKS, OPTIMIZERS, TRAINING
 
-LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels/adam.py"
+LOSSES, AUGMENTATION, OPTIM, KERNELS = "apf_gan/losses.py", "apf_gan/augment.py", "nn/optim.py", "nn/kernels/lists.py"
 
 FAULTS = (
     Fault("hinge_sign", "", LOSSES,
@@ -106,7 +106,7 @@ FAULTS = (
           "root = (1 - beta2 ** step) ** 0.5", "root = 1.0",
           "the second moment's bias is not corrected", (OPTIMIZERS, *NETWORKS), ("L5", "L6")),
     Fault("adam_step_off_by_one", "", OPTIM,
-          "self.betas, self.steps[name], self.param", "self.betas, self.steps[name] + 1, self.param",
+          "self.update(names, step, group)", "self.update(names, step + 1, group)",
           "the bias correction runs one step ahead", (OPTIMIZERS, ENCODER)),
     Fault("adam_epsilon_in_root", "", KERNELS,
           "(first / (std::sqrt(second) / root + eps))", "(first / std::sqrt(second / (root * root) + eps))",
@@ -132,17 +132,15 @@ FAULTS = (
     Fault("decay_default", "O3", OPTIM,
           "weight_decay: float = 0.01):", "weight_decay: float = 0.0):",
           "AdamW has Jittor's default decay, none", (OPTIMIZERS,)),
-    Fault("sgd_dampened", "O4", OPTIM,
-          'self.moment(name, "momentum_buffer") + gradient',
-          'self.moment(name, "momentum_buffer") + (1 - self.momentum) * gradient',
+    Fault("sgd_dampened", "O4", KERNELS,
+          "momentum * m[i] + grad : grad", "momentum * m[i] + (1 - momentum) * grad : grad",
           "momentum averages gradients instead of adding them up", (OPTIMIZERS,)),
-    Fault("nesterov_ignored", "", OPTIM,
-          "gradient = gradient + self.momentum * buffer if self.nesterov else buffer", "gradient = buffer",
+    Fault("nesterov_ignored", "", KERNELS,
+          "(ahead != 0 ? grad + ahead * sum : sum)", "sum",
           "Nesterov's look-ahead is missing", (OPTIMIZERS,)),
     Fault("clipped_per_tensor", "O6", OPTIM,
-          "            self.gradients = {name: g * factor for name, g in self.gradients.items()}",
-          "            self.gradients = {name: g * min(1.0, limit / (float((g * g).sum().numpy()[0]) ** 0.5 + 1e-6))\n"
-          "                              for name, g in self.gradients.items()}",
+          "        self.gradients = {name: g * factor for name, g in self.gradients.items()}",
+          "        self.gradients = {name: g * lists.clip_factor([g], limit) for name, g in self.gradients.items()}",
           "each gradient is clipped by its own norm", (OPTIMIZERS, AESTHETIC_TRAINING)),
     Fault("gradients_not_unscaled", "", OPTIM,
           "g * (1 / scaler.scale) for", "g for",

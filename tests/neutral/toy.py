@@ -68,8 +68,22 @@ class Backend:
     def set_lr(self, optimizer, lr):
         optimizer.lr = lr
 
-    def state_numpy(self, module, exclude=()):
-        return {name: value.copy() for name, value in module.items() if name not in exclude}
+    def asarray(self, array):
+        return array
+
+    def state(self, module, exclude=()):
+        return {name: value for name, value in module.items() if name not in exclude}
+
+    def state_numpy(self, module, exclude=(), averages=None):
+        state = self.state(module, exclude) if averages is None else averages
+        return {name: value.copy() for name, value in state.items()}
+
+    def copy(self, tensor):
+        return tensor.astype(np.float32 if tensor.dtype.kind == "f" else tensor.dtype)
+
+    def follow(self, averages, values, weight):
+        for average, value in zip(averages, values, strict=True):
+            average += np.float32(weight) * (value - average)
 
     def load_numpy(self, module, arrays, allow_missing=(), allow_unexpected=()):
         if module.keys() - set(allow_missing) != arrays.keys():

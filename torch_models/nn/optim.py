@@ -36,13 +36,15 @@ class Optimizer:
         if clip is not None:
             self.clip(clip)
         for group in self.groups:
+            batches = {}
             for name in group["params"]:
-                gradient = self.gradients.get(name)
-                if gradient is None:
-                    gradient = self.unused(name)
-                if gradient is not None:
+                if name not in self.gradients:
+                    self.gradients[name] = self.unused(name)
+                if self.gradients[name] is not None:
                     self.steps[name] += 1
-                    self.update(name, gradient, group)
+                    batches.setdefault(self.steps[name], []).append(name)
+            for step, names in batches.items():
+                self.update(names, step, group)
         self.gradients = {}
 
     def unscale(self, scaler) -> bool:
@@ -57,18 +59,25 @@ class Optimizer:
 
     def clip(self, limit: float) -> None:
         """Scale all gradients so that their joint norm is at most `limit`."""
-        norms = torch._foreach_norm(list(self.gradients.values()))
-        factor = limit / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)
-        if factor < 1:
-            self.gradients = {name: g * factor for name, g in self.gradients.items()}
+        gradients = list(self.gradients.values())
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        factor = (limit / (norm + 1e-6)).clamp(max=1)
+        self.gradients = dict(zip(self.gradients, torch._foreach_mul(gradients, factor)))
 
     def unused(self, name: str):
         """The gradient of a parameter that the loss does not reach; None to leave the parameter unchanged."""
         return None
 
-    def update(self, name: str, gradient, group: dict) -> None:
-        """Change one parameter by its gradient. Each optimizer overrides this with its rule."""
+    def update(self, names: list[str], step: int, group: dict) -> None:
+        """Change parameters of a group by their gradients, in their step number `step`. Each optimizer overrides this
+        with its rule."""
         raise NotImplementedError
+
+    def of(self, names: list[str]) -> tuple[list, list]:
+        """Parameters and their gradients, whose elements lie in memory in the order of the parameter's."""
+        parameters = [self.parameters[name] for name in names]
+        return parameters, [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+                            for p, g in zip(parameters, (self.gradients[name] for name in names))]
 
     def moment(self, name: str, quantity: str):
         if quantity not in self.moments[name]:
@@ -101,17 +110,16 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
 
-    def update(self, name, gradient, group):
-        parameter = self.parameters[name]
-        gradient = gradient + group["weight_decay"] * parameter
+    def update(self, names, step, group):
+        parameters, gradients = self.of(names)
+        gradients = torch._foreach_add(gradients, torch._foreach_mul(parameters, group["weight_decay"]))
         if self.momentum:
-            buffer = self.moment(name, "momentum_buffer")
-            if self.steps[name] == 1:
-                buffer.copy_(gradient)
-            else:
-                buffer.mul_(self.momentum).add_(gradient)
-            gradient = gradient + self.momentum * buffer if self.nesterov else buffer
-        parameter.sub_(group["lr"] * gradient)
+            buffers = [self.moment(name, "momentum_buffer") for name in names]
+            torch._foreach_mul_(buffers, self.momentum if step > 1 else 0.0)
+            torch._foreach_add_(buffers, gradients)
+            ahead = torch._foreach_mul(buffers, self.momentum)
+            gradients = torch._foreach_add(gradients, ahead) if self.nesterov else buffers
+        torch._foreach_sub_(parameters, torch._foreach_mul(gradients, group["lr"]))
 
 
 class Adam(Optimizer):
@@ -136,17 +144,18 @@ class Adam(Optimizer):
     def unused(self, name):
         return torch.zeros_like(self.parameters[name]) if self.form == "jittor" else None
 
-    def update(self, name, gradient, group):
-        (beta1, beta2), step, parameter = self.betas, self.steps[name], self.parameters[name]
-        if self.decoupled:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        elif group["weight_decay"]:
-            gradient = gradient + group["weight_decay"] * parameter
-        first = self.moment(name, "exp_avg").lerp_(gradient, 1 - beta1) if beta1 else gradient
-        second = self.moment(name, "exp_avg_sq").mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    def update(self, names, step, group):
+        (beta1, beta2), decay = self.betas, group["weight_decay"]
+        parameters, gradients = self.of(names)
+        if decay and not self.decoupled:
+            gradients, decay = torch._foreach_add(gradients, torch._foreach_mul(parameters, decay)), 0.0
         root = (1 - beta2 ** step) ** 0.5
-        eps = self.eps / root if self.form == "jittor" else self.eps
-        parameter.addcdiv_(first, (second.sqrt() / root).add_(eps), value=-group["lr"] / (1 - beta1 ** step))
+        # With beta1 = 0 the rule would store the gradient as the first moment: it stores it where it already is.
+        firsts = [self.moment(name, "exp_avg") for name in names] if beta1 else gradients
+        rule = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        rule(parameters, gradients, firsts, [self.moment(name, "exp_avg_sq") for name in names], [],
+             [torch.tensor(step, dtype=torch.float32)] * len(names), lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=decay,
+             eps=self.eps / root if self.form == "jittor" else self.eps, amsgrad=False, maximize=False)
 
 
 class AdamW(Adam):

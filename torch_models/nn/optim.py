@@ -61,7 +61,8 @@ class Optimizer:
         """Scale all gradients so that their joint norm is at most `limit`."""
         gradients = list(self.gradients.values())
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        factor = (limit / (norm + 1e-6)).clamp(max=1)
+        factor = limit / (norm + 1e-6)
+        factor = torch.where(factor < 1, factor, 1.0)       # 1 too if the norm is not a number
         self.gradients = dict(zip(self.gradients, torch._foreach_mul(gradients, factor)))
 
     def unused(self, name: str):

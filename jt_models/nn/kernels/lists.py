@@ -12,18 +12,17 @@ _HEADER = "#include <algorithm>\n#include <cmath>\n#include <utility>\n#include 
 # The tensors are cut into blocks. BODY sees the addresses a[0], a[1] … of the n elements of a block, one for each list,
 # and the numbers s, and may set `sum`. END sees the sum over all blocks, added in their order, and may set `result`.
 _EACH = """
-    @alias(at, in0) @alias(s, in1) @alias(out, out0)
-    const int64_t LISTS = at_shape0 - 1, COUNT = at_shape1, BLOCK = 32768;
-    const int64_t* size = at_p + LISTS * COUNT;
-    const float* s = s_p;
+    const int64_t LISTS = in0_shape0 - 1, COUNT = in0_shape1, BLOCK = 32768;
+    const auto *at = in0_p, *size = in0_p + LISTS * COUNT;
+    const float* s = in1_p;
     std::vector<std::pair<int64_t, int64_t>> blocks;
     for (int64_t t = 0; t < COUNT; t++) for (int64_t i = 0; i < size[t]; i += BLOCK) blocks.push_back({t, i});
     std::vector<double> sums(blocks.size());
     #pragma omp parallel for if (blocks.size() > 1)
     for (int64_t b = 0; b < int64_t(blocks.size()); b++) {
-        const int64_t t = blocks[b].first, from = blocks[b].second, n = std::min(BLOCK, size[t] - from);
+        const int64_t t = blocks[b].first, from = blocks[b].second, n = std::min<int64_t>(BLOCK, size[t] - from);
         float* a[4];
-        for (int64_t k = 0; k < LISTS; k++) a[k] = reinterpret_cast<float*>(at_p[k * COUNT + t]) + from;
+        for (int64_t k = 0; k < LISTS; k++) a[k] = reinterpret_cast<float*>(at[k * COUNT + t]) + from;
         double sum = 0;
         BODY
         sums[b] = sum;
@@ -31,7 +30,7 @@ _EACH = """
     double sum = 0, result = 0;
     for (const double part : sums) sum += part;
     END
-    out_p[0] = result;
+    out0_p[0] = result;
 """
 
 

@@ -145,15 +145,29 @@ class BatchNorm2d(Module):
             return y
         return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 
+    def modulated(self, x, gain, shift, index, slope: float):
+        """x normalised, without weight and bias, then `ops.modulate` and the leaky ReLU of a slope; 1 for none."""
+        if self.is_training() and not (self.joint and processes.share()):
+            count = counted(x)
+            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope)
+            self._record(mean, variance, count)
+            return y
+        y = ops.modulate(self(x), gain, shift, index)
+        return y if slope == 1 else ops.leaky_relu(y, slope)
+
     def normalize_batch(self, x):
         y, mean, variance, count = normalized(x, self, self.joint)
+        self._record(mean, variance, count)
+        return y
+
+    def _record(self, mean, variance, count) -> None:
+        """Move the running statistics towards those of a batch, of which `variance` is the biased one."""
         if self.track:
             mean, variance = mean.detach(), variance.detach()
             if self.running_variance == "unbiased":
                 variance = variance * (count / (count - 1))
             self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
             self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
-        return y
 
 
 class BatchNorm1d(BatchNorm2d):
@@ -169,13 +183,19 @@ def normalized(x, norm, joint: bool = True):
     one value per channel.
     """
     share = processes.share() if joint else None
-    count = (share.total if share else x.shape[0]) * x.shape[2]
-    if count < 2:
-        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    count = counted(x, share)
     if share is None:
         return *Normalize(norm.eps)(x), count
     apart, mean, variance, count = processes.moments(x)
     return apart / (variance + norm.eps).sqrt(), mean.reshape(-1), variance.reshape(-1), count
+
+
+def counted(x, share=None) -> int:
+    """The values of x (B, C, …) per channel, with the rows of all processes that share it. ValueError: only one."""
+    count = x.numel() // x.shape[0] // x.shape[1] * (share.total if share else x.shape[0])
+    if count < 2:
+        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    return count
 
 
 class FrozenBatchNorm2d(Module):

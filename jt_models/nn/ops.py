@@ -15,7 +15,7 @@ from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
-from jt_models.nn.kernels.modulation import Modulate
+from jt_models.nn.kernels.modulation import Modulate, NormalizeModulate
 from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import AvgPool, MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
@@ -278,9 +278,23 @@ def modulate(x, gain, shift, index):
 
     The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
     """
+    _check_rows(x, index)
+    return Modulate(index)(x, gain, shift)
+
+
+def normalize_modulate(x, gain, shift, index, eps: float, slope: float):
+    """`modulate` of x normalised by the mean and variance of the batch, then leaky ReLU of a slope above 0.
+
+    Returns the result, and the mean and biased variance (C,), which have no gradients. Of the maps in between, none is
+    kept for the gradient.
+    """
+    _check_rows(x, index)
+    return NormalizeModulate(index, eps, slope)(x, gain, shift)
+
+
+def _check_rows(x, index) -> None:
     if tuple(index.shape) != (x.shape[0], *x.shape[2:]):
         raise ValueError(f"the rows of {tuple(index.shape)} pixels do not fit images {tuple(x.shape)}")
-    return Modulate(index)(x, gain, shift)
 
 
 def mean(x):

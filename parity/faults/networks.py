@@ -28,13 +28,15 @@ FAULTS = (
           "        x = self.G_middle_1(ops.upsample2(x), condition)\n        x = self.G_middle_0(x, condition)",
           "two blocks of equal shape exchanged"),
     Fault("block_slope", "", G,
-          "ops.leaky_relu(self.norm_1(dx, condition), 0.2)", "ops.leaky_relu(self.norm_1(dx, condition), 0.01)",
+          "self.norm_1(dx, condition, 0.2)", "self.norm_1(dx, condition, 0.01)",
           "one slope is 0.01 instead of 0.2"),
     Fault("noise_after_norm", "", G,
           "            x = x + condition.draw(x.shape[0], size) * scale\n"
-          "        x = self.param_free_norm(x)\n",
+          "        if index is not None:\n"
+          "            return self.param_free_norm.modulated(x, gain, beta, index, slope)\n"
+          "        y = self.param_free_norm(x) * gain + beta\n",
           "            noise = condition.draw(x.shape[0], size) * scale\n"
-          "        x = self.param_free_norm(x) + (noise if scale is not None else 0)\n",
+          "        y = (self.param_free_norm(x) + (noise if scale is not None else 0)) * gain + beta\n",
           "noise enters after the normalisation"),
     Fault("noise_index_shifted", "", G,
           "return self.noise(self.index - 1,", "return self.noise(self.index,",
@@ -73,7 +75,7 @@ FAULTS = (
           "self.conv_s(self.norm_s(x, condition))", "self.conv_s(x)",
           "the learned shortcut skips its normalisation"),
     Fault("shortcut_with_activation", "", G,
-          "self.conv_s(self.norm_s(x, condition))", "self.conv_s(ops.leaky_relu(self.norm_s(x, condition), 0.2))",
+          "self.norm_s(x, condition)", "self.norm_s(x, condition, 0.2)",
           "the learned shortcut has an activation"),
     Fault("residual_missing", "", G,
           "return skip + dx", "return dx", "the block has no skip"),

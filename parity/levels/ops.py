@@ -118,7 +118,13 @@ def reduced(side, *_):
     return found
 
 
+def normalized(side, *arguments):
+    """The result of `normalize_modulate`, and the statistics of the batch."""
+    return dict(zip(("output", "mean", "variance"), side.ops.normalize_modulate(*arguments)))
+
+
 IMAGES = Like(BATCH)
+ROWS = Like((5, 3)), Like((5, 3)), Like((2, 6, 8), "int32", 0, 4)
 QUERIES, KEYS = Like((2, 7, 8)), Like((2, 5, 8))
 OPS = {
     "leaky_relu": Op((IMAGES, 0.2)),
@@ -146,7 +152,8 @@ OPS = {
     "upsample2": Op((IMAGES,), exact=True),
     "avg_pool2d": Op((IMAGES, 3, 2, 1, False)),
     "max_pool2d": Op((IMAGES, 3, 2, 1)),
-    "modulate": Op((IMAGES, Like((5, 3)), Like((5, 3)), Like((2, 6, 8), "int32", 0, 4)), labels=(3,)),
+    "modulate": Op((IMAGES, *ROWS), labels=(3,)),
+    "normalize_modulate": Op((IMAGES, *ROWS, 1e-5, 0.2), labels=(3,), run=normalized),
     "mean": Op((IMAGES,), many=True),
     "mean_dims": Op((IMAGES, (1, 3))),
     "cumsum": Op((Like((3, 10)),)),

@@ -130,6 +130,28 @@ def test_modulation_by_rows_and_its_gradients():
         agree(slope, differences(closed, arrays, cotangent, number), 2e-5)
 
 
+@pytest.mark.parametrize("slope", [0.2, 1.0])
+def test_normalised_modulation_and_its_gradients(slope):
+    index = np.random.default_rng(0).integers(0, 5, (2, 6, 9)).astype(np.int32)
+    arrays = [3 * normal((2, 3, 6, 9)) + 5, normal((6, 3), seed=1), normal((6, 3), seed=2)]
+    cotangent = normal((2, 3, 6, 9), seed=3)
+
+    def closed(x, gain, shift):
+        x = (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-5)
+        y = x * np.moveaxis(gain[index], 3, 1) + np.moveaxis(shift[index], 3, 1)
+        return np.where(y > 0, y, slope * y)
+
+    def ours(*tensors):
+        return ops.normalize_modulate(*tensors, jt.array(index), 1e-5, slope)[0]
+
+    _, mean, variance = ops.normalize_modulate(*map(jt.array, arrays), jt.array(index), 1e-5, slope)
+    agree(mean, arrays[0].mean((0, 2, 3), dtype=np.float64))
+    agree(variance, arrays[0].var((0, 2, 3), dtype=np.float64))
+    agree(ours(*map(jt.array, arrays)), closed(*(a.astype(np.float64) for a in arrays)))
+    for number, slope_of in enumerate(slopes(ours, arrays, cotangent)):
+        agree(slope_of, differences(closed, arrays, cotangent, number), 2e-5)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none", "sum"])
 def test_cross_entropy(reduction):
     labels, logits = np.array([3, 0, 7, 7, 1], np.int32), normal((5, 9)) * 30

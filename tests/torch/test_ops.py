@@ -118,6 +118,28 @@ def test_modulation_by_rows(layout, dtype, monkeypatch):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("slope", [0.2, 1.0])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normalised_modulation_keeps_two_maps_and_has_the_gradients_of_its_parts(layout, dtype, slope, monkeypatch):
+    monkeypatch.setattr(ops._Modulated, "PIXELS", 7)
+    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
+    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    given = [(3 * x + 5).requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
+    rows = [F.embedding(index, table).permute(0, 3, 1, 2) for table in given[1:]]
+    normal = F.batch_norm(given[0], None, None, training=True)
+    expected = F.leaky_relu(normal * rows[0] + rows[1], slope)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        found, mean, variance = ops.normalize_modulate(*given, index, 1e-5, slope)
+    assert kept.count(x.shape) == 2
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(mean, given[0].mean((0, 2, 3)))
+    torch.testing.assert_close(variance, given[0].var((0, 2, 3), correction=0))
+    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_sums_of_modulation_over_many_pixels_are_exact():
     gradient = torch.full((1, 1, 512, 512), 0.1)
     table = torch.ones(1, 1, requires_grad=True)

@@ -104,13 +104,16 @@ class SPADE(Module):
         return [ops.linear(around, conv.weight.permute(0, 2, 3, 1).reshape(conv.weight.shape[0], -1), conv.bias)
                 for conv in (self.mlp_gamma, self.mlp_beta)]
 
-    def forward(self, x, condition: Condition):
+    def forward(self, x, condition: Condition, slope: float = 1.0):
+        """slope: of the leaky ReLU that follows; 1 for none."""
         size = tuple(x.shape[-2:])
         gain, beta, index, scale = condition.modulation(self, size)
         if scale is not None:
             x = x + condition.draw(x.shape[0], size) * scale
-        x = self.param_free_norm(x)
-        return x * gain + beta if index is None else ops.modulate(x, gain, beta, index)
+        if index is not None:
+            return self.param_free_norm.modulated(x, gain, beta, index, slope)
+        y = self.param_free_norm(x) * gain + beta
+        return y if slope == 1 else ops.leaky_relu(y, slope)
 
 
 class SPADEResnetBlock(Module):
@@ -131,8 +134,8 @@ class SPADEResnetBlock(Module):
 
     def forward(self, x, condition: Condition):
         skip = self.conv_s(self.norm_s(x, condition)) if self.learned_shortcut else x
-        dx = self.conv_0(ops.leaky_relu(self.norm_0(x, condition), 0.2))
-        dx = self.conv_1(ops.leaky_relu(self.norm_1(dx, condition), 0.2))
+        dx = self.conv_0(self.norm_0(x, condition, 0.2))
+        dx = self.conv_1(self.norm_1(dx, condition, 0.2))
         return skip + dx
 
 

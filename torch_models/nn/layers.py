@@ -102,12 +102,24 @@ class BatchNorm2d(nn.Module):
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
         y, mean, variance, count = normalized(x, self, self.joint)
+        self._record(mean, variance * ((count - 1) / count) if self.running_variance == "biased" else variance)
+        return y
+
+    def modulated(self, x, gain, shift, index, slope: float):
+        """x normalised, without weight and bias, then `ops.modulate` and the leaky ReLU of a slope; 1 for none."""
+        if self.training and not (self.joint and processes.share()):
+            count = counted(x)
+            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope)
+            self._record(mean, variance if self.running_variance == "biased" else variance * (count / (count - 1)))
+            return y
+        y = ops.modulate(self(x), gain, shift, index)
+        return y if slope == 1 else ops.leaky_relu(y, slope)
+
+    def _record(self, mean, variance) -> None:
+        """Move the running statistics towards those of a batch."""
         if self.track:
-            if self.running_variance == "biased":
-                variance = variance * ((count - 1) / count)
             self.running_mean += self.momentum * (mean - self.running_mean)
             self.running_var += self.momentum * (variance - self.running_var)
-        return y
 
 
 class BatchNorm1d(BatchNorm2d):
@@ -120,9 +132,7 @@ def normalized(x, norm, joint: bool = True):
     share it. ValueError: one value per channel.
     """
     share = processes.share() if joint else None
-    count = x.numel() // x.shape[1] if share is None else share.total * x[0, 0].numel()
-    if count < 2:
-        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    count = counted(x, share)
     if share is None:
         mean, variance = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
         # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
@@ -134,6 +144,14 @@ def normalized(x, norm, joint: bool = True):
         shape = (1, -1, *[1] * (x.ndim - 2))
         y = y * norm.weight.reshape(shape) + norm.bias.reshape(shape)
     return y, mean.detach().flatten(), variance.detach().flatten() * (count / (count - 1)), count
+
+
+def counted(x, share=None) -> int:
+    """The values of x (B, C, …) per channel, with the rows of all processes that share it. ValueError: only one."""
+    count = x.numel() // x.shape[0] // x.shape[1] * (share.total if share else x.shape[0])
+    if count < 2:
+        raise ValueError(f"batch normalisation needs more than one value per channel, got input {tuple(x.shape)}")
+    return count
 
 
 class FrozenBatchNorm2d(nn.Module):

@@ -1,8 +1,9 @@
 """Scale and shift of every pixel by rows of a table, in multi-threaded C++. CPU only."""
 from jt_models.boot import jt
 from jt_models.nn.kernels.lookup import RANGE
+from jt_models.nn.kernels.norm import moments
 
-_HEADER = "#include <vector>\n" + RANGE
+_HEADER = "#include <cmath>\n#include <vector>\n" + RANGE
 
 # Each thread takes whole channels. The table's column of a channel is copied, so that it stays in the cache.
 _MODULATE = """
@@ -18,7 +19,10 @@ _MODULATE = """
             const float* __restrict__ p = x_p + (b * C + c) * S;
             const auto* __restrict__ r = at_p + b * S;
             float* __restrict__ q = y_p + (b * C + c) * S;
-            for (int64_t i = 0; i < S; i++) q[i] = p[i] * s[r[i]] + o[r[i]];
+            for (int64_t i = 0; i < S; i++) {
+                const float y = p[i] * s[r[i]] + o[r[i]];
+                q[i] = y > 0 ? y : y * SLOPE;
+            }
         }
     }
 """
@@ -48,6 +52,56 @@ _MODULATE_GRAD = """
 """
 
 
+# The sums over a channel's pixels that the gradient of normalisation needs are sums over its rows.
+_NORMALIZED_GRAD = """
+    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(gain, in3) @alias(at, in4) @alias(y, in5) @alias(g, in6)
+    @alias(dx, out0) @alias(dgain, out1) @alias(dshift, out2)
+    const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = gain_shape0;
+    #pragma omp parallel for
+    for (int64_t c = 0; c < C; c++) {
+        const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));
+        std::vector<float> scale(U);
+        std::vector<double> sums(2 * U);
+        for (int64_t u = 0; u < U; u++) scale[u] = gain_p[u * C + c];
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            const float* __restrict__ o = y_p + (b * C + c) * S;
+            const float* __restrict__ q = g_p + (b * C + c) * S;
+            const auto* __restrict__ r = at_p + b * S;
+            for (int64_t i = 0; i < S; i++) {
+                const float slope = o[i] > 0 ? q[i] : q[i] * SLOPE;
+                sums[2 * r[i]] += double(slope) * ((p[i] - m) * inv);
+                sums[2 * r[i] + 1] += slope;
+            }
+        }
+        double total = 0, along = 0;
+        for (int64_t u = 0; u < U; u++) {
+            dgain_p[u * C + c] = sums[2 * u];
+            dshift_p[u * C + c] = sums[2 * u + 1];
+            along += scale[u] * sums[2 * u];
+            total += scale[u] * sums[2 * u + 1];
+        }
+        const float t = float(total / (B * S)), a = float(along / (B * S));
+        for (int64_t b = 0; b < B; b++) {
+            const float* __restrict__ p = x_p + (b * C + c) * S;
+            const float* __restrict__ o = y_p + (b * C + c) * S;
+            const float* __restrict__ q = g_p + (b * C + c) * S;
+            const auto* __restrict__ r = at_p + b * S;
+            float* __restrict__ d = dx_p + (b * C + c) * S;
+            for (int64_t i = 0; i < S; i++) {
+                const float slope = o[i] > 0 ? q[i] : q[i] * SLOPE;
+                d[i] = inv * (slope * scale[r[i]] - t - (p[i] - m) * inv * a);
+            }
+        }
+    }
+"""
+
+
+def _modulated(x, gain, shift, index, slope: float):
+    return jt.code(x.shape, x.dtype, [x, gain, shift, index], cpu_header=_HEADER,
+                   cpu_src=_MODULATE.replace("SLOPE", f"{slope!r}f"))
+
+
 class Modulate(jt.Function):
     """x (B, C, H, W) times row index[b, h, w] of the gain (U, C), plus the same row of the shift (U, C)."""
 
@@ -56,9 +110,30 @@ class Modulate(jt.Function):
 
     def execute(self, x, gain, shift):
         self.kept = x, gain
-        return jt.code(x.shape, x.dtype, [x, gain, shift, self.index], cpu_header=_HEADER, cpu_src=_MODULATE)
+        return _modulated(x, gain, shift, self.index, 1.0)
 
     def grad(self, g):
         x, gain = self.kept
         return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, gain, self.index, g],
                        cpu_header=_HEADER, cpu_src=_MODULATE_GRAD)
+
+
+class NormalizeModulate(jt.Function):
+    """As Modulate of x with zero mean and unit variance in each channel, and then leaky ReLU; and the mean and biased
+    variance (C,). Of the maps in between, none is kept."""
+
+    def __init__(self, index, eps: float, slope: float):
+        self.index, self.eps, self.slope = index, eps, slope
+
+    def execute(self, x, gain, shift):
+        batch, channels, height, width = x.shape
+        normal, mean, variance = moments(x.reshape(batch, channels, height * width), self.eps)
+        y = _modulated(normal.reshape(x.shape), gain, shift, self.index, self.slope)
+        self.kept = x, mean, variance, gain, y
+        return y, mean, variance
+
+    def grad(self, g, *_):
+        x, mean, variance, gain, y = self.kept
+        source = _NORMALIZED_GRAD.replace("EPS", repr(self.eps)).replace("SLOPE", f"{self.slope!r}f")
+        return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, mean, variance, gain, self.index, y, g],
+                       cpu_header=_HEADER, cpu_src=source)

@@ -62,6 +62,13 @@ _MOMENTS_GRAD = """
 """
 
 
+def moments(x, eps: float):
+    """x (B, C, S) with zero mean and unit variance over B and S, the mean and the biased variance (C,); no gradients."""
+    channels = x.shape[1]
+    return jt.code([x.shape, [channels], [channels]], [x.dtype] * 3, [x], cpu_header="#include <cmath>",
+                   cpu_src=_MOMENTS.replace("EPS", repr(eps)))
+
+
 class Normalize(jt.Function):
     """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,)."""
 
@@ -69,10 +76,7 @@ class Normalize(jt.Function):
         self.eps = eps
 
     def execute(self, x):
-        batch, channels, _ = x.shape
-        y, mean, variance = jt.code(
-            [x.shape, [channels], [channels]], [x.dtype] * 3, [x],
-            cpu_header="#include <cmath>", cpu_src=_MOMENTS.replace("EPS", repr(self.eps)))
+        y, mean, variance = moments(x, self.eps)
         self.kept = x, mean, variance
         return y, mean, variance
 

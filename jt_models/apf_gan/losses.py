@@ -3,6 +3,7 @@ from jittwin.models.apf_gan import ModelConfig, Stage
 from jt_models.apf_gan.augment import diff_augment
 from jt_models.apf_gan.generator import Condition, device_noise
 from jt_models.nn import ops
+from jt_models.nn.layers import BatchNorm2d, SpectralConv2d, track
 
 
 def hinge_generator(predictions):
@@ -78,10 +79,10 @@ class Objective:
             return ([[f[:half] for f in scale] for scale in features],
                     [[f[half:] for f in scale] for scale in features])
         fakes = self.discriminator(pairs[0], stage, alias)
-        self.discriminator.track(False)     # the same weights for both, and one power iteration
+        track(self.discriminator, SpectralConv2d, False)    # the same weights for both, and one power iteration
         with ops.no_grad():
             reals = self.discriminator(pairs[1], stage, alias)
-        self.discriminator.track(True)
+        track(self.discriminator, SpectralConv2d, True)
         return fakes, reals
 
     def generator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
@@ -100,10 +101,10 @@ class Objective:
     def discriminator_losses(self, label, real, stage: Stage, draws, noise=device_noise):
         """Losses of the discriminators, with a new fake image through which no gradient passes."""
         with ops.no_grad():
-            self.generator.track(self.config.semantics.batchnorm_updates == "twice")
+            track(self.generator, BatchNorm2d, self.config.semantics.batchnorm_updates == "twice")
             condition, z = self.condition(label, noise)
             fake = ops.detach(self.generator(condition, z, stage))
-            self.generator.track(True)
+            track(self.generator, BatchNorm2d, True)
         fakes, reals = self.discriminate(condition.seg, fake, real, stage, draws)
         return {"D_Fake": hinge_discriminator([scale[-1] for scale in fakes], real=False),
                 "D_real": hinge_discriminator([scale[-1] for scale in reals], real=True)}

@@ -349,6 +349,13 @@ def checkpoint(module, *arguments):
     return Checkpoint(module, parameters)(*arguments, *parameters)
 
 
+def track(network, kind: type, flag: bool):
+    """Whether training passes update what the layers of a kind keep: running statistics, singular vectors."""
+    for module in network.modules():
+        if isinstance(module, kind):
+            module.track = flag
+
+
 def freeze(module):
     """Stop the gradients of all parameters of the module; gradients still pass through it."""
     for value in module.state_dict().values():

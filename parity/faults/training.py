@@ -45,14 +45,14 @@ FAULTS = (
           "the label map does not move along with the pictures"),
     Fault("fake_keeps_gradient", "", LOSSES,
           "        with ops.no_grad():\n"
-          '            self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
+          '            track(self.generator, BatchNorm2d, self.config.semantics.batchnorm_updates == "twice")\n'
           "            condition, z = self.condition(label, noise)\n"
           "            fake = ops.detach(self.generator(condition, z, stage))\n"
-          "            self.generator.track(True)",
-          '        self.generator.track(self.config.semantics.batchnorm_updates == "twice")\n'
+          "            track(self.generator, BatchNorm2d, True)",
+          '        track(self.generator, BatchNorm2d, self.config.semantics.batchnorm_updates == "twice")\n'
           "        condition, z = self.condition(label, noise)\n"
           "        fake = self.generator(condition, z, stage)\n"
-          "        self.generator.track(True)",
+          "        track(self.generator, BatchNorm2d, True)",
           "the discriminators' loss reaches the generator",
           equivalent="each optimizer asks for the gradients of its own parameters alone"),
     Fault("statistics_once", "", LOSSES,

@@ -74,12 +74,6 @@ class MultiscaleDiscriminator(Module):
             results.append(net(x, stage.alpha if newest else 0.0, parent))
         return results
 
-    def track(self, flag: bool):
-        """Whether training passes update the singular vectors of spectral normalisation."""
-        for module in self.modules():
-            if isinstance(module, SpectralConv2d):
-                module.track = flag
-
     def inherit(self, k: int):
         """Warm start: copy to discriminator k every value that its parent k-1 has too."""
         state = self.state_dict()

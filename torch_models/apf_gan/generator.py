@@ -166,12 +166,6 @@ class Generator(Module):
         """Remove the heads of the smaller sizes, as the original does when growing ends."""
         self.inter_conv_img = None
 
-    def track(self, flag: bool):
-        """Whether training passes update the running statistics."""
-        for module in self.modules():
-            if isinstance(module, BatchNorm2d):
-                module.track = flag
-
     def forward(self, condition: Condition, z, stage: Stage | None = None):
         """The image at the size of `stage`; at full size if there is no stage or the stage is full."""
         condition.begin()

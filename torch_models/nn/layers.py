@@ -301,6 +301,13 @@ def checkpoint(module, *arguments):
     return recomputing.checkpoint(module, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
+def track(network, kind: type, flag: bool):
+    """Whether training passes update what the layers of a kind keep: running statistics, singular vectors."""
+    for module in network.modules():
+        if isinstance(module, kind):
+            module.track = flag
+
+
 def freeze(module):
     """Stop the gradients of all parameters of the module; gradients still pass through it."""
     module.requires_grad_(False)

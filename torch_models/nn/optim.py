@@ -155,8 +155,9 @@ class Adam(Optimizer):
         firsts = [self.moment(name, "exp_avg") for name in names] if beta1 else gradients
         rule = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
         rule(parameters, gradients, firsts, [self.moment(name, "exp_avg_sq") for name in names], [],
-             [torch.tensor(step, dtype=torch.float32)] * len(names), lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=decay,
-             eps=self.eps / root if self.form == "jittor" else self.eps, amsgrad=False, maximize=False)
+             [torch.tensor(step, dtype=torch.float32)] * len(names), lr=group["lr"], beta1=beta1, beta2=beta2,
+             weight_decay=decay, eps=self.eps / root if self.form == "jittor" else self.eps,
+             amsgrad=False, maximize=False)
 
 
 class AdamW(Adam):

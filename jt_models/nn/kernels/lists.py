@@ -1,7 +1,7 @@
 """Kernels that change many tensors in place, one launch for all of them, in multi-threaded C++. CPU only.
 
-Jittor compiles an operator anew for every number of inputs and of their dimensions. These kernels get addresses instead,
-so that each is compiled once, for all networks.
+Jittor compiles an operator anew for every number of inputs and of their dimensions. These kernels get addresses
+instead, so that each is compiled once, for all networks.
 """
 import numpy as np
 

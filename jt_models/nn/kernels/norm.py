@@ -63,7 +63,8 @@ _MOMENTS_GRAD = """
 
 
 def moments(x, eps: float):
-    """x (B, C, S) with zero mean and unit variance over B and S, the mean and the biased variance (C,); no gradients."""
+    """x (B, C, S) with zero mean and unit variance over B and S, the mean and the biased variance (C,), without
+    gradients."""
     channels = x.shape[1]
     return jt.code([x.shape, [channels], [channels]], [x.dtype] * 3, [x], cpu_header="#include <cmath>",
                    cpu_src=_MOMENTS.replace("EPS", repr(eps)))

@@ -60,7 +60,7 @@ def test_the_run_in_float64_is_made_once_for_a_state(monkeypatch):
 
 
 FAULTS = [
-    ("apf_gan/losses.py", 'track(self.config.semantics.batchnorm_updates == "twice")', "track(False)",
+    ("apf_gan/losses.py", 'BatchNorm2d, self.config.semantics.batchnorm_updates == "twice")', "BatchNorm2d, False)",
      "update statistics of G"),
     ("nn/optim.py", "self.update(names, step, group)", "self.update(names, step + 1, group)", "update D"),
     ("apf_gan/losses.py", "self.discriminator.inherit(stage.level + 1)", "pass", "update D")]

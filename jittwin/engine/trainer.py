@@ -71,7 +71,7 @@ class Trainer:
             self.enter(task.phases[0])
             for name in task.ema_modules if self.config.ema else ():
                 if name in task.modules:
-                    self.ema.start(name, self.tensors(name))
+                    self.ema.start(name, self.backend.state(task.modules[name], task.frozen))
         self.steps_per_epoch(task.loader())
 
     def go_on(self) -> int:
@@ -152,7 +152,8 @@ class Trainer:
         at.global_step += 1
         if self.config.ema:
             for name in self.task.ema_modules:
-                self.ema.update(name, self.tensors(name), at.global_step)
+                state = self.backend.state(self.task.modules[name], self.task.frozen)
+                self.ema.update(name, state, at.global_step)
         return terms
 
     def log_step(self, log: Logbook, terms: list[dict], epoch_done: bool, interrupted: bool) -> None:
@@ -234,12 +235,8 @@ class Trainer:
         if epoch_done:
             self.task.epoch_saved(name, state)
 
-    def tensors(self, stem: str) -> dict:
-        """The tensors of a module that training may change."""
-        return self.backend.state(self.task.modules[stem], self.task.frozen)
-
     def arrays(self, stem: str, averages: dict | None = None) -> dict:
-        """The values of `tensors`, or of their averages."""
+        """The weights of a module that training may change, or their averages."""
         return self.backend.state_numpy(self.task.modules[stem], self.task.frozen, averages)
 
     def files(self) -> Iterator[tuple[str, dict]]:

@@ -132,3 +132,22 @@ def test_O6_clipping_scales_all_gradients_by_their_joint_norm(backend):
     np.testing.assert_allclose([*p.numpy(), *q.numpy()], [1 - 0.6, 1, 1 - 0.8], rtol=1e-5)
     backend.step(optimizer, (p * jt.array(f32(0.3, 0))).sum() + (q * 0.4).sum(), clip=1.0)
     np.testing.assert_allclose([*p.numpy(), *q.numpy()], [0.4 - 0.3, 1, 0.2 - 0.4], rtol=1e-5)
+
+
+def test_a_step_in_place_comes_after_what_reads_the_weights(backend):
+    """A result that is still to be computed is that of the weights before the step."""
+    weight = jt.array(f32(1, 2))
+    optimizer = backend.optimizer("sgd", [{"params": {"weight": weight}, "lr": 1.0}])
+    optimizer.gradients = {"weight": jt.array(f32(1, 1))}
+    twice = weight * 2
+    optimizer.apply()
+    np.testing.assert_array_equal(twice.numpy(), [2, 4])
+    np.testing.assert_array_equal(weight.numpy(), [0, 1])
+
+
+def test_a_moment_of_another_shape_is_refused(backend):
+    weight = jt.array(f32(1, 2))
+    optimizer = backend.optimizer("adam", [{"params": {"weight": weight}, "lr": 1.0}])
+    optimizer.load_state({"weight/step": np.array(1), "weight/exp_avg": f32(1), "weight/exp_avg_sq": f32(1)})
+    with pytest.raises(ValueError, match="not float32 tensors of one shape"):
+        backend.step(optimizer, weight.sum())

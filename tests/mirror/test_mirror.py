@@ -22,8 +22,9 @@ ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
-        "__init__", "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "lists", "lookup", "loss",
-        "modulation", "norm", "pool", "precision")},
+        "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "lists", "lookup", "loss",
+        "norm", "pool", "precision")},
+    "nn/kernels/modulation.py": "in C++ for Jittor, in PyTorch's functions for PyTorch",
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,
     "backbones/clip.py": WRAPPED,

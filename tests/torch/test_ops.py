@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_models.nn import layers, ops
+from torch_models.nn.kernels.modulation import Modulate
 
 IMAGE = torch.arange(384 * 512, dtype=torch.float32).reshape(1, 1, 384, 512)
 
@@ -106,7 +107,7 @@ def test_layers_are_those_of_pytorch():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_modulation_by_rows(layout, dtype, monkeypatch):
-    monkeypatch.setattr(ops._Modulated, "PIXELS", 7)
+    monkeypatch.setattr(Modulate, "PIXELS", 7)
     index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
     x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
     given = [x.requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
@@ -122,7 +123,7 @@ def test_modulation_by_rows(layout, dtype, monkeypatch):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_normalised_modulation_keeps_two_maps_and_has_the_gradients_of_its_parts(layout, dtype, slope, monkeypatch):
-    monkeypatch.setattr(ops._Modulated, "PIXELS", 7)
+    monkeypatch.setattr(Modulate, "PIXELS", 7)
     index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
     x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
     given = [(3 * x + 5).requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
@@ -146,3 +147,14 @@ def test_sums_of_modulation_over_many_pixels_are_exact():
     found = ops.modulate(torch.ones(1, 1, 512, 512), table, table, torch.zeros(1, 512, 512, dtype=torch.int32))
     (slope,) = torch.autograd.grad(found, table, gradient)
     assert slope.item() == pytest.approx(2 * 512 ** 2 * float(np.float32(0.1)), rel=1e-7)
+
+
+def test_leaky_relu_keeps_its_result_and_has_the_gradient_of_pytorch():
+    x = torch.tensor([-2.0, -0.0, 0.0, 1e-45, 3.0, float("nan"), float("inf"), -float("inf")], requires_grad=True)
+    kept, cotangent = [], torch.randn(8)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        y = ops.leaky_relu(x, 0.2)
+    assert kept == [y.data_ptr()]
+    expected = F.leaky_relu(x, 0.2)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(*(torch.autograd.grad(z, x, cotangent)[0] for z in (y, expected)))

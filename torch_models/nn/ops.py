@@ -10,12 +10,32 @@ import torch.nn.functional as F
 
 from jittwin import draws
 from torch_models.nn import processes
+from torch_models.nn.kernels.modulation import Modulate, NormalizeModulate
 
-leaky_relu = F.leaky_relu
 relu = F.relu
 gelu = F.gelu
 tanh = torch.tanh
 sigmoid = torch.sigmoid
+
+
+def leaky_relu(x, slope: float = 0.01):
+    return _LeakyRelu.apply(x, slope)
+
+
+class _LeakyRelu(torch.autograd.Function):
+    """Keeps its result, which the next layer most often keeps too, instead of x. The slope is not negative."""
+
+    @staticmethod
+    def forward(context, x, slope):
+        y = F.leaky_relu(x, slope)
+        context.save_for_backward(y)
+        context.slope = slope
+        return y
+
+    @staticmethod
+    def backward(context, gradient):
+        (y,) = context.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(gradient, y, context.slope, True), None
 
 
 def concat(tensors, dim: int):
@@ -183,7 +203,7 @@ def modulate(x, gain, shift, index):
     The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
     """
     _check_rows(x, index)
-    return _Modulated.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
+    return Modulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
 
 
 def normalize_modulate(x, gain, shift, index, eps: float, slope: float):
@@ -193,87 +213,12 @@ def normalize_modulate(x, gain, shift, index, eps: float, slope: float):
     kept for the gradient.
     """
     _check_rows(x, index)
-    return _NormalizedModulated.apply(x, gain.to(x.dtype), shift.to(x.dtype), index, eps, slope)
+    return NormalizeModulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index, eps, slope)
 
 
 def _check_rows(x, index) -> None:
     if tuple(index.shape) != (x.shape[0], *x.shape[2:]):
         raise ValueError(f"the rows of {tuple(index.shape)} pixels do not fit images {tuple(x.shape)}")
-
-
-class _Modulated(torch.autograd.Function):
-    """Works on some thousand pixels at a time, so that the rows of all pixels are never held."""
-    PIXELS = 4096
-
-    @staticmethod
-    def forward(context, x, gain, shift, index):
-        context.save_for_backward(x, gain, index)
-        y, pixels = _empty_pixels(x), _pixels(x)
-        for part, rows in _Modulated.parts(index):
-            torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=_pixels(y)[part])
-        return y
-
-    @staticmethod
-    def backward(context, gradient):
-        x, gain, index = context.saved_tensors
-        dx, pixels, gradients = _empty_pixels(x), _pixels(x), _pixels(gradient)
-        dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
-        for part, rows in _Modulated.parts(index):
-            torch.mul(gradients[part], gain.index_select(0, rows), out=_pixels(dx)[part])
-            dgain.index_add_(0, rows, (gradients[part] * pixels[part]).double())
-            dshift.index_add_(0, rows, gradients[part].double())
-        return dx, dgain.to(gain.dtype), dshift.to(gain.dtype), None
-
-    @staticmethod
-    def parts(index):
-        for start in range(0, index.numel(), _Modulated.PIXELS):
-            part = slice(start, start + _Modulated.PIXELS)
-            yield part, index.view(-1)[part]
-
-
-class _NormalizedModulated(torch.autograd.Function):
-    """Keeps x and the result, from which the gradient computes what it needs of the maps in between."""
-
-    @staticmethod
-    def forward(context, x, gain, shift, index, eps, slope):
-        x, count = x.contiguous(memory_format=torch.channels_last), x.numel() // x.shape[1]
-        mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
-        # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
-        y, centre, inverse = torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, eps)
-        pixels = _pixels(y)
-        for part, rows in _Modulated.parts(index):
-            torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=pixels[part])
-            F.leaky_relu_(pixels[part], slope)
-        variance *= (count - 1) / count
-        context.save_for_backward(x, gain, index, y, centre, inverse)
-        context.settings = eps, slope
-        context.mark_non_differentiable(mean, variance)
-        return y, mean, variance
-
-    @staticmethod
-    def backward(context, gradient, *_):
-        x, gain, index, y, centre, inverse = context.saved_tensors
-        eps, slope = context.settings
-        dy, pixels, results, gradients = _empty_pixels(x), _pixels(x), _pixels(y), _pixels(gradient)
-        dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
-        for part, rows in _Modulated.parts(index):
-            slopes = torch.where(results[part] > 0, gradients[part], gradients[part] * slope)
-            torch.mul(slopes, gain.index_select(0, rows), out=_pixels(dy)[part])
-            dgain.index_add_(0, rows, (slopes * ((pixels[part] - centre) * inverse)).double())
-            dshift.index_add_(0, rows, slopes.double())
-        dx, _, _ = torch.ops.aten.native_batch_norm_backward(dy, x, None, None, None, centre, inverse, True, eps,
-                                                             [True, False, False])
-        return dx, dgain.to(gain.dtype), dshift.to(gain.dtype), None, None, None
-
-
-def _pixels(x):
-    """x (B, C, H, W) as rows (B H W, C): a view if the channels of a pixel lie side by side, else a copy."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _empty_pixels(x):
-    """A tensor like x whose channels of a pixel lie side by side in memory."""
-    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 def mean(x):

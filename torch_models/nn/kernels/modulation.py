@@ -34,7 +34,8 @@ class Modulate(torch.autograd.Function):
 
 
 class NormalizeModulate(torch.autograd.Function):
-    """As nn.ops.normalize_modulate. It keeps x and the result, from which the gradient computes what it needs of the maps in between."""
+    """As nn.ops.normalize_modulate. It keeps x and the result, from which the gradient computes what it needs of the
+    maps in between."""
 
     @staticmethod
     def forward(context, x, gain, shift, index, eps, slope):

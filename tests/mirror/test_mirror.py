@@ -23,8 +23,8 @@ ALLOWED = {
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
         "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "lists", "lookup", "loss",
-        "norm", "pool", "precision")},
-    "nn/kernels/modulation.py": "in C++ for Jittor, in PyTorch's functions for PyTorch",
+        "modulation", "norm", "pool", "precision")},
+    "nn/kernels/functions.py": "functions of the PyTorch twin with gradients of their own, where Jittor has kernels",
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,
     "backbones/clip.py": WRAPPED,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_models.nn import layers, ops
-from torch_models.nn.kernels.modulation import Modulate
+from torch_models.nn.kernels.functions import Modulate
 
 IMAGE = torch.arange(384 * 512, dtype=torch.float32).reshape(1, 1, 384, 512)
 

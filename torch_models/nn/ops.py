@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from jittwin import draws
 from torch_models.nn import processes
-from torch_models.nn.kernels.modulation import Modulate, NormalizeModulate
+from torch_models.nn.kernels.functions import Modulate, NormalizeModulate
 
 relu = F.relu
 gelu = F.gelu

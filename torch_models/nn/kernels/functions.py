@@ -1,4 +1,4 @@
-"""Scale and shift of every pixel by rows of a table, without ever holding the rows of all pixels."""
+"""Functions with gradients of their own: scale and shift of every pixel by rows of a table."""
 import torch
 import torch.nn.functional as F
 

@@ -152,7 +152,7 @@ FAULTS = (
           "sums[2 * r[i]] += double(q[i]) * p[i];", "sums[2 * r[i]] = double(q[i]) * p[i];",
           "the gradient of a row of gains is that of its last pixel", (OPERATORS,)),
     Fault("normalised_row_of_the_last_pixel", "", MODULATION,
-          "sums[2 * r[i]] += double(slope) * (", "sums[2 * r[i]] = double(slope) * (",
+          "sums[2 * r[i]] += double(slope) * normal;", "sums[2 * r[i]] = double(slope) * normal;",
           "the gradient of a row of gains of normalised pixels is that of its last pixel", (OPERATORS,)),
     Fault("statistics_without_gradient", "", MODULATION,
           "d[i] = inv * (slope * scale[r[i]] - t - (p[i] - m) * inv * a);", "d[i] = inv * slope * scale[r[i]];",

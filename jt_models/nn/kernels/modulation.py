@@ -52,7 +52,6 @@ _MODULATE_GRAD = """
 """
 
 
-# The sums over a channel's pixels that the gradient of normalisation needs are sums over its rows.
 _NORMALIZED_GRAD = """
     @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(gain, in3) @alias(at, in4) @alias(y, in5) @alias(g, in6)
     @alias(dx, out0) @alias(dgain, out1) @alias(dshift, out2)
@@ -62,6 +61,7 @@ _NORMALIZED_GRAD = """
         const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));
         std::vector<float> scale(U);
         std::vector<double> sums(2 * U);
+        double total = 0, along = 0;
         for (int64_t u = 0; u < U; u++) scale[u] = gain_p[u * C + c];
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
@@ -69,18 +69,14 @@ _NORMALIZED_GRAD = """
             const float* __restrict__ q = g_p + (b * C + c) * S;
             const auto* __restrict__ r = at_p + b * S;
             for (int64_t i = 0; i < S; i++) {
-                const float slope = o[i] > 0 ? q[i] : q[i] * SLOPE;
-                sums[2 * r[i]] += double(slope) * ((p[i] - m) * inv);
+                const float slope = o[i] > 0 ? q[i] : q[i] * SLOPE, normal = (p[i] - m) * inv, d = slope * scale[r[i]];
+                sums[2 * r[i]] += double(slope) * normal;
                 sums[2 * r[i] + 1] += slope;
+                along += double(d) * normal;
+                total += d;
             }
         }
-        double total = 0, along = 0;
-        for (int64_t u = 0; u < U; u++) {
-            dgain_p[u * C + c] = sums[2 * u];
-            dshift_p[u * C + c] = sums[2 * u + 1];
-            along += scale[u] * sums[2 * u];
-            total += scale[u] * sums[2 * u + 1];
-        }
+        for (int64_t u = 0; u < U; u++) { dgain_p[u * C + c] = sums[2 * u]; dshift_p[u * C + c] = sums[2 * u + 1]; }
         const float t = float(total / (B * S)), a = float(along / (B * S));
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;

@@ -11,6 +11,7 @@ from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
 from jt_models.boot import jt
 from jt_models.nn import ops, optim, processes
+from jt_models.nn.kernels.kernel import form
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -38,6 +39,7 @@ class Backend:
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
         if reason := self.usable(device):
             raise UserError(reason)
+        form()
         if threads:
             # OMP_NUM_THREADS would have no effect: libgomp read it when it was loaded.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)

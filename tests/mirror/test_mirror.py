@@ -22,8 +22,8 @@ ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
-        "__init__", "activation", "adam", "attention", "checkpoint", "conv", "depthwise", "dropout", "lookup", "loss",
-        "modulation", "norm", "pool", "precision")},
+        "__init__", "activation", "adam", "attention", "checkpoint", "conv", "depthwise", "dropout", "kernel",
+        "lookup", "loss", "modulation", "norm", "pool", "precision")},
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,
     "backbones/clip.py": WRAPPED,

@@ -1,5 +1,6 @@
-"""The update of Adam in one pass over memory. CPU only."""
+"""The update of Adam in one pass over memory."""
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import form
 
 _ADAM = """
     @alias(p, in0) @alias(g, in1) @alias(m, in2) @alias(v, in3) @alias(s, in4)
@@ -20,10 +21,16 @@ _ADAM = """
 
 
 def adam(parameter, grad, first, second, scalars):
-    """One Adam update in one pass over memory; returns (parameter, first moment, second moment).
+    """One Adam update; returns (parameter, first moment, second moment).
 
     scalars (8,) float32: factor that keeps the parameter (decoupled decay), L2 decay, 1-beta1, beta2,
     1-beta2, bias-corrected rate, root of the second bias correction, eps.
     """
+    if form() == "portable":
+        keep, l2, c1, b2, c2, rate, root, eps = (scalars[i] for i in range(8))
+        grad = grad + l2 * parameter
+        first = first + c1 * (grad - first)
+        second = b2 * second + c2 * grad * grad
+        return keep * parameter - rate * (first / (second.sqrt() / root + eps)), first, second
     return jt.code([parameter.shape] * 3, [parameter.dtype] * 3, [parameter, grad, first, second, scalars],
                    cpu_header="#include <cmath>", cpu_src=_ADAM)

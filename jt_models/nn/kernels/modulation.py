@@ -1,5 +1,6 @@
-"""Scale and shift of every pixel by rows of a table, in multi-threaded C++. CPU only."""
+"""Scale and shift of every pixel by rows of a table, in multi-threaded C++."""
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
 from jt_models.nn.kernels.lookup import RANGE
 
 _HEADER = "#include <vector>\n" + RANGE
@@ -48,7 +49,7 @@ _MODULATE_GRAD = """
 """
 
 
-class Modulate(jt.Function):
+class Modulate(Kernel):
     """x (B, C, H, W) times row index[b, h, w] of the gain (U, C), plus the same row of the shift (U, C)."""
 
     def __init__(self, index):
@@ -62,3 +63,17 @@ class Modulate(jt.Function):
         x, gain = self.kept
         return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, gain, self.index, g],
                        cpu_header=_HEADER, cpu_src=_MODULATE_GRAD)
+
+    def plain(self, x, gain, shift):
+        self.kept, self.rows = (x, gain), checked(self.index, gain.shape[0], "modulate: the row")
+        return x * self.spread(gain, x) + self.spread(shift, x)
+
+    def plain_grad(self, g):
+        x, gain = self.kept
+        dgain, dshift = (summed_by_row(slope.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), self.rows.reshape(-1),
+                                       gain.shape[0]) for slope in (g * x, g))
+        return g * self.spread(gain, x), dgain, dshift
+
+    def spread(self, table, x):
+        """The row of each pixel: (U, C) to the shape of x."""
+        return table.reindex(x.shape, ["@e0(i0,i2,i3)", "i1"], extras=[self.index.int32()])

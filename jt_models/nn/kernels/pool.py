@@ -66,7 +66,7 @@ class MaxPool(Kernel):
             for j in range(window):
                 seen = x.reindex(shape, ["i0", "i1", f"i2*{stride}+{i - padding}", f"i3*{stride}+{j - padding}"],
                                  overflow_value=-np.inf)
-                better = jt.logical_or(seen > best, jt.isnan(seen))
+                better = jt.logical_or(seen > best, seen != seen)
                 best = jt.ternary(better, seen, best)
                 at = jt.ternary(better, ((rows + i) * width + (columns + j)).broadcast(shape), at)
         self.at = at

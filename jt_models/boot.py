@@ -356,12 +356,12 @@ def _import_jittor(root: pathlib.Path):
     try:
         with counting_core(cache) if cold else contextlib.nullcontext():
             import jittor
-        # Jittor's compile threads add oneDNN's operators to one graph without a lock, which may kill the process.
-        jittor.flags.use_parallel_op_compiler = 0
         if jittor.flags.nvcc_path:
             # With fast arithmetic, exp and division lose digits and denormals count as zero.
             jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
         else:
+            # Jittor's compile threads add oneDNN's operators to one graph without a lock, which may kill the process.
+            jittor.flags.use_parallel_op_compiler = 0
             _fast_kernel_compile(jittor)
         _end_compile_pool(jittor_utils)
         _write(cache / "jittwin-sizes", _core_sizes(cache))

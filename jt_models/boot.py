@@ -236,7 +236,8 @@ def onednn_flags() -> str:
     """The compiler flags for our kernels that call oneDNN. JittorSetupError if oneDNN is not installed."""
     folder = _onednn_dir()
     if not (folder / "lib/libmkldnn.so").exists():
-        raise JittorSetupError("convolution and attention need oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0")
+        raise JittorSetupError("convolution and attention need oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0, "
+                               "or set JITTWIN_KERNELS=portable")
     return f'FLAGS: -I"{folder}/include" -L"{folder}/lib" -lmkldnn -Wl,-rpath,"{folder}/lib" '
 
 

@@ -109,7 +109,7 @@ def together(prepared: Callable[..., Trainer], backend_name: str | None, folder:
     try:
         if backend_name is None:
             raise UserError(f"--backend is missing: choose from {', '.join(PACKAGES)}")
-        backend = load_backend(backend_name)
+        backend = load_backend(backend_name, device)
         backend.connect(device)
     except UserError:
         if rank:

@@ -41,7 +41,7 @@ class Backend:
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
         if reason := self.usable(device):
             raise UserError(reason)
-        form()
+        form()      # an illegal JITTWIN_KERNELS is told before any work
         self.device, jt.flags.use_cuda = device, int(device == "cuda")
         if threads:
             # OMP_NUM_THREADS would have no effect: libgomp read it when it was loaded.

@@ -185,11 +185,6 @@ def cuda_missing() -> str:
     return ""
 
 
-def cuda_requested() -> bool:
-    """Whether JITTWIN_CUDA=1 asks for a GPU. Only while Jittor is imported can it be given one."""
-    return os.environ.get("JITTWIN_CUDA") == "1"
-
-
 def _write(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
     """Write atomically, and only if the content differs, because two processes may start at once."""
     if path.exists() and path.read_text() == text:
@@ -254,8 +249,9 @@ def _import_environment(root: pathlib.Path) -> dict:
         "cc_flags": CORE_FLAGS,
         "kernel_flags": KERNEL_FLAGS,
     }
-    # Jittor downloads cutt, cutlass and nccl, and dies without cuDNN 8 unless conv_opt is set.
-    on_gpu = cuda_requested() and not cuda_missing()
+    # Only while Jittor is imported can it be given a GPU. It would download cutt, cutlass and nccl, and without conv_opt
+    # it dies where cuDNN 8 is missing.
+    on_gpu = os.environ.get("JITTWIN_CUDA") == "1" and not cuda_missing()
     env |= {"nvcc_path": nvcc_path() if on_gpu else "", "conv_opt": "1",
             "use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
     mpicc = os.path.join(sys.prefix, "bin/mpicc")

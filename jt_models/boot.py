@@ -249,8 +249,8 @@ def _import_environment(root: pathlib.Path) -> dict:
         "cc_flags": CORE_FLAGS,
         "kernel_flags": KERNEL_FLAGS,
     }
-    # Only while Jittor is imported can it be given a GPU. It would download cutt, cutlass and nccl, and without conv_opt
-    # it dies where cuDNN 8 is missing.
+    # Jittor can be given a GPU only while it is imported. It would download cutt, cutlass and nccl, and die without
+    # cuDNN 8 unless conv_opt is set.
     on_gpu = os.environ.get("JITTWIN_CUDA") == "1" and not cuda_missing()
     env |= {"nvcc_path": nvcc_path() if on_gpu else "", "conv_opt": "1",
             "use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}

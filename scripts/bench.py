@@ -136,7 +136,8 @@ def main() -> None:
         return
     report = {"machine": machine(), "size": args.size, "repeat": args.repeat, "device": args.device,
               "dtype": args.dtype}
-    print(f"{report['machine']}\n{args.size} size on {args.device} in {args.dtype}; wall, CPU, peak resident memory; ratio = jittor / torch")
+    print(f"{report['machine']}\n{args.size} size on {args.device} in {args.dtype}; wall, CPU, peak resident memory; "
+          "ratio = jittor / torch")
     with tempfile.TemporaryDirectory() as folder:
         chosen = GROUPS.get(args.measure, (args.measure,))
         if READ_WEIGHTS & set(chosen):

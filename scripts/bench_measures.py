@@ -69,7 +69,8 @@ def timed(action, warm: int, times: int) -> dict[str, float]:
         action()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return {"seconds": median(walls), "cpu": median(cpus)} | (share_of_peak(action, median(walls)) if HOW["peak"] else {})
+    found = {"seconds": median(walls), "cpu": median(cpus)}
+    return found | share_of_peak(action, found["seconds"]) if HOW["peak"] else found
 
 
 def share_of_peak(action, seconds: float) -> dict[str, float]:

@@ -52,8 +52,8 @@ class Worker:
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
         # Without -P the current folder, which may hold a twin too, would be searched before all of these.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name, device], env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+            [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name, device],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 
     def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:

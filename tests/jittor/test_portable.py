@@ -1,4 +1,4 @@
-"""The portable form of every kernel of ours passes the tests of the C++, and computes in Jittor's own operators alone."""
+"""The portable form of every kernel passes the tests of the C++, and computes in Jittor's own operators alone."""
 import importlib
 import inspect
 import pkgutil
@@ -38,7 +38,7 @@ from jt_models.boot import jt
 from jt_models.nn import kernels, ops
 from jt_models.nn.kernels.kernel import FAN, Kernel, form, summed_by_row
 
-FILES = [importlib.import_module(f"{kernels.__name__}.{module.name}") for module in pkgutil.iter_modules(kernels.__path__)]
+FILES = [importlib.import_module(f"jt_models.nn.kernels.{file.name}") for file in pkgutil.iter_modules(kernels.__path__)]
 KERNELS = {kind for file in FILES for _, kind in inspect.getmembers(file, inspect.isclass)
            if issubclass(kind, Kernel) and kind is not Kernel}
 

@@ -13,17 +13,19 @@
 #
 # RESULTS: the folder for results (default: gpu_check). The machine brings g++, Python's headers, and PyTorch with CUDA
 # in $PYTHON (default: python3). Each part has a time limit and a line PASS or FAIL at the end; one that fails does not
-# stop the others. DEVICE=cpu runs every part that needs no GPU at tiny size, to try this script.
+# stop the others. DEVICE=cpu runs every part that needs no GPU at tiny size, to try this script; PATIENCE=10 makes the
+# limits ten times as long.
 set -u
 wheels=${1:?usage: scripts/gpu_check.sh WHEELS [RESULTS]}
 results=$(realpath -m "${2:-gpu_check}")
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
+patience=${PATIENCE:-1}
 cd "$(dirname "$0")/.."
 [ -d "$wheels" ] || { echo "$wheels: no such folder" >&2; exit 2; }
 wheels=$(realpath "$wheels")
 mkdir -p "$results"
-export PYTHONPATH=$PWD JITTWIN_CACHE=${JITTWIN_CACHE:-$results/cache}
+export PYTHONPATH=$PWD JITTWIN_CACHE=$results/cache
 size=full
 dtype=bfloat16
 [ "$device" = cpu ] && { size=tiny; dtype=float32; }
@@ -33,7 +35,7 @@ summary=()
 
 # part NAME SECONDS COMMAND...: run a command with a time limit; its output goes to RESULTS/NAME.log and here.
 part() {
-    local name=$1 limit=$2 begun=$SECONDS status word=PASS
+    local name=$1 limit=$(($2 * patience)) begun=$SECONDS status word=PASS
     shift 2
     echo "== $name: $*"
     timeout -k 5 "$limit" "$@" > "$results/$name.log" 2>&1
@@ -91,7 +93,7 @@ for task in train lora tier distortion_step; do
 done
 
 begun=$SECONDS
-( sleep 60; kill "$compiling" 2> /dev/null ) &
+( sleep $((60 * patience)); kill "$compiling" 2> /dev/null ) &
 limit=$!
 if wait "$compiling"; then summary+=("jittor_start: PASS, waited for $((SECONDS - begun)) s")
 else summary+=("jittor_start: FAIL"); failed=1; fi

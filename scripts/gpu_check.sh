@@ -50,15 +50,17 @@ part() {
 # too, because parity starts both twins with one Python.
 environment() {
     "$python" -m venv "$venv" || return
-    "$python" -c 'import site; print("\n".join(site.getsitepackages()))' \
-        > "$(echo "$venv"/lib/python3*/site-packages)/machine.pth" || return
     "$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" 'jittor==1.3.11.0' 'numpy<2' \
         onednn-devel-cpu-gomp==2021.2.0 pillow scipy safetensors ml_dtypes pyyaml tqdm rich transformers || return
     "$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" --no-deps peft accelerate || return
-    [ "$device" = cpu ] && return
-    "$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" --no-deps nvidia-cuda-nvcc nvidia-nvvm \
-        nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas nvidia-curand || return
-    "$venv/bin/python" scripts/cuda_jittor.py
+    if [ "$device" = cuda ]; then
+        "$venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" --no-deps nvidia-cuda-nvcc \
+            nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cublas nvidia-curand || return
+        "$venv/bin/python" scripts/cuda_jittor.py || return
+    fi
+    # Last, or pip would take the machine's packages for ours.
+    "$python" -c 'import site; print("\n".join(site.getsitepackages()))' \
+        > "$(echo "$venv"/lib/python3*/site-packages)/machine.pth"
 }
 
 bench() {
@@ -83,10 +85,15 @@ export python device size venv wheels
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo "no nvidia-smi"
 
 part environment 60 bash -c environment || { printf '%s\n' "${summary[@]}"; exit 1; }
-[ "$device" = cuda ] && export nvcc_path=$(tail -n 1 "$results/environment.log")
+libraries=${LD_LIBRARY_PATH:-}
+if [ "$device" = cuda ]; then
+    nvcc_path=$(tail -n 1 "$results/environment.log")
+    export nvcc_path
+    libraries=$(dirname "$(dirname "$nvcc_path")")/lib64${libraries:+:$libraries}
+fi
 
 # Jittor's core is compiled on the CPU's cores while PyTorch uses the GPU.
-jittor_start > "$results/jittor_start.log" 2>&1 &
+LD_LIBRARY_PATH=$libraries jittor_start > "$results/jittor_start.log" 2>&1 &
 compiling=$!
 for task in train lora tier distortion_step; do
     part "torch_$task" 40 bash -c "bench $task torch --dtype $dtype --peak --json '$results/torch_$task.json'"
@@ -100,6 +107,7 @@ else summary+=("jittor_start: FAIL"); failed=1; fi
 kill "$limit" 2> /dev/null
 tail -n 5 "$results/jittor_start.log"
 
+export LD_LIBRARY_PATH=$libraries       # PyTorch finds its own libraries without it
 for model in aesthetic apf_gan.generator; do
     part "parity_$model" 85 "$venv/bin/python" -m parity check "$model" --device "$device" --up-to L5 \
         --json "$results/parity_$model.json"

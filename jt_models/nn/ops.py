@@ -151,8 +151,8 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
     The scores are divided by sqrt(C / heads). mask: (B or 1, heads or 1, N or 1, M); it is added to the scores and
     gets no gradient. p, site: dropout of the attention weights, see `dropout`. ValueError: a mask of another shape.
     """
+    batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
     if mask is not None:
-        batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
         if len(mask.shape) != 4 or mask.shape[3] != keys or any(
                 side not in (1, full) for side, full in zip(mask.shape, (batch, heads, length))):
             raise ValueError(f"the mask of attention is {tuple(mask.shape)}, not ({batch} or 1, {heads} or 1, "

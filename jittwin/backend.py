@@ -6,6 +6,7 @@ opaque to jittwin.
 """
 import ctypes
 import importlib
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -159,10 +160,15 @@ def trim() -> None:
         release(0)
 
 
-def load_backend(name: str) -> Backend:
-    """Import a twin and return its Backend, not yet set up. UserError: unknown name, framework unusable."""
+def load_backend(name: str, device: str = "cpu") -> Backend:
+    """Import a twin and return its Backend, not yet set up. UserError: unknown name, framework unusable.
+
+    device: for which the backend will be set up. Jittor can use a GPU only if it is told while it is imported.
+    """
     if name not in PACKAGES:
         raise UserError(f"unknown backend {name!r}{choose_from(name, PACKAGES)}")
+    if device == "cuda":
+        os.environ["JITTWIN_CUDA"] = "1"
     try:
         module = importlib.import_module(f"{PACKAGES[name]}.backend")
     except ImportError as error:
@@ -200,7 +206,7 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
         raise UserError(f"threads {threads}: must be at least 1")
     if dtype not in ("auto", *PRECISIONS):
         raise UserError(f"dtype {dtype!r}{choose_from(dtype, ('auto', *PRECISIONS))}")
-    backend = load_backend(name)
+    backend = load_backend(name, device)
     device = usable_device(backend, device)
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"

@@ -112,7 +112,7 @@ class Program:
 
 
 def guarded(work, debug: bool, program: str = "jittwin") -> int:
-    """Call `work`; mistakes, a full disk, Ctrl-C and a closed pipe become one line and an exit status."""
+    """Call `work`; mistakes, a full disk, a full GPU, Ctrl-C and a closed pipe become one line and an exit status."""
     try:
         sys.stdout.reconfigure(errors="backslashreplace")   # a terminal that is not UTF-8 cannot show every character
         status = work()
@@ -133,6 +133,16 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
         if not launched()[0] or getattr(error, "of_this_process", False):
             print(f"{program}: {one_line(error)}", file=sys.stderr)
         return MISTAKE
+    except RuntimeError as error:
+        # The class is PyTorch's, which is not imported here, so it is compared by name.
+        if debug or type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(f"{program}: {GPU_FULL}", file=sys.stderr)
+        return MISTAKE
+
+
+GPU_FULL = ("the GPU has too little free memory: lower --batch (of train: --set batch_size), take smaller pictures, "
+            "compute in bfloat16 (--dtype; of train: --set precision), or use --device cpu")
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def prepare(task_name: str, backend_name: str | None, folder: Path, data: str | 
     if resume and start:
         check_unchanged(config, remembered, own_settings)
         check_processes(config, remembered, count, folder)
-    backend = backend or load_backend(backend_name)
+    backend = backend or load_backend(backend_name, device)
     backend.setup(device=usable_device(backend, device), seed=config.seed, threads=threads,
                   precision=config.precision)
     task = module.Task(config, backend, data, folder)
@@ -109,7 +109,7 @@ def together(prepared: Callable[..., Trainer], backend_name: str | None, folder:
     try:
         if backend_name is None:
             raise UserError(f"--backend is missing: choose from {', '.join(PACKAGES)}")
-        backend = load_backend(backend_name)
+        backend = load_backend(backend_name, device)
         backend.connect(device)
     except UserError:
         if rank:

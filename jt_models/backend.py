@@ -9,9 +9,11 @@ from jittwin.backend import PRECISIONS, trim
 from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
+from jt_models import boot, self_check
 from jt_models.boot import jt
 from jt_models.nn import ops, optim, processes
 from jt_models.nn.kernels import lists
+from jt_models.nn.kernels.kernel import form
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -29,9 +31,10 @@ class Backend:
         return processes.share()
 
     def usable(self, device):
-        if device != "cpu":
-            return f"device {device}: the Jittor twin runs on the CPU; use --device cpu or --backend torch"
-        return ""
+        if device == "cpu" or jt.flags.nvcc_path:
+            return ""
+        why = boot.cuda_missing() or "Jittor was imported without CUDA: start the program with JITTWIN_CUDA=1"
+        return f"device {device}: {why}, or use --device cpu"
 
     def connect(self, device: str = "cpu"):
         self.rank, self.world_size = processes.connect(device)
@@ -39,12 +42,16 @@ class Backend:
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
         if reason := self.usable(device):
             raise UserError(reason)
+        form()      # an illegal JITTWIN_KERNELS is told before any work
+        self.device, jt.flags.use_cuda = device, int(device == "cuda")
         if threads:
             # OMP_NUM_THREADS would have no effect: libgomp read it when it was loaded.
             ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
         self.set_precision(precision)
         self.connect(device)
         self.seed(seed)
+        if device == "cuda" and (reason := self_check.failure()):
+            raise UserError(f"device cuda: {reason}; use --device cpu or --backend torch")
 
     def set_precision(self, precision):
         if precision not in PRECISIONS:
@@ -153,6 +160,8 @@ class Backend:
         jt.sync_all(True)
 
     def memory(self):
+        if self.device == "cuda":
+            return jt.get_mem_info().total_cuda_used
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def free_memory(self):

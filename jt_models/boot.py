@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import ctypes
 import ctypes.util
-import glob
 import hashlib
 import importlib.util
 import os
@@ -152,26 +151,38 @@ def check_toolchain() -> None:
                                "memory under NumPy 2: pip install 'numpy<2'")
 
 
-def cuda_usable() -> bool:
-    """Whether JITTWIN_CUDA=1 is set, and an nvcc, a driver with a device and the CUDA runtime are present.
+def nvcc_path() -> str | None:
+    """The CUDA compiler: the environment variable nvcc_path, else the first on PATH."""
+    return os.environ.get("nvcc_path") or shutil.which("nvcc")
 
-    CUDA is used only on request: with it, Jittor 1.3.11 downloads libraries while it is imported, ends the process
-    if cuDNN 8 is missing, and does not compile under CUDA 13.
-    """
-    if os.environ.get("JITTWIN_CUDA") != "1":
-        return False
-    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc")
-    if not nvcc:
-        return False
+
+def cuda_missing() -> str:
+    """What this machine lacks for Jittor on a GPU, in one line; "" if nothing does."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-            return False
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0)
     except OSError:
-        return False
-    home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
-    return bool(glob.glob(home + "/lib64/libcudart.so*") or glob.glob(home + "/targets/*/lib/libcudart.so*"))
+        return "there is no NVIDIA driver (libcuda.so.1): install it"
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "the NVIDIA driver finds no device: see nvidia-smi and CUDA_VISIBLE_DEVICES"
+    nvcc = nvcc_path()
+    if not nvcc or not os.path.isfile(nvcc):
+        return "there is no nvcc, with which Jittor compiles: put CUDA's bin folder into PATH, or set nvcc_path"
+    home = pathlib.Path(os.path.realpath(nvcc)).parents[1]
+    folder = pathlib.Path("/usr/lib/x86_64-linux-gnu") if nvcc == "/usr/bin/nvcc" else home / "lib64"
+    for name in ("cudart", "cublas", "curand"):
+        if not any((place / f"lib{name}.so").exists() for place in (folder, *home.glob("targets/*/lib"))):
+            return f"lib{name}.so is not in {folder}: install it beside {nvcc}"
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+)", told)
+    release = int(found.group(1)) if found else 0
+    if release < 11:
+        return f"{nvcc} tells no version from CUDA 11 on, which Jittor needs: install CUDA 12"
+    packages = importlib.util.find_spec("jittor")
+    header = pathlib.Path(packages.origin).parent / "extern/cuda/inc/helper_cuda.h"
+    if release >= 13 and "deviceProp.computeMode" in header.read_text():
+        return (f"{nvcc} is of CUDA {release}, which does not compile this Jittor: use CUDA 12, or edit Jittor with "
+                "scripts/cuda_jittor.py")
+    return ""
 
 
 def _write(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
@@ -220,7 +231,8 @@ def onednn_flags() -> str:
     """The compiler flags for our kernels that call oneDNN. JittorSetupError if oneDNN is not installed."""
     folder = _onednn_dir()
     if not (folder / "lib/libmkldnn.so").exists():
-        raise JittorSetupError("convolution and attention need oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0")
+        raise JittorSetupError("convolution and attention need oneDNN: pip install onednn-devel-cpu-gomp==2021.2.0, "
+                               "or set JITTWIN_KERNELS=portable")
     return f'FLAGS: -I"{folder}/include" -L"{folder}/lib" -lmkldnn -Wl,-rpath,"{folder}/lib" '
 
 
@@ -237,8 +249,11 @@ def _import_environment(root: pathlib.Path) -> dict:
         "cc_flags": CORE_FLAGS,
         "kernel_flags": KERNEL_FLAGS,
     }
-    if not cuda_usable():
-        env["nvcc_path"] = ""
+    # Jittor can be given a GPU only while it is imported. It would download cutt, cutlass and nccl, and die without
+    # cuDNN 8 unless conv_opt is set.
+    on_gpu = os.environ.get("JITTWIN_CUDA") == "1" and not cuda_missing()
+    env |= {"nvcc_path": nvcc_path() if on_gpu else "", "conv_opt": "1",
+            "use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
     mpicc = os.path.join(sys.prefix, "bin/mpicc")
     if env["use_mpi"] == "1" and os.path.exists(mpicc):
         env["mpicc_path"] = mpicc
@@ -338,9 +353,12 @@ def _import_jittor(root: pathlib.Path):
     try:
         with counting_core(cache) if cold else contextlib.nullcontext():
             import jittor
-        # Jittor's compile threads add oneDNN's operators to one graph without a lock, which may kill the process.
-        jittor.flags.use_parallel_op_compiler = 0
-        if not jittor.flags.nvcc_path:
+        if jittor.flags.nvcc_path:
+            # With fast arithmetic, exp and division lose digits and denormals count as zero.
+            jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
+        else:
+            # Jittor's compile threads add oneDNN's operators to one graph without a lock, which may kill the process.
+            jittor.flags.use_parallel_op_compiler = 0
             _fast_kernel_compile(jittor)
         _end_compile_pool(jittor_utils)
         _write(cache / "jittwin-sizes", _core_sizes(cache))

@@ -40,9 +40,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import bench_ops  # noqa: E402
-from bench_measures import BACKBONES, DETECTORS, READ_WEIGHTS, SEEDS, STEPS, WORKERS  # noqa: E402
+from bench_measures import BACKBONES, DETECTORS, HOW, READ_WEIGHTS, SEEDS, STEPS, WORKERS  # noqa: E402
 
-from jittwin.backend import PACKAGES  # noqa: E402
+from jittwin.backend import DEVICES, PACKAGES, PRECISIONS  # noqa: E402
 
 GROUPS = {"backbones": tuple(BACKBONES), "steps": tuple(f"{name}_step" for name in STEPS)}
 GROUPS["all"] = ("generate", "train", "seeds", "modulation", "fid", "tower", "lora", "recompute", "tier",
@@ -53,18 +53,20 @@ INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd"
 
 def in_process(measure: str, name: str, size: str, folder: Path, **environment) -> dict:
     """Run a measurement in a process of its own."""
-    command = [sys.executable, __file__, measure, "--size", size, "--worker", name, str(folder)]
+    command = [sys.executable, __file__, measure, "--size", size, "--worker", name, str(folder),
+               "--device", HOW["device"], "--dtype", HOW["dtype"]]
+    command += ["--peak"] if HOW["peak"] else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
     if done.returncode:
         sys.exit(f"{measure} on {name} ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(measure: str, size: str, repeat: int, folder: Path) -> dict[str, dict[str, float]]:
+def compare(measure: str, size: str, repeat: int, folder: Path, backends: tuple) -> dict[str, dict[str, float]]:
     """Medians by backend. The backends take turns, so that a change of the machine's load affects both."""
-    runs = {name: [] for name in PACKAGES}
+    runs = {name: [] for name in backends}
     for _ in range(repeat):
-        for name in PACKAGES:
+        for name in backends:
             runs[name].append(in_process(measure, name, size, folder))
     return {name: {key: median(run[key] for run in done) for key in done[0]} for name, done in runs.items()}
 
@@ -93,7 +95,11 @@ def show(measure: str, results: dict[str, dict[str, float]]) -> None:
         line = f"{title:<17}{name:<8}{seconds:>9.2f} s{cpu:>9.2f} s{memory:>8.0f} MB"
         if measure in MULTIPLES:
             line += f"   {seconds / result['one']:.2f} of {MULTIPLES[measure]}, CPU {cpu / result['one_cpu']:.2f}"
-        print(line)
+        if "share" in result:
+            line += f"   {result['teraflops']:.2f} TFLOP/s, {result['share']:.0%} of the peak"
+        print(line, flush=True)
+    if len(results) < len(PACKAGES):
+        return
     jittor, torch = (results[name] for name in PACKAGES)
     seconds, cpu, memory = (jittor[key] / torch[key] for key in ("seconds", "cpu", "memory"))
     print(f"{'':<17}{'ratio':<8}{seconds:>9.2f}  {cpu:>9.2f}  {memory:>8.2f}", flush=True)
@@ -106,11 +112,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=("full", "tiny"), default="full",
                         help="default: full, the published sizes")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="pairs of processes (default: 1)")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="default: cpu; on a GPU, memory is the GPU's")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of matrix products (default: float32)")
+    parser.add_argument("--backend", choices=PACKAGES, help="default: both")
+    parser.add_argument("--peak", action="store_true",
+                        help="with --backend torch: also the share of the peak of matrix products")
     parser.add_argument("--cold", action="store_true",
                         help="also time Jittor's first import (2 to 5 minutes)")
     parser.add_argument("--json", metavar="F", help="write the figures to this file too")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.peak and args.backend != "torch" and not args.worker:
+        parser.error("--peak needs --backend torch, which counts the operations")
+    HOW.update(device=args.device, dtype=args.dtype, peak=args.peak)
+    return args
 
 
 def main() -> None:
@@ -119,14 +134,17 @@ def main() -> None:
         name, folder = args.worker
         print(json.dumps(WORKERS[args.measure](name, args.size, Path(folder))))
         return
-    report = {"machine": machine(), "size": args.size, "repeat": args.repeat}
-    print(f"{report['machine']}\n{args.size} size; wall, CPU, peak resident memory; ratio = jittor / torch")
+    report = {"machine": machine(), "size": args.size, "repeat": args.repeat, "device": args.device,
+              "dtype": args.dtype}
+    print(f"{report['machine']}\n{args.size} size on {args.device} in {args.dtype}; wall, CPU, peak resident memory; "
+          "ratio = jittor / torch")
     with tempfile.TemporaryDirectory() as folder:
         chosen = GROUPS.get(args.measure, (args.measure,))
         if READ_WEIGHTS & set(chosen):
             in_process("weights", "torch", args.size, Path(folder))
         for measure in chosen:
-            report[measure] = compare(measure, args.size, args.repeat, Path(folder))
+            backends = (args.backend,) if args.backend else tuple(PACKAGES)
+            report[measure] = compare(measure, args.size, args.repeat, Path(folder), backends)
             show(measure, report[measure])
         if args.cold:
             report["cold"] = in_process("import", "jittor", args.size, Path(folder), JITTWIN_CACHE=folder)

@@ -42,9 +42,14 @@ def model_config(size: str) -> ModelConfig:
     return Config(**(Config.PRESETS["tiny"] if size == "tiny" else {})).model()
 
 
+# Where and in which type of products the measures compute, and whether `timed` also counts products.
+HOW = {"device": "cpu", "dtype": "float32", "peak": False}
+LARGE = {"cpu": 1024, "cuda": 8192}         # sides of the matrices whose product shows the peak
+
+
 def ready(name: str):
-    backend = load_backend(name)
-    backend.setup()
+    backend = load_backend(name, HOW["device"])
+    backend.setup(device=HOW["device"], precision=HOW["dtype"])
     return backend
 
 
@@ -64,7 +69,32 @@ def timed(action, warm: int, times: int) -> dict[str, float]:
         action()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return {"seconds": median(walls), "cpu": median(cpus)}
+    found = {"seconds": median(walls), "cpu": median(cpus)}
+    return found | share_of_peak(action, found["seconds"]) if HOW["peak"] else found
+
+
+def share_of_peak(action, seconds: float) -> dict[str, float]:
+    """Of PyTorch: multiplications and additions per second in products, attention and convolutions of `action`, which
+    takes so long, and their share of what a product of two large matrices reaches."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    with FlopCounterMode(display=False) as counter:
+        action()
+    side = LARGE[HOW["device"]]
+    a = torch.ones(side, side, device=HOW["device"], dtype=getattr(torch, HOW["dtype"]))
+
+    def product():
+        torch.matmul(a, a)
+        if HOW["device"] == "cuda":
+            torch.cuda.synchronize()
+
+    product()
+    begun = time.perf_counter()
+    for _ in range(5):
+        product()
+    peak = 5 * 2 * side ** 3 / (time.perf_counter() - begun)
+    speed = counter.get_total_flops() / seconds
+    return {"teraflops": speed / 1e12, "share": speed / peak}
 
 
 def weights(name: str, size: str, folder: Path) -> dict:

@@ -45,7 +45,7 @@ def measure(pictures: Path, folder: Path, options) -> None:
         print(f"no FID statistics of {pictures}: there is no {flags.FID_WEIGHTS}, and no --fid_weights FILE; "
               "training needs none", file=sys.stderr)
         return
-    backend = load_backend(options.backend)
+    backend = load_backend(options.backend, options.device)
     backend.setup(device=options.device)
     write_pair(folder / flags.STATISTICS, FidScorer(backend, weights, mode="apf-gan").statistics(pictures))
 

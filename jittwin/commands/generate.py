@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         check_measurable(labels, args.labels, args.reference)
     pure = PureDictionary.load(args.pure) if args.pure else None
     noise = injected_noise(args.noise)
-    backend = load_backend(args.backend)
+    backend = load_backend(args.backend, args.device)
     backend.setup(device=args.device, seed=args.seed, threads=args.threads)
     seeds = range(args.seed, args.seed + args.seeds)
     chooser = None

@@ -10,7 +10,7 @@ from jt_models.boot import jt, nn
 from jt_models.nn import processes
 from jt_models.nn.kernels.activation import Gelu, GeluTanh, QuickGelu
 from jt_models.nn.kernels.attention import Attention, Softmax
-from jt_models.nn.kernels.conv import Conv, PlainConv
+from jt_models.nn.kernels.conv import Conv
 from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.lookup import Along, Rows
@@ -87,10 +87,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
     settings = _two(stride), _two(padding), groups
     if groups == x.shape[1] == weight.shape[0] > 1 and settings[0] == (1, 1):
         y = _biased(DepthwiseConv(settings[1])(x, weight), bias)
-    elif x.dtype == "float32" and not jt.flags.use_cuda:
-        y = Conv(*settings)(x, weight, bias)
     else:
-        y = _biased(PlainConv(*settings)(x, weight), bias)
+        y = Conv(*settings)(x, weight, bias)
     return _rounded(y)[0]
 
 
@@ -153,15 +151,15 @@ def attention(q, k, v, heads: int, mask=None, p: float = 0.0, site: int = 0):
     The scores are divided by sqrt(C / heads). mask: (B or 1, heads or 1, N or 1, M); it is added to the scores and
     gets no gradient. p, site: dropout of the attention weights, see `dropout`. ValueError: a mask of another shape.
     """
+    batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
     if mask is not None:
-        batch, length, keys = q.shape[0], q.shape[1], k.shape[1]
         if len(mask.shape) != 4 or mask.shape[3] != keys or any(
                 side not in (1, full) for side, full in zip(mask.shape, (batch, heads, length))):
             raise ValueError(f"the mask of attention is {tuple(mask.shape)}, not ({batch} or 1, {heads} or 1, "
                              f"{length} or 1, {keys})")
         mask = mask.detach()
-    key = Drop(p, *_numbers(site, batch * heads * length * keys)).key if p else None
-    return _rounded(Attention(heads, mask, key)(*_rounded(q, k, v)))[0]
+    drop = Drop(p, *_numbers(site, batch * heads * length * keys)) if p else None
+    return _rounded(Attention(heads, mask, drop)(*_rounded(q, k, v)))[0]
 
 
 # The mask value that hides a key. A score plus this value is float32's lowest number, so a row in which all keys are

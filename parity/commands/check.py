@@ -3,6 +3,7 @@ import shlex
 import time
 from pathlib import Path
 
+from jittwin.backend import DEVICES
 from jittwin.errors import UserError
 from parity.commands.options import model_arguments, output_arguments, outputs, twin_folder
 from parity.explain.finding import explain_failures
@@ -22,6 +23,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--level", action="append", metavar="L",
                         help="only this level: L0 to L9, processes; repeatable")
     parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
+    parser.add_argument("--device", choices=DEVICES, default="cpu",
+                        help="where the Jittor twin computes (default: cpu); PyTorch computes on the CPU")
     parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
     parser.add_argument("--explain", action="store_true",
                         help="name the known difference between the frameworks behind each failure")
@@ -35,7 +38,7 @@ def command(args) -> int:
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")
     check_offered(args.models, levels, args.tier)
     steps = plan(args.models, args.tier, levels)
-    with Twins(twin) as twins:
+    with Twins(twin, device=args.device) as twins:
         with Live(steps) as live:
             rows = list(performed(steps, twins, live, args.bundle))
         attestation = None if steps[0].level == "L0" else attested(twins)
@@ -54,6 +57,7 @@ def asked(args) -> str:
     levels = [word for level in args.level or () for word in ("--level", level)]
     options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
                for word in (f"--{name.replace('_', '-')}", value)]
+    options += ["--device", args.device] if args.device != "cpu" else []
     options += ["--explain"] if args.explain else []
     return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])
 

@@ -151,6 +151,11 @@ def arithmetic(flags: str) -> str:
     return " ".join(dict.fromkeys(flag for flag in shlex.split(flags) if kept.match(flag)))
 
 
+def kernels(side: Side) -> str:
+    """Whose code computes what Jittor itself computes slowly or wrongly: in C++, or in Jittor's own operators."""
+    return "PyTorch's own" if side.name == "torch" else side.twin("nn.kernels.kernel").form()
+
+
 def threads(side: Side) -> int:
     if side.name == "torch":
         return framework(side).get_num_threads()
@@ -175,6 +180,7 @@ def facts(side: Side) -> dict:
         "python": platform.python_version(), "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "processor": processor(), "threads": threads(side), "compiler": compiler, "flags": flags,
+        "kernels": kernels(side),
         "source": f"{side.package} {source_hash(side.package)}",
         "sigmoid, worst error in ULP [P3]": sigmoid_error(side),
         "maximum(NaN, 0) [P2]": str(side.host(maximum)[0]),

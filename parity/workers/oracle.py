@@ -45,10 +45,13 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict,
 
 
 class Twins:
-    """Both workers, each started when first needed. twin: a folder with another copy of `jt_models`; see Worker."""
+    """Both workers, each started when first needed. twin: a folder with another copy of `jt_models`; see Worker.
 
-    def __init__(self, twin=None, paths: Sequence[str] = ()):
-        self.paths, self.twin = tuple(paths), twin
+    device: of the Jittor twin. PyTorch, with which it is compared, computes on the CPU.
+    """
+
+    def __init__(self, twin=None, paths: Sequence[str] = (), device: str = "cpu"):
+        self.paths, self.twin, self.device = tuple(paths), twin, device
         self.workers: dict[str, Worker] = {}
         self.known: MutableMapping[str, tuple[Arrays, dict]] = {}
 
@@ -65,7 +68,7 @@ class Twins:
         if name in self.workers and self.workers[name].process.poll() is not None:
             self.workers.pop(name).close()
         if name not in self.workers:
-            self.workers[name] = Worker(name, twin, self.paths)
+            self.workers[name] = Worker(name, twin, self.paths, self.device if name == "jittor" else "cpu")
         return self.workers[name]
 
     def renew(self) -> None:

@@ -19,11 +19,11 @@ def global_generators() -> tuple:
 class Side:
     """One framework. `backend` is the twin's Backend; `ops` and `layers` are the modules of its `nn`."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, device: str = "cpu"):
         self.name, self.package = name, PACKAGES[name]
         before = global_generators()
-        self.backend = load_backend(name)
-        self.backend.setup()
+        self.backend = load_backend(name, device)
+        self.backend.setup(device=device)
         self.generators_kept = global_generators() == before
         self.ops, self.layers = self.twin("nn.ops"), self.twin("nn.layers")
         self.wide = False                       # whether it computes in float64

@@ -38,10 +38,11 @@ class Worker:
 
     twin: a folder that holds another copy of the twin's package, which is imported instead of ours. paths: more
     folders to import from. They are searched before installed packages, because a user's module may have the name of
-    an installed one.
+    an installed one. device: where it computes.
     """
 
-    def __init__(self, name: str, twin: str | os.PathLike | None = None, paths: Sequence[str] = ()):
+    def __init__(self, name: str, twin: str | os.PathLike | None = None, paths: Sequence[str] = (),
+                 device: str = "cpu"):
         self.name = name
         self.folder = tempfile.TemporaryDirectory(prefix=f"parity-{name}-")
         self.log = open(Path(self.folder.name, "log"), "w+")
@@ -51,8 +52,8 @@ class Worker:
             [*search, *filter(None, [os.environ.get("PYTHONPATH")])])}
         # Without -P the current folder, which may hold a twin too, would be searched before all of these.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name], env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+            [sys.executable, "-P", "-c", "from parity.workers.worker import serve; serve()", name, device],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.number, self.pending = 0, None
 
     def start(self, function: Callable | str, arrays: Arrays | None = None, /, **arguments) -> None:
@@ -153,7 +154,7 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            side = side or Side(sys.argv[1])
+            side = side or Side(*sys.argv[1:])
             result = resolve(request["function"])(side, load_file(request["files"][0]), **request["arguments"])
             arrays, values = result if isinstance(result, tuple) else (result, {})
             save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, request["files"][1])

@@ -1,4 +1,6 @@
 """The Jittor twin's backend: which devices it takes."""
+import re
+
 import pytest
 from shapes import (  # noqa: F401  (tests)
     test_every_model_is_looked_at,
@@ -8,13 +10,31 @@ from shapes import (  # noqa: F401  (tests)
 )
 
 from jittwin.errors import UserError
+from jt_models import boot, self_check
 from jt_models.backend import Backend
+from jt_models.nn import ops
 
 
-def test_the_cpu_alone_is_usable():
+def test_what_a_gpu_lacks_is_told(monkeypatch):
     backend = Backend()
-    reason = "device cuda: the Jittor twin runs on the CPU; use --device cpu or --backend torch"
-    assert backend.usable("cpu") == "" and backend.usable("cuda") == reason
-    with pytest.raises(UserError) as error:
-        backend.setup(device="cuda")
-    assert str(error.value) == reason
+    assert backend.usable("cpu") == ""
+    for missing, reason in (("there is no nvcc: install it", "there is no nvcc: install it"),
+                            ("", "Jittor was imported without CUDA: start the program with JITTWIN_CUDA=1")):
+        monkeypatch.setattr(boot, "cuda_missing", lambda: missing)
+        assert backend.usable("cuda") == f"device cuda: {reason}, or use --device cpu"
+        with pytest.raises(UserError, match="^device cuda: "):
+            backend.setup(device="cuda")
+
+
+def test_the_self_check_passes():
+    assert self_check.failure() == ""
+
+
+@pytest.mark.parametrize("name, what, operator", [
+    ("layer norm", "result", lambda x, gain, shift: ops.layer_norm(x, gain, shift, 1e-2)),
+    ("attention", "gradient 2", lambda q, k, v: ops.attention(q, k, v.detach() + 0 * v, 2)),
+    ("mean", "result", lambda x: ops.mean(x) + 1e-5),
+])
+def test_the_self_check_finds(monkeypatch, name, what, operator):
+    monkeypatch.setitem(self_check.CHECKS, name, (operator, *self_check.CHECKS[name][1:]))
+    assert re.fullmatch(rf"the {what} of {name} is off by .* of its size", self_check.failure())

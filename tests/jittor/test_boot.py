@@ -6,6 +6,7 @@ cache that is there already: another cache folder would compile the core again.
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -237,16 +238,73 @@ def test_a_missing_tool_gives_one_line_with_the_fix(monkeypatch, break_it, words
     assert "\n" not in message and all(word in message for word in words)
 
 
-def test_cuda_is_used_only_when_asked_for_and_complete(monkeypatch, tmp_path):
-    nvcc = tmp_path / "bin" / "nvcc"
-    nvcc.parent.mkdir()
-    nvcc.write_text("#!/bin/sh\n")
-    nvcc.chmod(0o755)
-    monkeypatch.setenv("nvcc_path", str(nvcc))
+class Driver:
+    """NVIDIA's driver library with this many devices."""
+
+    def __init__(self, devices: int):
+        self.devices = devices
+
+    def cuInit(self, flags):
+        return 0 if self.devices else 100
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = self.devices
+        return 0
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """Pretends that this machine has a GPU and CUDA 12 in tmp_path / "cuda"; tests take parts away."""
+    binaries = tmp_path / "cuda/bin"
+    binaries.mkdir(parents=True)
+    (tmp_path / "cuda/lib64").mkdir()
+    for name in ("cudart", "cublas", "curand"):
+        (tmp_path / f"cuda/lib64/lib{name}.so").touch()
+    (binaries / "nvcc").write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.6, V12.6.20'\n")
+    (binaries / "nvcc").chmod(0o755)
+    monkeypatch.setattr(boot.ctypes, "CDLL", lambda name: Driver(1))
+    monkeypatch.setenv("nvcc_path", str(binaries / "nvcc"))
+    return tmp_path / "cuda"
+
+
+def test_a_gpu_is_used_on_request_only(gpu, monkeypatch):
     monkeypatch.delenv("JITTWIN_CUDA", raising=False)
-    assert not boot.cuda_usable()
+    assert boot.cuda_missing() == "" and boot._import_environment(boot.cache_root())["nvcc_path"] == ""
     monkeypatch.setenv("JITTWIN_CUDA", "1")
-    assert not boot.cuda_usable()       # no CUDA runtime lies beside this nvcc
+    found = boot._import_environment(boot.cache_root())
+    assert found["nvcc_path"] == str(gpu / "bin/nvcc")
+    assert [found[name] for name in ("conv_opt", "use_cutt", "use_cutlass", "use_nccl")] == ["1", "0", "0", "0"]
+
+
+def no_driver(monkeypatch, gpu):
+    def missing(name):
+        raise OSError("cannot open shared object file")
+    monkeypatch.setattr(boot.ctypes, "CDLL", missing)
+
+
+def no_nvcc(monkeypatch, gpu):
+    monkeypatch.delenv("nvcc_path")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+def release(number: str):
+    return lambda monkeypatch, gpu: (gpu / "bin/nvcc").write_text(f"#!/bin/sh\necho 'release {number}, V{number}'\n")
+
+
+@pytest.mark.parametrize("take_away, words", [
+    (no_driver, "no NVIDIA driver"),
+    (lambda monkeypatch, gpu: monkeypatch.setattr(boot.ctypes, "CDLL", lambda name: Driver(0)), "finds no device"),
+    (no_nvcc, "no nvcc.*PATH"),
+    (lambda monkeypatch, gpu: (gpu / "lib64/libcurand.so").unlink(), r"libcurand\.so is not in .*/cuda/lib64"),
+    (release("10.2"), "no version from CUDA 11 on"), (release("none"), "no version from CUDA 11 on"),
+    (release("13.0"), r"CUDA 13, which does not compile this Jittor.*scripts/cuda_jittor\.py"),
+])
+def test_what_a_gpu_lacks_is_told_in_one_line(gpu, monkeypatch, take_away, words):
+    take_away(monkeypatch, gpu)
+    reason = boot.cuda_missing()
+    assert re.search(words, reason) and "\n" not in reason
+    monkeypatch.setenv("JITTWIN_CUDA", "1")
+    assert boot._import_environment(boot.cache_root())["nvcc_path"] == ""
 
 
 def test_python_config_names_this_interpreter():

@@ -4,7 +4,7 @@ import pytest
 
 from jt_models.boot import jt
 from jt_models.nn import ops
-from jt_models.nn.kernels.conv import Conv, PlainConv
+from jt_models.nn.kernels.conv import Conv
 
 # picture (B, in, H, W), weight (out, in / groups, h, w), stride, padding, groups
 SHAPES = {
@@ -52,10 +52,6 @@ def formulas(name: str, x, weight, bias, g) -> dict:
     return {"y": y, "dx": dx[:, :, top:top + x.shape[2], left:left + x.shape[3]], "dw": dw, "db": g.sum((0, 2, 3))}
 
 
-def plain(x, weight, bias, *settings):
-    return PlainConv(*settings)(x, weight) + bias.reshape(1, -1, 1, 1)
-
-
 def found(function, x, weight, bias, g) -> dict:
     given = [jt.array(a) for a in (x, weight, bias)]
     y = function(*given)
@@ -64,17 +60,14 @@ def found(function, x, weight, bias, g) -> dict:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("kernel", ["ours", "plain"])
-def test_values_and_gradients(name, kernel):
+def test_values_and_gradients(name):
     settings, given = SHAPES[name][2:], arrays(name)
-    function = (lambda *a: Conv(*settings)(*a)) if kernel == "ours" else lambda *a: plain(*a, *settings)
-    results, truth = found(function, *given), formulas(name, *given)
+    results, truth = found(Conv(*settings), *given), formulas(name, *given)
     for key, value in truth.items():
         assert results[key].shape == value.shape, key
         assert np.abs(results[key] - value).max() < 5e-6 * np.sqrt(np.square(value).mean()), key
-    if kernel == "ours":
-        again = found(function, *given)
-        assert all(np.array_equal(results[key], again[key]) for key in results)
+    again = found(Conv(*settings), *given)
+    assert all(np.array_equal(results[key], again[key]) for key in results)
 
 
 def test_the_gradient_of_a_part_alone():

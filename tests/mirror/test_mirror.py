@@ -20,9 +20,10 @@ ALLOWED = {
     **{file: ABSORBED for file in ("backend.py", "nn/layers.py", "nn/lora.py", "nn/ops.py", "nn/optim.py",
                                       "nn/processes.py")},
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
+    "self_check.py": "looks whether Jittor, which compiles its kernels for every device, computes on this one",
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
-        "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "lists", "lookup", "loss",
+        "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "kernel", "lists", "lookup", "loss",
         "modulation", "norm", "pool", "precision")},
     "nn/kernels/functions.py": "functions of the PyTorch twin with gradients of their own, where Jittor has kernels",
     "backbones/segformer.py": WRAPPED,

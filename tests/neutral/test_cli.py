@@ -170,7 +170,7 @@ class ToyBackend(toy.Backend):
 def toy_train(tmp_path, monkeypatch):
     """training.train on the toy task; keywords as there."""
     monkeypatch.setitem(tasks.TASKS, "toy", "toy")
-    monkeypatch.setattr(training, "load_backend", lambda name: ToyBackend())
+    monkeypatch.setattr(training, "load_backend", lambda *_: ToyBackend())
     usual = ["log_every=2"]
 
     def call(*overrides, **keywords):

@@ -8,6 +8,7 @@ from shapes import (  # noqa: F401  (tests)
     test_shapes_of_a_large_network_take_no_memory,
 )
 
+from jittwin import cli
 from jittwin.errors import UserError
 from torch_models.backend import Backend
 
@@ -23,3 +24,22 @@ def test_a_gpu_is_usable_where_pytorch_finds_one(monkeypatch, found):
     if not found:
         with pytest.raises(UserError, match="^device cuda: this PyTorch finds no usable GPU; use --device cpu$"):
             backend.setup(device="cuda")
+
+
+def test_a_full_gpu_is_told_in_one_line(capsys):
+    def work():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation")
+
+    assert cli.guarded(work, debug=False) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(word in said for word in ("--batch", "bfloat16", "--device cpu"))
+    with pytest.raises(torch.OutOfMemoryError):
+        cli.guarded(work, debug=True)
+
+
+def test_another_error_of_the_program_is_not_hidden():
+    def work():
+        raise RuntimeError("CUDA error: misaligned address")
+
+    with pytest.raises(RuntimeError, match="misaligned"):
+        cli.guarded(work, debug=False)

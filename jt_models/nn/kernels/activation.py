@@ -1,10 +1,11 @@
-"""Activation functions in multi-threaded C++. CPU only."""
+"""Activation functions in multi-threaded C++."""
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
 
-class Gelu(jt.Function):
+class Gelu(Kernel):
     """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
 
     def execute(self, x):
@@ -26,8 +27,16 @@ class Gelu(jt.Function):
             }
         """)
 
+    def plain(self, x):
+        self.x = x
+        return x * 0.5 * (1 + jt.erf(x * 0.70710678118654752))
 
-class GeluTanh(jt.Function):
+    def plain_grad(self, g):
+        below = 0.5 * (1 + jt.erf(self.x * 0.70710678118654752))
+        return g * (below + self.x * 0.39894228040143268 * jt.exp(-0.5 * self.x * self.x))
+
+
+class GeluTanh(Kernel):
     """GELU with tanh in place of the error function: x times the logistic function of 2 u."""
 
     CURVE = """
@@ -58,8 +67,20 @@ class GeluTanh(jt.Function):
             }
         """.replace("CURVE", self.CURVE))
 
+    def plain(self, x):
+        self.x = x
+        return x * self.curve(x)
 
-class QuickGelu(jt.Function):
+    def plain_grad(self, g):
+        x, s = self.x, self.curve(self.x)
+        return g * (s + x * s * (1 - s) * (1.59576912160573071 * (1 + 0.134145 * x * x)))
+
+    @staticmethod
+    def curve(x):
+        return 1 / (1 + jt.exp(-2 * (0.79788456080286536 * (x + 0.044715 * x * x * x))))
+
+
+class QuickGelu(Kernel):
     """x times the logistic function of 1.702 x."""
 
     def execute(self, x):
@@ -79,3 +100,11 @@ class QuickGelu(jt.Function):
                 out0_p[i] = in1_p[i] * (s + x * s * (1 - s) * 1.702f);
             }
         """)
+
+    def plain(self, x):
+        self.x = x
+        return x * (1 / (1 + jt.exp(-1.702 * x)))
+
+    def plain_grad(self, g):
+        x, s = self.x, 1 / (1 + jt.exp(-1.702 * self.x))
+        return g * (s + x * s * (1 - s) * 1.702)

@@ -1,10 +1,11 @@
 """Softmax and attention in multi-threaded C++.
 
 Attention multiplies with oneDNN, one block of queries at a time, so that the scores stay in the cache. The backward
-pass computes them again. Jittor alone would run softmax on one thread and the products as one huge loop. CPU only.
+pass computes them again. Jittor alone would run softmax on one thread and the products as one huge loop.
 """
 from jt_models.boot import jt, onednn_flags
-from jt_models.nn.kernels.dropout import DROPPED
+from jt_models.nn.kernels.dropout import DROPPED, Drop
+from jt_models.nn.kernels.kernel import Kernel, product, total, transposed
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
@@ -26,7 +27,7 @@ _SOFTMAX_ROW = """
 """
 
 
-class Softmax(jt.Function):
+class Softmax(Kernel):
     """Softmax along the last axis."""
 
     def execute(self, x):
@@ -46,6 +47,23 @@ class Softmax(jt.Function):
                 for (int64_t i = 0; i < C; i++) out0_p[n * C + i] = y[i] * (g[i] - along);
             }
         """)
+
+    def plain(self, x):
+        self.y = softmax_rows(x)
+        return self.y
+
+    def plain_grad(self, g):
+        return softmax_rows_grad(self.y, g)
+
+
+def softmax_rows(x):
+    """Softmax along the last axis, in Jittor's own operators. A NaN gets into the sum, so its row becomes NaN."""
+    parts = jt.exp(x - x.max(-1, keepdims=True))
+    return parts / total(parts, [-1], keepdims=True)
+
+
+def softmax_rows_grad(y, g):
+    return y * (g - total(y * g, [-1], keepdims=True))
 
 
 # S = weights of a block of queries of one head (rows x M). Heads lie side by side in the rows of q, k and v. Heads
@@ -135,16 +153,17 @@ _DROP_ROW = """
 _NO_DROP_ROW = "inline void drop_row(const float*, float*, int64_t, uint32_t, int) {}"
 
 
-class Attention(jt.Function):
+class Attention(Kernel):
     """dropout(softmax(q k^T / sqrt(C / heads) + mask)) v for each head: q (B, N, C), k and v (B, M, C) to (B, N, C).
 
-    mask: (B or 1, heads or 1, N or 1, M), or None; it gets no gradient. key: the key of a `Drop`, or None. For
-    dropout the index of a weight is its index in an array (B, heads, N, M).
+    mask: (B or 1, heads or 1, N or 1, M), or None; it gets no gradient. For dropout the index of a weight is its index
+    in an array (B, heads, N, M).
     """
 
-    def __init__(self, heads: int, mask=None, key=None):
-        self.heads = str(heads)
-        self.options = {name: value for name, value in (("mask", mask), ("drop", key)) if value is not None}
+    def __init__(self, heads: int, mask=None, drop: Drop | None = None):
+        self.heads, self.mask, self.drop = heads, mask, drop
+        self.options = {name: value for name, value in (("mask", mask), ("drop", drop and drop.key))
+                        if value is not None}
 
     def execute(self, q, k, v):
         self.kept = {"q": q, "k": k, "v": v}
@@ -164,10 +183,47 @@ class Attention(jt.Function):
                             _HEADS])
         for name, value in (("MASKED", "mask_p + b * BS + h * HS + (from + r) * QS" if masked else "nullptr"),
                             ("INDEX", "uint32_t(((b * HEADS + h) * N + from + r) * M)"),
-                            ("DROPS", str(int(drops))), ("HEADS", self.heads)):
+                            ("DROPS", str(int(drops))), ("HEADS", str(self.heads))):
             source = source.replace(name, value)
         header = _HEADER + "#include <dnnl.h>\n#include <omp.h>\n" + _SOFTMAX_ROW + _GEMM
         header += DROPPED + _DROP_ROW if drops else _NO_DROP_ROW
         with jt.flag_scope(compile_options={onednn_flags(): 1}):
             return jt.code(shapes, [inputs["q"].dtype] * len(shapes), list(inputs.values()), cpu_header=header,
                            cpu_src=source)
+
+    def plain(self, q, k, v):
+        self.shape, self.kept = q.shape, [self.split(x) for x in (q, k, v)]
+        weights, factors = self.weights()
+        return self.joined(product(weights * factors, self.kept[2]))
+
+    def plain_grad(self, g):
+        q, k, v = self.kept
+        g = self.split(g)
+        weights, factors = self.weights()
+        slopes = softmax_rows_grad(weights, product(g, transposed(v)) * factors) * self.scale()
+        return [self.joined(x) for x in (product(slopes, k), product(transposed(slopes), q),
+                                         product(transposed(weights * factors), g))]
+
+    def weights(self):
+        """The weights (B heads, N, M) before dropout, and the factors of dropout."""
+        q, k, _ = self.kept
+        batch, sides = self.shape[0], (q.shape[1], k.shape[1])
+        scores = product(q, transposed(k)) * self.scale()
+        if self.mask is not None:
+            scores = (scores.reshape(batch, self.heads, *sides) + self.mask).reshape(scores.shape)
+        return softmax_rows(scores), 1.0 if self.drop is None else self.drop.factors(scores.shape)
+
+    def scale(self) -> float:
+        return (self.shape[2] // self.heads) ** -0.5
+
+    def split(self, x):
+        """(B, N, C) to (B heads, N, C / heads)."""
+        batch, length, channels = x.shape
+        x = x.reshape(batch, length, self.heads, channels // self.heads).permute(0, 2, 1, 3)
+        return x.reshape(batch * self.heads, length, channels // self.heads)
+
+    def joined(self, x):
+        """The inverse of `split`."""
+        _, length, width = x.shape
+        x = x.reshape(self.shape[0], self.heads, length, width).permute(0, 2, 1, 3)
+        return x.reshape(self.shape[0], length, self.heads * width)

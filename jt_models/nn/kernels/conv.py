@@ -1,10 +1,11 @@
-"""Convolution by oneDNN, and in Jittor's own operators where that cannot run.
+"""Convolution by oneDNN, and as a product of matrices.
 
 Jittor leaves the layout of pictures to oneDNN 2.2, which on AVX-512 takes channels last. Bringing pictures and weights
 into that layout and back often took longer than the convolution itself. Here pictures are in blocks of 16 channels,
 which convert fast, and a 1x1 convolution is one matrix product for each picture, without any conversion.
 """
-from jt_models.boot import jt, nn, onednn_flags
+from jt_models.boot import jt, onednn_flags
+from jt_models.nn.kernels.kernel import Kernel, product, total, transposed
 
 _HEADER = """
     #include <cstring>
@@ -193,8 +194,57 @@ _BIAS_GRAD = """
 """
 
 
-class Conv(jt.Function):
-    """x (B, in, H, W) convolved with weight (out, in / groups, height, width), plus bias (out,) or None. CPU, float32.
+def result_sides(x, weight, stride, padding, groups: int) -> list[int]:
+    """Height and width of the result. ValueError: a weight for other channels, or larger than the picture."""
+    sides = [(side + 2 * padded - kernel) // step + 1 for side, padded, kernel, step
+             in zip(x.shape[2:], padding, weight.shape[2:], stride)]
+    if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups or min(sides) < 1:
+        raise ValueError(f"a weight {tuple(weight.shape)} in {groups} groups with padding {padding} does not fit an "
+                         f"input {tuple(x.shape)}")
+    return sides
+
+
+def convolved(x, weight, stride, padding, groups: int):
+    """The convolution as one product of matrices a group, in Jittor's own operators."""
+    batch, outputs = x.shape[0], weight.shape[0]
+    high, wide = result_sides(x, weight, stride, padding, groups)
+    y = product(_matrices(weight, groups), _windows(x, weight, (high, wide), stride, padding, groups))
+    return y.reshape(outputs, batch, high, wide).permute(1, 0, 2, 3)
+
+
+def convolved_grad(x, weight, g, stride, padding, groups: int) -> tuple:
+    """The gradients of x and weight, where g is that of the result."""
+    batch, outputs, high, wide = g.shape
+    g = g.permute(1, 0, 2, 3).reshape(groups, outputs // groups, -1)
+    g = g if groups > 1 else g.reshape(outputs, -1)
+    dw = product(g, transposed(_windows(x, weight, (high, wide), stride, padding, groups)))
+    windows = product(transposed(_matrices(weight, groups)), g)
+    windows = windows.reshape(x.shape[1], *weight.shape[2:], batch, high, wide)
+    # Each pixel collects from the windows that hold it: those at which the division by the stride comes out even.
+    (down, right), (top, left) = stride, padding
+    rows, columns = f"(i2+{top}-i4)", f"(i3+{left}-i5)"
+    shares = windows.reindex([*x.shape, *weight.shape[2:]],
+                             ["i1", "i4", "i5", "i0", f"{rows}/{down}", f"{columns}/{right}"],
+                             overflow_conditions=[f"{rows}<0", f"{columns}<0", f"{rows}%{down}!=0",
+                                                  f"{columns}%{right}!=0"])
+    return total(shares, [4, 5]), dw.reshape(weight.shape)
+
+
+def _matrices(weight, groups: int):
+    """The weights of a result's pixel: (out, in k l), and (groups, out / groups, in k l / groups) of several groups."""
+    return weight.reshape(weight.shape[0], -1) if groups == 1 else weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def _windows(x, weight, sides, stride, padding, groups: int):
+    """What each pixel of the result sees: (in k l, B P Q), and (groups, in k l / groups, B P Q) of several groups."""
+    shape = [x.shape[1], *weight.shape[2:], x.shape[0], *sides]
+    found = x.reindex(shape, ["i3", "i0", f"i4*{stride[0]}+i1-{padding[0]}", f"i5*{stride[1]}+i2-{padding[1]}"])
+    rows = weight.shape[1] * weight.shape[2] * weight.shape[3]
+    return found.reshape(rows, -1) if groups == 1 else found.reshape(groups, rows, -1)
+
+
+class Conv(Kernel):
+    """x (B, in, H, W) convolved with weight (out, in / groups, height, width), plus bias (out,) or None.
 
     stride, padding: (rows, columns). ValueError: a weight for another number of channels, or larger than the picture.
     """
@@ -206,11 +256,7 @@ class Conv(jt.Function):
     def execute(self, x, weight, bias):
         self.kept, source = (x, weight, bias), _CONV
         given = [x, weight] if bias is None else [x, weight, bias]
-        sides = [(side + 2 * padding - kernel) // stride + 1 for side, padding, kernel, stride
-                 in zip(x.shape[2:], self.padding, weight.shape[2:], self.stride)]
-        if x.shape[1] != weight.shape[1] * self.groups or weight.shape[0] % self.groups or min(sides) < 1:
-            raise ValueError(f"a weight {tuple(weight.shape)} in {self.groups} groups with padding {self.padding} does "
-                             f"not fit an input {tuple(x.shape)}")
+        sides = result_sides(x, weight, self.stride, self.padding, self.groups)
         for word, value in (("BIASED", len(given) - 2), ("SHIFT", f"in{len(given) - 1}_p")):
             source = source.replace(word, str(value))
         return self.code([x.shape[0], weight.shape[0], *sides], given, source)
@@ -224,22 +270,12 @@ class Conv(jt.Function):
         with jt.flag_scope(compile_options={onednn_flags(): 1}):
             return jt.code(shape, "float32", given, cpu_header=_HEADER, cpu_src=source, data=self.data)
 
+    def plain(self, x, weight, bias):
+        self.kept = x, weight, bias
+        y = convolved(x, weight, self.stride, self.padding, self.groups)
+        return y if bias is None else y + bias.reshape(1, -1, 1, 1)
 
-class PlainConv(jt.Function):
-    """The same without bias, on any device and in any type.
-
-    The gradient is built in one piece. Jittor writes a convolution as a product of seven-dimensional tensors, which its
-    compiler fuses away. While it builds the gradient of a graph, it holds the gradients of those tensors too, and a
-    part of the graph that is computed meanwhile, as checkpointing does, would store them: gigabytes for one layer.
-    """
-
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], groups: int):
-        self.settings = None, stride, padding, 1, groups
-
-    def execute(self, x, weight):
-        self.kept = x, weight
-        return nn.conv2d(x, weight, *self.settings)
-
-    def grad(self, g):
-        x, weight = (given.detach().start_grad() for given in self.kept)
-        return jt.grad((nn.conv2d(x, weight, *self.settings) * g.detach()).sum(), [x, weight])
+    def plain_grad(self, g):
+        x, weight, bias = self.kept
+        return (*convolved_grad(x, weight, g, self.stride, self.padding, self.groups),
+                None if bias is None else total(g, (0, 2, 3)))

@@ -1,5 +1,7 @@
-"""Depthwise convolution in multi-threaded C++; Jittor's grouped one uses one thread. CPU only."""
+"""Depthwise convolution in multi-threaded C++; Jittor's grouped one uses one thread."""
 from jt_models.boot import jt
+from jt_models.nn.kernels.conv import convolved, convolved_grad
+from jt_models.nn.kernels.kernel import Kernel
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
@@ -68,7 +70,7 @@ _DEPTHWISE_GRAD = """
 """
 
 
-class DepthwiseConv(jt.Function):
+class DepthwiseConv(Kernel):
     """Convolution of each channel of x (B, C, H, W) with its own kernel of weight (C, 1, k, l), stride 1.
 
     padding: (rows, columns).
@@ -86,6 +88,14 @@ class DepthwiseConv(jt.Function):
         dw = jt.code(weight.shape, g.dtype, [x, g], cpu_header=_HEADER, cpu_src=_placed(_DEPTHWISE_GRAD, self.padding))
         padding = tuple(side - 1 - padded for side, padded in zip(weight.shape[2:], self.padding))
         return self.correlated(g, weight, padding, flipped=1), dw
+
+    def plain(self, x, weight):
+        self.kept = x, weight
+        return convolved(x, weight, (1, 1), self.padding, x.shape[1])
+
+    def plain_grad(self, g):
+        x, weight = self.kept
+        return convolved_grad(x, weight, g, (1, 1), self.padding, x.shape[1])
 
     @staticmethod
     def correlated(x, weight, padding: tuple[int, int], flipped: int):

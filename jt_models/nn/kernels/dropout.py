@@ -1,7 +1,8 @@
-"""Dropout without stored masks. CPU only."""
+"""Dropout without stored masks."""
 import numpy as np
 
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel
 
 # The index of an element decides the factor with which it is multiplied. The hash's constants are MurmurHash3's.
 DROPPED = """#include <cstring>
@@ -22,7 +23,7 @@ DROPPED = """#include <cstring>
 """
 
 
-class Drop(jt.Function):
+class Drop(Kernel):
     """Dropout: a hash of each element's index, keyed by two 32-bit numbers, decides which elements become zero. The
     others are divided by 1 - p.
 
@@ -32,8 +33,9 @@ class Drop(jt.Function):
     """
 
     def __init__(self, p: float, first: int, second: int):
-        scale = np.float32(1 / (1 - p) if p < 1 else 0.0).view(np.uint32)
-        self.key = jt.array(np.array([first, second, round(p * 2 ** 24), scale], np.uint32).view(np.int32))
+        self.numbers, self.scale = (first, second, round(p * 2 ** 24)), np.float32(1 / (1 - p) if p < 1 else 0.0)
+        key = np.array([*self.numbers, self.scale.view(np.uint32)], np.uint32)
+        self.key = jt.array(key.view(np.int32))
 
     def execute(self, x):
         return jt.code(x.shape, x.dtype, [x, self.key], cpu_header=DROPPED, cpu_src="""
@@ -45,3 +47,23 @@ class Drop(jt.Function):
 
     def grad(self, g):
         return self.execute(g)
+
+    def plain(self, x):
+        return x * self.factors(x.shape)
+
+    plain_grad = plain
+
+    def factors(self, shape):
+        """What each element of an array of this shape is multiplied with."""
+        constants = np.array([*self.numbers, 0x9E3779B1, 0xFFFFFFFF], np.int64)
+        first, second, least, step, low = (jt.array(constants[i:i + 1], dtype="int64") for i in range(5))
+
+        def times(h, constant: int):
+            """The lower 32 bits of a product, from numbers that 64 bits hold."""
+            return ((h * (constant >> 16) & 0xFFFF) * 65536 + h * (constant & 0xFFFF)) & low
+
+        h = (first + step * jt.arange(int(np.prod(shape))).int64()) & low
+        h = times(h ^ h >> 16, 0x85EBCA6B) ^ second
+        h = times(h ^ h >> 13, 0xC2B2AE35)
+        h = (h ^ h >> 16) >> 8
+        return ((h >= least).float32() * jt.array(self.scale.reshape(1))).reshape(shape)

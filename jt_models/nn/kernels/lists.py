@@ -1,11 +1,12 @@
-"""Kernels that change many tensors in place, one launch for all of them, in multi-threaded C++. CPU only.
+"""Kernels that change many tensors in place, one launch for all of them, in multi-threaded C++.
 
 Jittor compiles an operator anew for every number of inputs and of their dimensions. These kernels get addresses
-instead, so that each is compiled once, for all networks.
+instead, so that each is compiled once, for all networks. The portable form takes one tensor after the other.
 """
 import numpy as np
 
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import form, total
 
 _HEADER = "#include <algorithm>\n#include <cmath>\n#include <utility>\n#include <vector>\n"
 
@@ -50,14 +51,33 @@ def _each(lists, numbers, body: str, end: str = ""):
     return jt.code([1], "float32", [table, numbers], cpu_header=_HEADER, cpu_src=source).stop_grad().sync()
 
 
+def _scalars(numbers) -> list:
+    """Tensors (1,). As constants in the source, numbers would make Jittor compile a new kernel for every step."""
+    values = jt.array(np.array(numbers, np.float32))
+    return [values[i] for i in range(len(numbers))]
+
+
+def _replace(pairs) -> None:
+    """Give each of some tensors a new value."""
+    for tensor, value in pairs:
+        tensor.update(value.detach())
+    jt.sync([tensor for tensor, _ in pairs])
+
+
 def clip_factor(gradients, limit: float):
     """The factor (1,), at most 1, with which the joint norm of the gradients is at most `limit`."""
+    if form() == "portable":
+        squares = sum(total(g * g, range(len(g.shape))) for g in gradients)
+        return jt.minimum(limit / (squares.sqrt() + 1e-6), 1.0)
     return _each([gradients], [limit], "for (int64_t i = 0; i < n; i++) sum += double(a[0][i]) * a[0][i];",
                  "result = std::min(1.0, s[0] / (std::sqrt(sum) + 1e-6));")
 
 
 def follow(averages, values, weight: float) -> None:
     """Add `weight` times (value - average) to each average."""
+    if form() == "portable":
+        factor = _scalars([weight])[0]
+        return _replace([(m, m + factor * (v - m)) for m, v in zip(averages, values)])
     _each([averages, values], [weight], """
         float *m = a[0]; const float *v = a[1], w = s[0];
         #pragma GCC ivdep
@@ -70,6 +90,13 @@ def sgd(lists, numbers) -> None:
 
     numbers (4,): rate, L2 decay, momentum of the buffer (0 in the first step), momentum of Nesterov's look-ahead or 0.
     """
+    if form() == "portable":
+        rate, l2, momentum, ahead = _scalars(numbers)
+        for p, g, *m in zip(*lists):
+            g = g + l2 * p
+            after = momentum * m[0] + g if m else g
+            _replace([(p, p - rate * (g + ahead * after if numbers[3] else after)), *((each, after) for each in m)])
+        return
     _each(lists, numbers, """
         float *p = a[0], *m = LISTS > 2 ? a[2] : nullptr; const float* g = a[1];
         const float rate = s[0], l2 = s[1], momentum = s[2], ahead = s[3];
@@ -89,6 +116,14 @@ def adam(lists, numbers) -> None:
     numbers (8,): factor that keeps the parameter (decoupled decay), L2 decay, 1-beta1, beta2, 1-beta2, bias-corrected
     rate, root of the second bias correction, eps.
     """
+    if form() == "portable":
+        keep, l2, c1, b2, c2, rate, root, eps = _scalars(numbers)
+        for p, g, v, *m in zip(*lists):
+            g = g + l2 * p
+            first, second = m[0] + c1 * (g - m[0]) if m else g, b2 * v + c2 * g * g
+            after = keep * p - rate * (first / (second.sqrt() / root + eps))
+            _replace([(p, after), (v, second), *((each, first) for each in m)])
+        return
     _each(lists, numbers, """
         float *p = a[0], *v = a[2], *m = LISTS > 3 ? a[3] : nullptr;
         const float *g = a[1], *before = m ? m : g;

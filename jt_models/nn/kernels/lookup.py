@@ -1,9 +1,10 @@
 """Indexing in multi-threaded C++ that refuses numbers out of range; Jittor's own reads memory outside the array.
 
 The gradients of an entry that was read more than once are summed in the order of reading, so the result is the same
-every time. CPU only.
+every time.
 """
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row, total
 
 RANGE = """
     template <class T> void check_range(const T* at, int64_t n, int64_t limit, int64_t ignored, const char* what) {
@@ -45,7 +46,7 @@ _ROWS_GRAD = """
 """
 
 
-class Rows(jt.Function):
+class Rows(Kernel):
     """Rows of weight (V, C) selected by numbers (…): (…, C). padding: the row that gets no gradient, or None."""
 
     def __init__(self, numbers, padding: int | None):
@@ -60,6 +61,17 @@ class Rows(jt.Function):
     def grad(self, g):
         return jt.code(self.shape, g.dtype, [self.numbers, g], cpu_header=_HEADER,
                        cpu_src=_ROWS_GRAD.replace("PADDING", str(self.padding)))
+
+    def plain(self, weight):
+        self.shape = weight.shape
+        rows = checked(self.numbers, weight.shape[0], "embedding: the number").reshape(-1).astype("int32")
+        self.rows = rows
+        found = weight.reindex([len(rows), weight.shape[1]], ["@e0(i0)", "i1"], extras=[jt.array(rows)])
+        return found.reshape([*self.numbers.shape, weight.shape[1]])
+
+    def plain_grad(self, g):
+        self.rows[self.rows == self.padding] = -1
+        return summed_by_row(g.reshape(-1, self.shape[1]), self.rows, self.shape[0])
 
 
 _ALONG = """
@@ -83,7 +95,7 @@ _ALONG_GRAD = """
 """
 
 
-class Along(jt.Function):
+class Along(Kernel):
     """y[o, k, i] = x[o, numbers[o, k, i], i]."""
 
     def __init__(self, numbers):
@@ -95,3 +107,14 @@ class Along(jt.Function):
 
     def grad(self, g):
         return jt.code(self.shape, g.dtype, [self.numbers, g], cpu_header=_HEADER, cpu_src=_ALONG_GRAD)
+
+    def plain(self, x):
+        self.shape = x.shape
+        checked(self.numbers, x.shape[1], "take_along_dim: the number")
+        return x.reindex(self.numbers.shape, ["i0", "@e0(i0,i1,i2)", "i2"], extras=[self.numbers.int32()])
+
+    def plain_grad(self, g):
+        outer, length, inner = self.shape
+        wide = [outer, length, g.shape[1], inner]
+        read = self.numbers.int32().unsqueeze(1).broadcast(wide) == jt.arange(length).reshape(1, length, 1, 1)
+        return total(jt.ternary(read, g.unsqueeze(1).broadcast(wide), jt.zeros(wide, g.dtype)), [2])

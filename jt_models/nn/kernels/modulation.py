@@ -1,7 +1,8 @@
-"""Scale and shift of every pixel by rows of a table, in multi-threaded C++. CPU only."""
+"""Scale and shift of every pixel by rows of a table, in multi-threaded C++."""
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
 from jt_models.nn.kernels.lookup import RANGE
-from jt_models.nn.kernels.norm import moments
+from jt_models.nn.kernels.norm import moments, normalized, normalized_grad
 
 _HEADER = "#include <cmath>\n#include <vector>\n" + RANGE
 
@@ -98,7 +99,7 @@ def _modulated(x, gain, shift, index, slope: float):
                    cpu_src=_MODULATE.replace("SLOPE", f"{slope!r}f"))
 
 
-class Modulate(jt.Function):
+class Modulate(Kernel):
     """x (B, C, H, W) times row index[b, h, w] of the gain (U, C), plus the same row of the shift (U, C)."""
 
     def __init__(self, index):
@@ -113,8 +114,27 @@ class Modulate(jt.Function):
         return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, gain, self.index, g],
                        cpu_header=_HEADER, cpu_src=_MODULATE_GRAD)
 
+    def plain(self, x, gain, shift):
+        self.kept, self.rows = (x, gain), checked(self.index, gain.shape[0], "modulate: the row")
+        return x * spread(gain, self.index, x) + spread(shift, self.index, x)
 
-class NormalizeModulate(jt.Function):
+    def plain_grad(self, g):
+        x, gain = self.kept
+        dgain, dshift = (summed(slope, self.rows, gain.shape[0]) for slope in (g * x, g))
+        return g * spread(gain, self.index, x), dgain, dshift
+
+
+def spread(table, index, x):
+    """The row of each pixel: a table (U, C) in the shape of x (B, C, H, W)."""
+    return table.reindex(x.shape, ["@e0(i0,i2,i3)", "i1"], extras=[index.int32()])
+
+
+def summed(x, rows, count: int):
+    """The pixels of x (B, C, H, W) added up by their rows (B, H, W), on the host, to (count, C)."""
+    return summed_by_row(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), rows.reshape(-1), count)
+
+
+class NormalizeModulate(Kernel):
     """As Modulate of x with zero mean and unit variance in each channel, and then leaky ReLU; and the mean and biased
     variance (C,). Of the maps in between, none is kept."""
 
@@ -133,3 +153,18 @@ class NormalizeModulate(jt.Function):
         source = _NORMALIZED_GRAD.replace("EPS", repr(self.eps)).replace("SLOPE", f"{self.slope!r}f")
         return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, mean, variance, gain, self.index, y, g],
                        cpu_header=_HEADER, cpu_src=source)
+
+    def plain(self, x, gain, shift):
+        self.rows = checked(self.index, gain.shape[0], "modulate: the row")
+        normal, mean, variance, self.inverse = normalized(x, (0, 2, 3), self.eps)
+        y = normal * spread(gain, self.index, x) + spread(shift, self.index, x)
+        y = jt.where(y > 0, y, y * self.slope)
+        self.kept = normal, gain, y
+        return y, mean.reshape(-1), variance.reshape(-1)
+
+    def plain_grad(self, g, *_):
+        normal, gain, y = self.kept
+        slope = jt.where(y > 0, g, g * self.slope)
+        dgain, dshift = (summed(part, self.rows, gain.shape[0]) for part in (slope * normal, slope))
+        dx = normalized_grad(normal, slope * spread(gain, self.index, normal), (0, 2, 3), self.inverse)
+        return dx, dgain, dshift

@@ -1,8 +1,9 @@
 """Normalisation in multi-threaded C++: sums in double precision, variances in two passes.
 
-Jittor computes a variance as E[x^2]-E[x]^2 in one sequential float32 sum, on one thread. CPU only.
+Jittor computes a variance as E[x^2]-E[x]^2 in one sequential float32 sum, on one thread.
 """
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel, total
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
@@ -70,7 +71,7 @@ def moments(x, eps: float):
                    cpu_src=_MOMENTS.replace("EPS", repr(eps)))
 
 
-class Normalize(jt.Function):
+class Normalize(Kernel):
     """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,)."""
 
     def __init__(self, eps: float):
@@ -85,6 +86,31 @@ class Normalize(jt.Function):
         x, mean, variance = self.kept
         return jt.code(x.shape, x.dtype, [x, mean, variance, g], cpu_header="#include <cmath>",
                        cpu_src=_MOMENTS_GRAD.replace("EPS", repr(self.eps)))
+
+    def plain(self, x):
+        y, mean, variance, self.inverse = normalized(x, (0, 2), self.eps)
+        self.y = y
+        return y, mean.reshape(-1), variance.reshape(-1)
+
+    def plain_grad(self, g, *_):
+        return normalized_grad(self.y, g, (0, 2), self.inverse)
+
+
+def normalized(x, dims, eps: float):
+    """x with zero mean and unit variance over some dimensions, the mean, the biased variance, and 1 / deviation."""
+    count = 1
+    for dim in dims:
+        count *= x.shape[dim]
+    mean = total(x, dims, keepdims=True) / count
+    variance = total((x - mean) * (x - mean), dims, keepdims=True) / count
+    inverse = 1 / (variance + eps).sqrt()
+    return (x - mean) * inverse, mean, variance, inverse
+
+
+def normalized_grad(y, g, dims, inverse):
+    """The gradient of x, where y is x normalised over some dimensions and g the gradient of y."""
+    count = y.numel() // inverse.numel()
+    return inverse * (g - total(g, dims, keepdims=True) / count - y * (total(g * y, dims, keepdims=True) / count))
 
 
 _LAYER_NORM = """
@@ -141,18 +167,27 @@ _LAYER_NORM_GRAD = """
 """
 
 
-class LayerNorm(jt.Function):
+class LayerNorm(Kernel):
     """Each row of x (…, C) with zero mean and unit variance, then times the gain (C,) plus the shift (C,)."""
 
     def __init__(self, eps: float):
-        self.eps = repr(eps)
+        self.eps = eps
 
     def execute(self, x, weight, bias):
         self.kept = x, weight
         return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=_HEADER,
-                       cpu_src=_LAYER_NORM.replace("EPS", self.eps))
+                       cpu_src=_LAYER_NORM.replace("EPS", repr(self.eps)))
 
     def grad(self, g):
         x, weight = self.kept
         return jt.code([x.shape, weight.shape, weight.shape], [x.dtype] * 3, [x, weight, g], cpu_header=_HEADER,
-                       cpu_src=_LAYER_NORM_GRAD.replace("EPS", self.eps))
+                       cpu_src=_LAYER_NORM_GRAD.replace("EPS", repr(self.eps)))
+
+    def plain(self, x, weight, bias):
+        self.y, _, _, self.inverse = normalized(x, (-1,), self.eps)
+        self.weight = weight
+        return self.y * weight + bias
+
+    def plain_grad(self, g):
+        rows = range(len(g.shape) - 1)
+        return normalized_grad(self.y, g * self.weight, (-1,), self.inverse), total(g * self.y, rows), total(g, rows)

@@ -1,5 +1,8 @@
-"""Pooling in multi-threaded C++. CPU only."""
+"""Pooling in multi-threaded C++."""
+import numpy as np
+
 from jt_models.boot import jt
+from jt_models.nn.kernels.kernel import Kernel, total
 
 _MAX_POOL = """
     @alias(x, in0) @alias(y, out0) @alias(at, out1)
@@ -32,19 +35,17 @@ _MAX_POOL_GRAD = """
 """
 
 
-class MaxPool(jt.Function):
+class MaxPool(Kernel):
     """The maxima of windows of x (B, C, H, W). The first of equal maxima gets the gradient; a NaN is the maximum."""
 
     def __init__(self, kernel: int, stride: int, padding: int):
         self.sizes = {"KERNEL": kernel, "STRIDE": stride, "PADDING": padding}
 
     def execute(self, x):
-        window, stride, padding = self.sizes.values()
-        sides = [(side + 2 * padding - window) // stride + 1 for side in x.shape[2:]]
         source = _MAX_POOL
         for name, size in self.sizes.items():
             source = source.replace(name, str(size))
-        shape = [*x.shape[:2], *sides]
+        shape = [*x.shape[:2], *_sides(x, *self.sizes.values())]
         y, self.at = jt.code([shape, shape], [x.dtype, "int32"], [x], cpu_src=source,
                              cpu_header="#include <algorithm>\n#include <cmath>")
         self.shape = x.shape
@@ -52,6 +53,45 @@ class MaxPool(jt.Function):
 
     def grad(self, g):
         return jt.code(self.shape, g.dtype, [self.at, g], cpu_src=_MAX_POOL_GRAD)
+
+    def plain(self, x):
+        window, stride, padding = self.sizes.values()
+        self.shape, (height, width) = x.shape, x.shape[2:]
+        shape = [*x.shape[:2], *_sides(x, *self.sizes.values())]
+        rows, columns = (jt.array(np.arange(count, dtype=np.int32) * stride - padding) for count in shape[2:])
+        rows, columns = rows.reshape(-1, 1), columns.reshape(1, -1)
+        at = (jt.maximum(rows, 0) * width + jt.maximum(columns, 0)).broadcast(shape)        # the first of a window
+        best = x.reshape(*x.shape[:2], -1).reindex(shape, ["i0", "i1", "@e0(i0,i1,i2,i3)"], extras=[at])
+        for i in range(window):
+            for j in range(window):
+                seen = x.reindex(shape, ["i0", "i1", f"i2*{stride}+{i - padding}", f"i3*{stride}+{j - padding}"],
+                                 overflow_value=-np.inf)
+                better = jt.logical_or(seen > best, seen != seen)
+                best = jt.ternary(better, seen, best)
+                at = jt.ternary(better, ((rows + i) * width + (columns + j)).broadcast(shape), at)
+        self.at = at
+        return best
+
+    def plain_grad(self, g):
+        # Each pixel collects from the windows of which it is the maximum.
+        height, width = self.shape[2:]
+        pixel = (jt.arange(height).reshape(-1, 1) * width + jt.arange(width)).reshape(1, 1, height, width, 1, 1)
+        at, slopes = (_collected(given, self.shape, *self.sizes.values(), nothing)
+                      for given, nothing in ((self.at, -1), (g, 0)))
+        return total(jt.ternary(at == pixel.broadcast(at.shape), slopes, jt.zeros_like(slopes)), [4, 5])
+
+
+def _sides(x, kernel: int, stride: int, padding: int) -> list[int]:
+    """How many windows fit into a picture, by rows and columns."""
+    return [(side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:]]
+
+
+def _collected(given, shape, kernel: int, stride: int, padding: int, nothing: float):
+    """(B, C, H, W, k, k): the elements of the windows (B, C, P, Q) that hold a pixel, and `nothing` where none does."""
+    rows, columns = f"(i2+{padding}-i4)", f"(i3+{padding}-i5)"
+    return given.reindex([*shape, kernel, kernel], ["i0", "i1", f"{rows}/{stride}", f"{columns}/{stride}"],
+                         overflow_value=nothing, overflow_conditions=[
+                             f"{rows}<0", f"{columns}<0", f"{rows}%{stride}!=0", f"{columns}%{stride}!=0"])
 
 
 # sums: of a window's rows, with zeros beside the picture. wide: how many columns of a window count.
@@ -98,17 +138,16 @@ _AVG_POOL_GRAD = "@alias(y, in0) @alias(x, out0)" + _WINDOWS.replace("START", ""
 """)
 
 
-class AvgPool(jt.Function):
+class AvgPool(Kernel):
     """The means of windows of x (B, C, H, W). padded: whether the zeros beside the picture count."""
 
     def __init__(self, kernel: int, stride: int, padding: int, padded: bool):
         self.sizes = {"KERNEL": kernel, "STRIDE": stride, "PADDING": padding, "PADDED": int(padded)}
+        self.window = kernel, stride, padding
 
     def execute(self, x):
-        window, stride, padding, _ = self.sizes.values()
         self.shape = x.shape
-        sides = [(side + 2 * padding - window) // stride + 1 for side in x.shape[2:]]
-        return self.code([*x.shape[:2], *sides], x, _AVG_POOL)
+        return self.code([*x.shape[:2], *_sides(x, *self.window)], x, _AVG_POOL)
 
     def grad(self, g):
         return self.code(self.shape, g, _AVG_POOL_GRAD)
@@ -118,3 +157,19 @@ class AvgPool(jt.Function):
             source = source.replace(name, str(size))
         return jt.code(shape, given.dtype, [given], cpu_header="#include <algorithm>\n#include <vector>\n",
                        cpu_src=source)
+
+    def plain(self, x):
+        kernel, stride, padding = self.window
+        self.shape, sides = x.shape, _sides(x, *self.window)
+        counts = []         # of the rows, and of the columns of each window that are averaged
+        for side, count in zip(x.shape[2:], sides):
+            first = np.arange(count) * stride - padding
+            inside = np.minimum(first + kernel, side) - np.maximum(first, 0)
+            counts.append(np.full(count, kernel) if self.sizes["PADDED"] else inside)
+        self.counts = jt.array(np.outer(*counts).astype(np.float32))
+        windows = x.reindex([*x.shape[:2], *sides, kernel, kernel], [
+            "i0", "i1", f"i2*{stride}+i4-{padding}", f"i3*{stride}+i5-{padding}"])
+        return total(windows, [4, 5]) / self.counts
+
+    def plain_grad(self, g):
+        return total(_collected(g / self.counts, self.shape, *self.window, 0), [4, 5])

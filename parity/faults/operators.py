@@ -1,6 +1,17 @@
 """Faults of the tensor functions and kernels."""
 from parity.faults.fault import Fault
-from parity.faults.where import AUGMENT, DISCRIMINATOR, ENCODER, GENERATOR, INCEPTION, OBJECTIVE, OPERATORS, SIGLIP, VGG
+from parity.faults.where import (
+    AUGMENT,
+    DISCRIMINATOR,
+    ENCODER,
+    FLORENCE2,
+    GENERATOR,
+    INCEPTION,
+    OBJECTIVE,
+    OPERATORS,
+    SIGLIP,
+    VGG,
+)
 
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
 CONV, ATTENTION = "nn/kernels/conv.py", "nn/kernels/attention.py"
@@ -166,5 +177,5 @@ FAULTS = (
     Fault("drop_path_of_elements", "", OPS,
           "return x * dropout(jt.ones((x.shape[0],)), p, site).reshape(-1, *[1] * (len(x.shape) - 1))",
           "return dropout(x, p, site)",
-          "stochastic depth drops elements instead of samples", (OPERATORS,)),
+          "stochastic depth drops elements instead of samples", (OPERATORS, FLORENCE2)),
 )

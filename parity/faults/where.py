@@ -7,6 +7,7 @@ VGG, INCEPTION = "vgg19", "inception_v3"
 FID, DISTANCES = "inception_fid", "inception_fid.distances"
 TIER_TRAINING, DISTORTION_TRAINING = "tier.training", "distortion.training"
 SEGFORMER = "segformer"
+FLORENCE2 = "florence2"
 SIGLIP, AESTHETIC, MERGED, AESTHETIC_TRAINING = "siglip", "aesthetic", "aesthetic.merged", "aesthetic.training"
 OPTIMIZERS = "optimizers"
 NETWORKS = (ENCODER, GENERATOR, DISCRIMINATOR, OBJECTIVE)

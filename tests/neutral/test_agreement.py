@@ -200,7 +200,7 @@ def place(tmp_path, monkeypatch):
     pictures(tmp_path / "set", {"1.png": 10, "2.png": 200, "3.png": 90, "4.png": 40})
     (tmp_path / "p.csv").write_text('1.png,"a cat,\non <b>"\n2.png,"a cat,\non <b>"\n3.png,a dog\n4.png,a dog\n')
     (tmp_path / "v.csv").write_text("picture,MOS_q,split\n1.png,1,train\n2.png,5,train\n3.png,2,test\n9.png,2,test\n")
-    monkeypatch.setattr(command, "ready_backend", lambda *arguments: (None, "float32"))
+    monkeypatch.setattr(command, "ready_backend", lambda *arguments: (SimpleNamespace(rank=0, world_size=1), "float32"))
     for metric in (Brightness, Darkness):
         module = SimpleNamespace(INFO=metric.info, load=lambda request, metric=metric: metric())
         monkeypatch.setitem(ASSESSED, metric.info.name, module)

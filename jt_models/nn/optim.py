@@ -88,8 +88,9 @@ class Optimizer:
         arrays = {}
         for name in self.names:
             arrays[f"{name}/step"] = np.array(self.steps[name], np.int64)
-            for quantity, value in self.moments[name].items():
-                arrays[f"{name}/{quantity}"] = value.numpy()
+            moments = self.moments[name]
+            for quantity in (each for each in self.quantities if each in moments):
+                arrays[f"{name}/{quantity}"] = moments[quantity].numpy()
         return arrays
 
     def load_state(self, arrays: dict[str, np.ndarray]) -> None:

@@ -33,15 +33,12 @@ def adam_with(settings: Callable = lambda known: {}, count: Callable = lambda st
         return adam
 
     def changed_ours(original):
-        def update(self, name, gradient, group):
-            step = self.steps[name]
+        def update(self, names, step, group):
             changes = ours(self, step)
             before = {key: getattr(self, key) for key in changes}
-            self.steps[name] = count(step, self)
             vars(self).update(changes)
-            original(self, name, gradient, group)
+            original(self, names, count(step, self), group)
             vars(self).update(before)
-            self.steps[name] = step
         return update
 
     return swapped((import_module("torch.optim.adam"), "adam", changed_torch), (optim.Adam, "update", changed_ours))

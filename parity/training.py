@@ -40,6 +40,10 @@ class Training(Case):
     def checked(self, size: str) -> list[int]:
         raise NotImplementedError
 
+    def shared(self, size: str) -> list[int]:
+        """The steps, counted from 0, that several processes take together; those of `checked` if not overridden."""
+        return self.checked(size)
+
     def boundary(self, size: str) -> int:
         raise NotImplementedError
 

@@ -77,6 +77,9 @@ class AestheticTraining(Training):
         # Rate 0, warm-up and its end; the batch left over and the next epoch; the cosine's end and beyond.
         return list(range(21)) if size == "full" else [0, 1, 2, 3, 6, 7, 13, 17, 20]
 
+    def shared(self, size):
+        return list(range(20)) if size == "full" else [2, 6]
+
     def boundary(self, size):
         return 7                            # steps of an epoch
 

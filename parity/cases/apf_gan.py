@@ -226,6 +226,10 @@ class ApfGanTraining(Training):
         # The plain step, the first and a later step of fading of each resolution; full size; both ends of phase 2.
         return [0, 2, 3, 4, 7, 8, 9, 12, 13, 14, 16, 24] if size == "tiny" else list(range(100))
 
+    def shared(self, size):
+        # Fading, and phase 2 with its noise and augmentation.
+        return [3, 24] if size == "tiny" else list(range(20))
+
     def boundary(self, size):
         config = self.config(size)
         return config.pretrain_epochs * (config.synthetic_images // config.batch_size)

@@ -98,6 +98,9 @@ class DistortionTraining(Training):
         # The first and the last step of the warm-up, the first of the trunk, a batch left over, and the next epoch.
         return list(range(14)) if size == "full" else [0, 1, 2, 3, 4]
 
+    def shared(self, size):
+        return self.checked(size) if size == "full" else [1, 3]
+
     def boundary(self, size):
         return 2                            # steps of the warm-up
 

@@ -89,6 +89,9 @@ class TierTraining(Training):
         # The first step, the smaller batch that ends an epoch, and the next epoch.
         return list(range(50)) if size == "full" else [0, 3, 4]
 
+    def shared(self, size):
+        return list(range(20)) if size == "full" else [3]       # a batch that two processes cannot share evenly
+
     def boundary(self, size):
         return 4                            # steps of an epoch
 

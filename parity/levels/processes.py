@@ -56,7 +56,7 @@ def check(case: Training, size: str, mode: str, twins: Twins) -> list[Row]:
     """One row per framework. A step that fails is tried again from nearby states, as in L6."""
     arguments = {"case": case.reference(), "size": size}
     reached, arrays, state = {}, {}, None
-    for number in case.checked(size):
+    for number in case.shared(size):
         arrays, state = twins.torch.call(advance, arrays, state=state, steps=number, **arguments)
         reached[number] = arrays, state
     return [row(case.name, "processes", name, _verdicts(case, twins, worker, reached, arguments), case.dtype)

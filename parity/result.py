@@ -8,7 +8,7 @@ from parity.workers.compare import Verdict
 LEVELS = {
     "L0": "environment", "L1": "structure and conversion", "L2": "operators", "L3": "forward",
     "L4": "backward", "L5": "update", "L6": "trajectory", "L7": "data", "L8": "metrics", "L9": "resume",
-    "processes": "several processes",
+    "processes": "two against one",
 }
 
 

@@ -255,8 +255,8 @@ class Task(Plain):
         backend.step(optimizer, sum(terms.values()) * context.loss_factor, config.clip, context.accumulate)
         return terms
 
-    def predict(self, batches) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted and voted distributions (N, 10) of all processes' batches, without dropout."""
+    def predict(self, batches) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Predicted and voted distributions (B, 10) of each batch, without dropout."""
         backend, module = self.backend, self.modules[STEM]
         predicted, voted = [], []
         backend.train_mode(module, False)
@@ -265,7 +265,7 @@ class Task(Plain):
                 predicted.append(distribution(backend.numpy(module(backend.asarray(batch["pixels"])))))
                 voted.append(batch["target"])
         backend.train_mode(module, True)
-        return gathered(backend, predicted), gathered(backend, voted)
+        return predicted, voted
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """Measures of the validation set and, with the prefix "test_", of a separate test set.
@@ -276,7 +276,8 @@ class Task(Plain):
         for prefix, dataset in (("", self.held_out), ("test_", self.test)):
             if dataset is not None:
                 loader = Loader(dataset, config.batch_size, config.seed, config.workers, drop_last=False, shuffle=None)
-                predicted, voted = self.predict(loader.epoch(0, *part_of(self.backend, len(loader))))
+                own = loader.epoch(0, *part_of(self.backend, len(loader)))
+                predicted, voted = (gathered(self.backend, parts) for parts in self.predict(own))
                 measures |= {prefix + key: value for key, value in quality_metrics(predicted, voted).items()}
                 measures[f"{prefix}floor_emd"] = emd(np.broadcast_to(self.mean_target, voted.shape), voted).mean()
         return measures
@@ -291,7 +292,7 @@ class Task(Plain):
         count = min(SAMPLES, len(self.held_out))
         fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]
         batch = {key: np.stack([one[key] for one in fixed]) for key in ("pixels", "target")}
-        scores = map(mean_score, self.predict([batch]))
+        scores = (mean_score(parts[0]) for parts in self.predict([batch]))
         cells = [imaging.captioned(imaging.to_uint8(one["pixels"]), f"votes {votes:.2f}  model {model:.2f}")
                  for one, model, votes in zip(fixed, *scores)]
         return imaging.grid([cells[at:at + 4] for at in range(0, count, 4)])

@@ -203,8 +203,8 @@ class Task(Plain):
         self.seen["votes"] += gathered(backend, [batch["target"][own]]).tolist()
         return terms
 
-    def predictions(self, batches) -> tuple[np.ndarray, np.ndarray]:
-        """(predictions, votes), each (N,), of all processes' batches of the test set, without dropout."""
+    def predictions(self, batches) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(predictions, votes) of batches of the test set, an array (B,) of each batch, without dropout."""
         backend, module = self.backend, self.modules[STEM]
         predicted, votes = [], []
         backend.train_mode(module, False)
@@ -213,14 +213,15 @@ class Task(Plain):
                 predicted.append(backend.numpy(self.predict(self.held_out, batch)))
                 votes.append(batch["target"])
         backend.train_mode(module, True)
-        return gathered(backend, predicted), gathered(backend, votes)
+        return predicted, votes
 
     def evaluate(self, context: StepContext) -> dict[str, float]:
         """AGREEMENT with the votes of the test set, and as "train/" + name of the epoch's predictions in training."""
         config = self.config
         loader = Loader(self.held_out, config.test_batch_size, config.seed, config.workers, drop_last=False,
                         shuffle=None)
-        found = agreement(*self.predictions(loader.epoch(0, *part_of(self.backend, len(loader)))))
+        own = loader.epoch(0, *part_of(self.backend, len(loader)))
+        found = agreement(*(gathered(self.backend, parts) for parts in self.predictions(own)))
         known = agreement(*(np.array(self.seen[name]) for name in ("predicted", "votes")))
         found |= {f"train/{name}": value for name, value in known.items()}
         self.history.append({"epoch": context.epoch, **{name: None if np.isnan(value) else value
@@ -234,7 +235,7 @@ class Task(Plain):
         fixed = [self.held_out.get(index * len(self.held_out) // count) for index in range(count)]
         batch = {key: np.stack([one[key] for one in fixed]) for key in fixed[0] if key != "name"}
         cells = [imaging.captioned(self.source.picture(one["name"]), f"vote {vote:.2f}  model {predicted:.2f}")
-                 for one, predicted, vote in zip(fixed, *self.predictions([batch]))]
+                 for one, predicted, vote in zip(fixed, *(parts[0] for parts in self.predictions([batch])))]
         return imaging.grid([cells[at:at + 4] for at in range(0, count, 4)])
 
     def inputs(self) -> dict[str, str]:

@@ -106,3 +106,22 @@ def test_scores_and_selections_are_the_same_from_two_processes(data, labels, fin
     assert [path.name for path in chosen[0]] == [path.name for path in chosen[1]] and chosen[0]
     assert all(one.read_bytes() == two.read_bytes() for one, two in zip(*chosen))
     assert (tmp_path / "2/report/index.html").exists()
+
+
+@pytest.mark.parametrize("task, changes", [
+    ("tier", {"synthetic_images": 40, "batch_size": 8}), ("aesthetic", {"synthetic_images": 40, "batch_size": 8}),
+    ("distortion", {"synthetic_images": 24, "val_split": 8, "warmup_epochs": 0, "joint_norm": "true"})])
+def test_measures_of_an_epoch_are_those_of_one_process(task, changes, tmp_path):
+    """The end of an epoch has measures of all processes, and a sample that the first one draws alone."""
+    changes = {"preset": "tiny", **changes, "epochs": 1, "save_epochs": 1, "lr": 1e-6, "global_batch": "kept"}
+    command = ["train", task, "--backend", "torch", *(part for key, value in changes.items()
+                                                      for part in ("--set", f"{key}={value}"))]
+    run([*command, "--out", tmp_path / "one"])[0].ok()
+    ranks, _ = launched("torch", [*command, "--out", str(tmp_path / "two")])
+    said = [process.communicate(timeout=300)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
+    one, two = (log(tmp_path / name)[-1] for name in ("one", "two"))
+    assert one.keys() == two.keys() and any(key.startswith("held_out/") for key in one)
+    for key, value in one.items():
+        assert two[key] == (pytest.approx(value, rel=1e-3, abs=1e-3) if isinstance(value, float) else value), key
+    assert list((tmp_path / "two/samples").iterdir())

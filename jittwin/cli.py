@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jittwin
 from jittwin.errors import UserError, choose_from, did_you_mean, printable
-from jittwin.launching import launch, launched
+from jittwin.launching import end, launch, launched
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -139,6 +139,8 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
             raise
         print(f"{program}: {GPU_FULL}", file=sys.stderr)
         return MISTAKE
+    finally:
+        end()
 
 
 GPU_FULL = ("the GPU has too little free memory: lower --batch (of train: --set batch_size), take smaller pictures, "

@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from jittwin.errors import UserError
 
@@ -26,6 +26,21 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
         if count.isdigit() and int(count) > 1:
             return int(environment.get(rank, "0")), int(count)
     return 0, 1
+
+
+_farewells: list[Callable[[], None]] = []
+
+
+def at_end(farewell: Callable[[], None]) -> None:
+    """Have a function called when the command of this process ends, while the interpreter is still whole."""
+    _farewells.append(farewell)
+
+
+def end() -> None:
+    """Call the functions given to `at_end`; one that fails, because another process has gone, is passed over."""
+    while _farewells:
+        with suppress(Exception):
+            _farewells.pop()()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jittwin
 from jittwin.errors import UserError, choose_from, did_you_mean, printable
-from jittwin.launching import end, launch, launched
+from jittwin.launching import launch, launched, leave
 
 MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -112,6 +112,11 @@ class Program:
 
 
 def guarded(work, debug: bool, program: str = "jittwin") -> int:
+    """The exit status of `told`; one of several processes that have met ends here."""
+    return leave(told(work, debug, program))
+
+
+def told(work, debug: bool, program: str) -> int:
     """Call `work`; mistakes, a full disk, a full GPU, Ctrl-C and a closed pipe become one line and an exit status."""
     try:
         sys.stdout.reconfigure(errors="backslashreplace")   # a terminal that is not UTF-8 cannot show every character
@@ -139,8 +144,6 @@ def guarded(work, debug: bool, program: str = "jittwin") -> int:
             raise
         print(f"{program}: {GPU_FULL}", file=sys.stderr)
         return MISTAKE
-    finally:
-        end()
 
 
 GPU_FULL = ("the GPU has too little free memory: lower --batch (of train: --set batch_size), take smaller pictures, "

@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from jittwin.errors import UserError
 
@@ -28,19 +28,22 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
-_farewells: list[Callable[[], None]] = []
+_state = {"met": False}
 
 
-def at_end(farewell: Callable[[], None]) -> None:
-    """Have a function called when the command of this process ends, while the interpreter is still whole."""
-    _farewells.append(farewell)
+def met() -> None:
+    """Tell that this process has threads that exchange with others; see `leave`."""
+    _state["met"] = True
 
 
-def end() -> None:
-    """Call the functions given to `at_end`; one that fails, because another process has gone, is passed over."""
-    while _farewells:
-        with suppress(Exception):
-            _farewells.pop()()
+def leave(status: int) -> int:
+    """The exit status; a process that has met others ends here, because their threads may abort an interpreter that
+    ends in order when another process has ended before."""
+    if _state["met"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 @contextmanager

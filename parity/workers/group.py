@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from jittwin.launching import launch
+from jittwin.launching import launch, leave
 from parity.workers.side import Arrays, Side
 from parity.workers.worker import WorkerError, resolve
 
@@ -42,3 +42,4 @@ def serve() -> None:
     arrays = resolve(request["function"])(side, load_file(given), **request["arguments"])
     if side.backend.rank == 0:
         save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, made)
+    leave(0)

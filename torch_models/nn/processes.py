@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from jittwin.errors import UserError
-from jittwin.launching import ProcessEnded, at_end, launched
+from jittwin.launching import ProcessEnded, launched, met
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
 _state = {"share": None}
@@ -34,7 +34,7 @@ def connect(device: str = "cpu") -> tuple[int, int]:
         raise UserError(f"the {count} processes cannot meet at {os.environ['MASTER_ADDR']}:"
                         f"{os.environ['MASTER_PORT']} ({' '.join(str(error).split())[:120]}): choose another port, "
                         "for example with torchrun --master_port") from error
-    at_end(dist.destroy_process_group)      # else its threads may abort an interpreter that ends
+    met()
     return rank, count
 
 

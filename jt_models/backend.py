@@ -173,8 +173,8 @@ class Backend:
         if self.world_size == 1:
             return array
         # Jittor's sum over processes does not know int64.
-        exact = np.asarray(array, np.float64) if np.asarray(array).dtype == np.int64 else array
-        return processes.all_sum(self.asarray(exact)).numpy().astype(np.asarray(array).dtype)
+        given = array.astype(np.float64) if array.dtype == np.int64 else array
+        return processes.all_sum(self.asarray(given)).numpy().astype(array.dtype)
 
 
 def _recorded(module, kind: str) -> set[str]:

@@ -186,9 +186,8 @@ class Trainer:
         """Loss terms as numbers, the mean over the batches of a step. UserError when one is not finite."""
         scalar = self.backend.scalar
         values = {name: sum(scalar(part[name]) for part in terms) / len(terms) for name in terms[0]}
-        if self.backend.world_size > 1:
-            joint = self.backend.all_reduce(np.array(list(values.values()), np.float64)) / self.backend.world_size
-            values = dict(zip(values, joint.tolist()))
+        joint = self.backend.all_reduce(np.array(list(values.values()), np.float64)) / self.backend.world_size
+        values = dict(zip(values, joint.tolist()))
         for name, value in values.items():
             if not math.isfinite(value):
                 if not self.writes:
@@ -332,8 +331,6 @@ class Trainer:
 
     def anywhere(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        if self.backend.world_size == 1:
-            return flag
         return bool(self.backend.all_reduce(np.array([flag], np.float32))[0])
 
     def enter(self, phase: Phase) -> None:

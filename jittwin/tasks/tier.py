@@ -199,8 +199,9 @@ class Task(Plain):
         backend.step(self.optimizers[STEM], sum(terms.values()) * context.loss_factor, self.config.clip,
                      context.accumulate)
         own = slice(backend.share.rows if backend.share else None)
-        self.seen["predicted"] += gathered(backend, [backend.numpy(predictions)[own]]).tolist()
-        self.seen["votes"] += gathered(backend, [batch["target"][own]]).tolist()
+        pairs = np.stack([backend.numpy(predictions)[own], batch["target"][own]], 1, dtype=np.float64)
+        for name, values in zip(("predicted", "votes"), gathered(backend, [pairs]).T):
+            self.seen[name] += values.tolist()
         return terms
 
     def predictions(self, batches) -> tuple[list[np.ndarray], list[np.ndarray]]:

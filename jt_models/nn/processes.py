@@ -61,8 +61,10 @@ def whole(x):
 def moments(x):
     """(x - mean, mean (1, C, 1), biased variance, number of values) of x (B, C, S) over S and all processes' rows."""
     own = 1.0 if _state["share"].rows else 0.0
-    count = all_sum(jt.array([own * x.shape[0] * x.shape[2]]).float32())
-    mean = all_sum(own * _sums(x)) / count
+    values = jt.array([own * x.shape[0] * x.shape[2]]).float32()
+    sums = all_sum(jt.concat([own * _sums(x).reshape(-1), values], 0))
+    count = sums[-1:]
+    mean = sums[:-1].reshape(1, -1, 1) / count
     apart = x - mean
     return apart, mean, all_sum(own * _sums(apart * apart)) / count, count
 

@@ -25,8 +25,7 @@ FAULTS = (
           'return x.mpi_all_reduce("add")', 'return x + (x.mpi_all_reduce("add") - x).detach()',
           "joint statistics are constants for the pictures of other processes", TRAINING),
     fault("count_of_own_rows", EXCHANGE,
-          "count = all_sum(jt.array([own * x.shape[0] * x.shape[2]]).float32())",
-          "count = jt.array([_state['share'].processes * x.shape[0] * x.shape[2]]).float32()",
+          "count = sums[-1:]", "count = jt.array([_state['share'].processes * x.shape[0] * x.shape[2]]).float32()",
           "processes with fewer rows than others count as much as these", TIER_TRAINING),
     fault("scores_of_own_rows", "assess/distortion_losses.py",
           "scores, votes = processes.whole(scores), processes.whole(votes)", "scores, votes = scores, votes",
@@ -48,6 +47,6 @@ FAULTS = (
           "weight = share.weight if share else 1.0", "weight = 1.0",
           "in a batch that is not shared evenly, the pictures of some processes count more", TIER_TRAINING),
     fault("losses_of_one_process", TRAINER,
-          "if self.backend.world_size > 1:\n            joint", "if False:\n            joint",
+          "values = dict(zip(values, joint.tolist()))", "pass",
           "the log tells the losses of the first process alone", AESTHETIC_TRAINING),
 )

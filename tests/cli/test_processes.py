@@ -12,7 +12,7 @@ import pytest
 from commands import BACKENDS, ENVIRONMENT, ROOT, run, train
 from test_train import LOW_RATE, assert_close, log
 
-from jittwin.launching import free_port
+from jittwin.launching import free_port, mpirun
 
 CHANGES = dict(global_batch="kept", lr=LOW_RATE, save_every=1)
 
@@ -22,10 +22,7 @@ def launched(backend: str, command: list[str]) -> tuple[list[subprocess.Popen], 
     command, options = [sys.executable, "-m", "jittwin", *command], dict(cwd=ROOT, stdout=subprocess.DEVNULL,
                                                                           stderr=subprocess.PIPE, text=True)
     if backend == "jittor":
-        mpirun = shutil.which("mpirun", path=os.pathsep.join([os.path.join(sys.prefix, "bin"), os.environ["PATH"]]))
-        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        return [subprocess.Popen([mpirun, "-np", "2", "--oversubscribe", "--bind-to", "none", *root, *command],
-                                 env=ENVIRONMENT, **options)], []
+        return [subprocess.Popen([*mpirun(2), *command], env=ENVIRONMENT, **options)], []
     meeting = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [subprocess.Popen(command, env={**meeting, "RANK": str(rank)}, **options) for rank in range(2)]
     return ranks, [process.pid for process in ranks]

@@ -48,6 +48,9 @@ class Backend:
     def seed(self, value, share=None):
         self.rng = np.random.default_rng(value)
 
+    def all_reduce(self, array):
+        return array
+
     def scalar(self, value):
         self.reads += 1
         return float(value)

@@ -2,7 +2,6 @@
 
 Outside a shared batch nothing here waits for another process, so that one of them may draw or measure alone.
 """
-import contextlib
 import os
 
 import torch
@@ -53,18 +52,12 @@ def first_element(elements: int) -> int:
     return now.taken.start * (elements // (now.taken.stop - now.taken.start)) if now else 0
 
 
-@contextlib.contextmanager
-def _exchange():
+def _sum_in_place(x) -> None:
     """ProcessEnded in place of the framework's error when another process has gone."""
     try:
-        yield
+        dist.all_reduce(x)
     except (RuntimeError, ValueError) as error:
         raise ProcessEnded("another process of this run has ended") from error
-
-
-def _sum_in_place(x) -> None:
-    with _exchange():
-        dist.all_reduce(x)
 
 
 def average(tensors) -> list:
@@ -119,7 +112,9 @@ def whole(x):
 def moments(x):
     """(x - mean, mean (1, C, 1), biased variance, number of values) of x (B, C, S) over S and all processes' rows."""
     own = 1.0 if _state["share"].rows else 0.0
-    count = all_sum(x.new_full((1,), own * x.shape[0] * x.shape[2]))
-    mean = all_sum(own * x.sum((0, 2), keepdim=True)) / count
+    values = x.new_full((1,), own * x.shape[0] * x.shape[2])
+    sums = all_sum(torch.cat([own * x.sum((0, 2)), values]))
+    count = sums[-1:]
+    mean = sums[:-1].reshape(1, -1, 1) / count
     apart = x - mean
     return apart, mean, all_sum(own * (apart * apart).sum((0, 2), keepdim=True)) / count, count

@@ -56,7 +56,7 @@ class MaxPool(Kernel):
 
     def plain(self, x):
         window, stride, padding = self.sizes.values()
-        self.shape, (height, width) = x.shape, x.shape[2:]
+        self.shape, width = x.shape, x.shape[3]
         shape = [*x.shape[:2], *_sides(x, *self.sizes.values())]
         rows, columns = (jt.array(np.arange(count, dtype=np.int32) * stride - padding) for count in shape[2:])
         rows, columns = rows.reshape(-1, 1), columns.reshape(1, -1)

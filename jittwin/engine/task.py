@@ -166,6 +166,9 @@ class Task(Protocol):
     def restore_progress(self, progress: dict) -> None:
         """Inverse of `progress`; {} stands for the start of a run."""
 
+    def run_begun(self) -> None:
+        """Write the task's own files of a run, as training starts or goes on. The run's folder is there."""
+
     def epoch_saved(self, name: str, state: dict) -> None:
         """Write the task's own files of an epoch, after its checkpoint is complete.
 
@@ -194,6 +197,9 @@ class Plain:
         return {}
 
     def restore_progress(self, progress: dict) -> None:
+        pass
+
+    def run_begun(self) -> None:
         pass
 
     def epoch_saved(self, name: str, state: dict) -> None:

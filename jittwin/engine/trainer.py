@@ -91,6 +91,7 @@ class Trainer:
                 if resumed:
                     self.checkpoints.thin()         # a killed run may not have done this yet
             write_file(self.run / "config.yaml", settings.dump(self.config))
+            task.run_begun()
             if start:
                 task.epoch_saved(start, state)      # a killed run may not have written these files yet
             with Logbook(self.run, state.get("log_position", 0), self.at.global_step) as log:

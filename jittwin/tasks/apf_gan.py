@@ -159,7 +159,8 @@ class Task(Plain):
                             "(a checkpoint folder, or PREFIX of PREFIX_net_G.pkl), or use phase=both")
         self.dataset = self.open_data(data_dir)
         self.look_ahead()
-        self.build_pure_dictionary(data_dir, out_dir)
+        self.pure_file = Path(out_dir) / "pure_img.npz"
+        self.pure = self.pure_dictionary(data_dir)
 
     def open_data(self, data_dir):
         config = self.config
@@ -186,14 +187,16 @@ class Task(Plain):
         if len(self.phases) > 1 and config.inception_weights:
             load_perceptual(self.backend, "inception", config.inception_weights)
 
-    def build_pure_dictionary(self, data_dir, out_dir) -> None:
-        """Write the photographs of single-class label maps to pure_img.npz, for `jittwin generate --pure`."""
-        path = Path(out_dir) / "pure_img.npz"
-        if self.backend.rank or path.exists() and Checkpoints(out_dir).latest():
-            return
-        dictionary = PureDictionary.build(data_dir or self.dataset, self.model.size, self.config.ignore)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dictionary.save(path)
+    def pure_dictionary(self, data_dir) -> PureDictionary | None:
+        """The photographs of single-class label maps, for `jittwin generate --pure`; None where the run has them."""
+        if self.backend.rank or self.pure_file.exists() and Checkpoints(self.pure_file.parent).latest():
+            return None
+        return PureDictionary.build(data_dir or self.dataset, self.model.size, self.config.ignore)
+
+    def run_begun(self) -> None:
+        if self.pure:
+            self.pure.save(self.pure_file)
+            self.pure = None
 
     def loader(self) -> Loader:
         config, phase, backend = self.config, self.phase, self.backend

@@ -281,10 +281,11 @@ class Task(Plain):
         found = {"model": "distortion", "config": asdict(self.model)}
         return {**found, "lora": asdict(self.lora)} if self.lora else found
 
+    def run_begun(self) -> None:
+        write_file(self.out / VOCABULARY, self.start.tokenizer.splitter.to_str())
+
     def epoch_saved(self, name: str, state: dict) -> None:
-        """Write the vocabulary and, if checkpoints lack a part of the weights or hold LoRA, the detector as a whole."""
-        if not (self.out / VOCABULARY).exists():
-            write_file(self.out / VOCABULARY, self.start.tokenizer.splitter.to_str())
+        """If checkpoints lack a part of the weights or hold LoRA, write the detector as a whole."""
         if not (self.lora or self.frozen):
             return
         best = state["best"].get("final", {}).get("checkpoint") if self.best else name

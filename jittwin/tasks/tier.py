@@ -256,14 +256,16 @@ class Task(Plain):
         return {"model": "tier", "config": BY_NAME["tier"].conversion.describe(self.model), "column": config.column,
                 "normalisation": config.normalisation}
 
+    def run_begun(self) -> None:
+        if self.start.tokenizer:
+            write_file(self.out / VOCABULARY, self.start.tokenizer.splitter.to_str(pretty=True))
+
     def epoch_saved(self, name: str, state: dict) -> None:
-        """Write the original's log and best_model.pt, results.json and the vocabulary."""
+        """Write the original's log and best_model.pt, and results.json."""
         config, best = self.config, state["best"].get("srcc")
         write_file(self.out / LOGS[config.baseline], "".join(f"{line}\n" for line in log_lines(config, self.history)))
         self.results = results(self.history, best)
         write_file(self.out / RESULTS, json.dumps(self.results, indent=1) + "\n")
-        if self.start.tokenizer and not (self.out / VOCABULARY).exists():
-            write_file(self.out / VOCABULARY, self.start.tokenizer.splitter.to_str(pretty=True))
         self.write_best(best)
 
     def write_best(self, best: dict | None) -> None:

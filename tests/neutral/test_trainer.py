@@ -222,6 +222,17 @@ def test_frozen_weights_are_in_no_checkpoint_and_need_not_be(tmp_path):
     assert resumed.train("4.3") == 0 and resumed.task.modules["B"]["b"] == 0
 
 
+def test_the_files_of_a_run_are_there_before_its_first_step(tmp_path):
+    """So that a checkpoint inside the first epoch has all that its use needs."""
+    def begun(steps, start=None):
+        trainer, seen = toy.trainer(tmp_path, f"max_steps={steps}"), []
+        trainer.task.run_begun = lambda: seen.append(trainer.at.global_step)
+        trainer.train(start)
+        return seen
+
+    assert begun(1) == [0] and begun(2, "1.1") == [1]
+
+
 @pytest.mark.parametrize("stage", ["before", "after"])
 def test_a_kill_around_the_files_of_an_epoch_loses_none_of_them(whole, tmp_path, monkeypatch, stage):
     """Between the checkpoint and what is derived from it: best.json and the task's own files."""

@@ -20,7 +20,8 @@ from jittwin.atomic import sync_folder, temporary_folder
 from jittwin.backend import Backend
 from jittwin.draws import Draws
 from jittwin.errors import UserError, choose_from
-from jittwin.models.aesthetic import HEAD_PREFIX, TOWER_PREFIX, AestheticConfig
+from jittwin.models.aesthetic import TOWER_PREFIX, AestheticConfig
+from jittwin.models.lora import merged
 from jittwin.models.siglip import SiglipVisionConfig, Tower
 from jittwin.predictors.aesthetic import BATCH, PROVENANCE, Predictor, ScorerPredictor
 
@@ -159,23 +160,14 @@ def add_map_head(graph: Graph, hidden: str, config: SiglipVisionConfig) -> str:
     return graph.node("Reshape", x, graph.shape(0, -1))
 
 
-def merge_adapters(tower_arrays: Arrays, trainables: Arrays, scaling: float) -> dict[str, np.ndarray]:
-    """The tower's arrays, with scaling * B A added to each that has adapters A and B in `trainables`."""
-    merged, suffix = dict(tower_arrays), ".lora_A.default.weight"
-    for key, down in trainables.items():
-        if key.endswith(suffix):
-            name = f"{key.removeprefix(TOWER_PREFIX).removesuffix(suffix)}.weight"
-            up = trainables[key.replace(".lora_A.", ".lora_B.")]
-            merged[name] = merged[name] + np.float32(scaling) * (up @ down)
-    return merged
-
-
-def aesthetic_model(config: AestheticConfig, tower_arrays: Arrays, trainables: Arrays, dtype: str = "float32",
+def aesthetic_model(config: AestheticConfig, state: Arrays, dtype: str = "float32",
                     metadata: Mapping[str, str] = MappingProxyType({})):
-    """The ModelProto of the aesthetic scorer, from prepared pictures to logits (B, 10)."""
-    arrays = merge_adapters(tower_arrays, trainables, config.lora.scaling)
-    head = {key: array for key, array in trainables.items() if key.startswith(HEAD_PREFIX)}
-    graph = Graph(arrays | head, dtype)
+    """The ModelProto of the aesthetic scorer, from prepared pictures to logits (B, 10).
+
+    state: all arrays of the AestheticModel, adapters apart.
+    """
+    arrays = merged(state, config.lora)
+    graph = Graph(arrays.renamed({key.removeprefix(TOWER_PREFIX): key for key in arrays}), dtype)
     x = graph.node("ReduceMean", add_tower(graph, config.tower), axes=[1], keepdims=0)
     for index in (0, 3):
         x = graph.gelu(graph.linear(x, f"aesthetic_head.mlp.{index}"))
@@ -275,7 +267,7 @@ def export_aesthetic(path: str | os.PathLike, predictor: ScorerPredictor, dtype:
     """Write a scorer's graph; returns its largest difference from the predictor. UserError: see write_checked."""
     scorer = predictor.scorer
     told = {key: str(value) for key, value in scorer.provenance().items()} | {"dtype": dtype}
-    model = aesthetic_model(scorer.config, scorer.tower.arrays, scorer.trainables, dtype, told)
+    model = aesthetic_model(scorer.config, scorer.state(), dtype, told)
     return write_checked(path, model, predictor.logits, dtype)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.backend import Backend, Module
+from jittwin.backend import Backend
 from jittwin.checkpoints.find import run_file
 from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
@@ -14,10 +14,10 @@ from jittwin.models import florence2
 from jittwin.models.catalog import find
 from jittwin.models.distortion import SIZES, DistortionConfig, encode_prompts, preprocess, sized
 from jittwin.models.florence2 import Florence2Config
-from jittwin.predictors.towers import Tower, Towers, check_finite
+from jittwin.predictors.towers import NetworkPredictor, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BART, Tokenizer
-from jittwin.weights import content_hash, read_metadata
+from jittwin.weights import read_metadata
 from jittwin.weights.initial import initial_weights
 
 STEM = "model"              # of the network's file in a checkpoint
@@ -94,25 +94,12 @@ def untrained(backend: Backend) -> Weights:
                    tokenizer, True)
 
 
-class DistortionPredictor:
-    """Maps and scores by a backend that is set up, in precision `dtype`.
-
-    preprocess: of pictures. longest: most tokens of an instruction with its prompt. truncated: the prompts whose
-    instruction has more and lost its end.
-    """
+class DistortionPredictor(NetworkPredictor):
+    """Maps and scores by a backend that is set up; a prompt is read with the instruction around it."""
 
     def __init__(self, backend: Backend, weights: Weights, dtype: str = "float32", towers: Towers | None = None):
-        self.backend, self.weights, self.config, self.dtype = backend, weights, weights.config, dtype
-        self.preprocess = preprocess(weights.config)
-        self.sha256 = content_hash(weights.arrays)
-        self.tower = Tower(backend, "distortion", weights.config, weights.arrays, towers, self.sha256, dtype,
-                           find("distortion").conversion.beside)
-        self.longest = weights.config.text_length
-        self.truncated: list[str] = []
-
-    @property
-    def network(self) -> Module:
-        return self.tower.network
+        super().__init__(backend, "distortion", weights, preprocess(weights.config), weights.config.text_length, dtype,
+                         towers)
 
     def predict(self, image: np.ndarray, prompt: str) -> tuple[float, np.ndarray]:
         """(score from 0, bad, to 1; map float32 (S, S) from 0 to 1, where 1 is implausible) of a picture uint8
@@ -138,7 +125,4 @@ class DistortionPredictor:
 
     @property
     def provenance(self) -> dict:
-        """Names and hashes of everything besides pictures and prompts that results depend on."""
-        return {"network": self.config.name, "text": f"{self.config.text_mode} {self.config.text_length}",
-                "weights": self.weights.name, "weights_sha256": self.sha256, "random_weights": self.weights.random,
-                "backend": self.backend.name, "device": self.backend.device, "dtype": self.dtype}
+        return super().provenance | {"text": f"{self.config.text_mode} {self.config.text_length}"}

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jittwin.backend import Backend, Module
+from jittwin.backend import Backend
 from jittwin.models.catalog import find
-from jittwin.predictors.towers import Tower, Towers, check_finite
+from jittwin.predictors.towers import NetworkPredictor, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.preprocessing import Preprocess
 from jittwin.text import Tokenizer, TokenizerKind, Tokens
-from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 
@@ -54,28 +53,15 @@ def untrained_network(backend: Backend, model: str, config: Any, tokenizer: Toke
     return Weights("random:tiny", model, config, arrays, tokenizer, random=True)
 
 
-class TextImagePredictor(ABC):
-    """Scores by a backend that is set up, in precision `dtype`. Each distinct prompt is encoded once.
-
-    preprocess: of pictures. longest: most tokens of a prompt. truncated: the prompts that have more and lost their
-    ends. towers: networks to share; None builds one for this predictor alone.
-    """
+class TextImagePredictor(NetworkPredictor, ABC):
+    """Scores by a backend that is set up. Each distinct prompt is encoded once."""
 
     padded = False      # whether every prompt is padded to `longest`, or only to the longest of a batch
 
     def __init__(self, backend: Backend, weights: Weights, preprocess: Preprocess, longest: int,
                  dtype: str = "float32", towers: Towers | None = None):
-        self.backend, self.weights, self.dtype = backend, weights, dtype
-        self.preprocess, self.longest = preprocess, longest
-        self.sha256 = content_hash(weights.arrays)
-        self.tower = Tower(backend, weights.model, weights.config, weights.arrays, towers, self.sha256, dtype,
-                           find(weights.model).conversion.beside)
-        self.truncated: list[str] = []
+        super().__init__(backend, weights.model, weights, preprocess, longest, dtype, towers)
         self._encoded: dict[str, Any] = {}
-
-    @property
-    def network(self) -> Module:
-        return self.tower.network
 
     @abstractmethod
     def encode(self, tokens: Tokens) -> Iterable:
@@ -102,11 +88,3 @@ class TextImagePredictor(ABC):
             self.truncated += [new[row] for row in tokens.truncated]
             self._encoded |= zip(new, self.encode(tokens), strict=True)
         return [self._encoded[prompt] for prompt in prompts]
-
-    @property
-    def provenance(self) -> dict:
-        """Names and hashes of everything besides pictures and prompts that scores depend on."""
-        weights = self.weights
-        return {"network": weights.config.name, "weights": weights.name, "weights_sha256": self.sha256,
-                "random_weights": weights.random, "backend": self.backend.name, "device": self.backend.device,
-                "dtype": self.dtype}

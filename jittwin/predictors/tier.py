@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jittwin.backend import Backend, Module
+from jittwin.backend import Backend
 from jittwin.checkpoints.find import run_file
 from jittwin.data.synthetic.vocabulary import built_in_tokenizer
 from jittwin.errors import UserError
 from jittwin.models.bert import PRESETS as TEXTS
 from jittwin.models.catalog import find
 from jittwin.models.tier import MODES, TierConfig, make_config, preprocess
-from jittwin.predictors.towers import Tower, Towers, check_finite
+from jittwin.predictors.towers import NetworkPredictor, Towers, check_finite
 from jittwin.predictors.vocabulary import vocabulary
 from jittwin.text import BERT, Tokenizer
-from jittwin.weights import content_hash
 from jittwin.weights.initial import initial_weights
 
 STEM = "model"              # of the network's file in a checkpoint
@@ -72,27 +71,16 @@ def untrained(backend: Backend, mode: str | None = None) -> Weights:
                    tokenizer, random=True)
 
 
-class TierPredictor:
-    """Votes predicted by a backend that is set up, in precision `dtype`.
-
-    Each distinct prompt and each distinct image prompt is encoded once. preprocess: of pictures and image prompts.
-    longest: most tokens of a prompt. truncated: the prompts that have more and lost their ends.
+class TierPredictor(NetworkPredictor):
+    """Votes predicted by a backend that is set up. Each distinct prompt and each distinct image prompt is encoded once.
     """
 
     def __init__(self, backend: Backend, weights: Weights, dtype: str = "float32", towers: Towers | None = None):
-        self.backend, self.weights, self.config, self.dtype = backend, weights, weights.config, dtype
-        self.preprocess = preprocess(weights.config, weights.native)
-        self.sha256 = content_hash(weights.arrays)
-        self.tower = Tower(backend, "tier", weights.config, weights.arrays, towers, self.sha256, dtype,
-                           find("tier").conversion.beside)
-        self.longest = min(BERT.length, self.config.text.max_position_embeddings) if self.config.text else 0
-        self.truncated: list[str] = []
+        text = weights.config.text
+        super().__init__(backend, "tier", weights, preprocess(weights.config, weights.native),
+                         min(BERT.length, text.max_position_embeddings) if text else 0, dtype, towers)
         self._texts: dict[str, np.ndarray] = {}
         self._prompts: dict[str, np.ndarray] = {}
-
-    @property
-    def network(self) -> Module:
-        return self.tower.network
 
     def score_pixels(self, pixels: np.ndarray, prompts: Sequence[str],
                      image_prompts: Sequence[str | None] | None = None,
@@ -137,7 +125,4 @@ class TierPredictor:
 
     @property
     def provenance(self) -> dict:
-        """Names and hashes of everything besides pictures and prompts that votes depend on."""
-        return {"network": self.config.name, "backbone": self.config.backbone, "weights": self.weights.name,
-                "weights_sha256": self.sha256, "votes": self.weights.column, "random_weights": self.weights.random,
-                "backend": self.backend.name, "device": self.backend.device, "dtype": self.dtype}
+        return super().provenance | {"backbone": self.config.backbone, "votes": self.weights.column}

@@ -8,6 +8,8 @@ import numpy as np
 
 from jittwin.backend import Backend, Module
 from jittwin.errors import UserError
+from jittwin.models.catalog import find
+from jittwin.preprocessing import Preprocess
 from jittwin.weights import content_hash
 from jittwin.weights.state import check_state
 
@@ -69,6 +71,35 @@ class Tower:
     def build(self) -> None:
         """Build it before it is used."""
         self._get()
+
+
+class NetworkPredictor:
+    """What the predictors that see a picture with its prompt have in common: a network and what its results depend on.
+
+    weights: with `name`, `config`, `arrays` and `random`. preprocess: of pictures. longest: most tokens of a prompt.
+    truncated: the prompts that have more and lost their ends. dtype: precision. towers: networks to share; None builds
+    one for this predictor alone.
+    """
+
+    def __init__(self, backend: Backend, model: str, weights: Any, preprocess: Preprocess, longest: int,
+                 dtype: str = "float32", towers: Towers | None = None):
+        self.backend, self.weights, self.config, self.dtype = backend, weights, weights.config, dtype
+        self.preprocess, self.longest = preprocess, longest
+        self.sha256 = content_hash(weights.arrays)
+        self.tower = Tower(backend, model, weights.config, weights.arrays, towers, self.sha256, dtype,
+                           find(model).conversion.beside)
+        self.truncated: list[str] = []
+
+    @property
+    def network(self) -> Module:
+        return self.tower.network
+
+    @property
+    def provenance(self) -> dict:
+        """Names and hashes of everything besides pictures and prompts that results depend on."""
+        return {"network": self.config.name, "weights": self.weights.name, "weights_sha256": self.sha256,
+                "random_weights": self.weights.random, "backend": self.backend.name, "device": self.backend.device,
+                "dtype": self.dtype}
 
 
 def bytes_of(towers: Iterable[Tower]) -> int:

@@ -15,9 +15,9 @@ from jittwin.errors import UserError
 from jittwin.export import onnx as onnx_export
 from jittwin.export.onnx import OnnxNetwork, OnnxPredictor, aesthetic_model, vision_model, write_checked
 from jittwin.models.aesthetic import AestheticConfig, distribution, mean_score, trainable_keys
-from jittwin.models.lora import LoraConfig
-from jittwin.models.siglip import PRESETS, read_tower
-from jittwin.predictors.aesthetic import AestheticPredictor, read_scorer
+from jittwin.models.lora import LoraConfig, merged
+from jittwin.models.siglip import PRESETS, Tower, read_tower
+from jittwin.predictors.aesthetic import AestheticPredictor, Scorer, read_scorer
 from jittwin.weights import write_weights
 from jittwin.weights.initial import initial_weights
 
@@ -32,7 +32,7 @@ def trained() -> dict[str, np.ndarray]:
     return {key: draws.normal(key, a.shape) * np.float32(0.1) if ".lora_B." in key else a for key, a in arrays.items()}
 
 
-TOWER, TRAINED = dict(random_tower(replace(TINY, head=True), 1)), trained()
+TOWER, TRAINED = random_tower(replace(TINY, head=True), 1), trained()
 
 
 # ---- the oracle: float64, adapters not merged -----------------------------------------
@@ -101,7 +101,8 @@ def embeds(pixels):
 
 
 def aesthetic(dtype="float32", config=CONFIG, **metadata):
-    return aesthetic_model(config, TOWER, TRAINED, dtype, metadata)
+    state = Scorer(config, Tower(config.tower, TOWER, ""), TRAINED, random=True).state()
+    return aesthetic_model(config, state, dtype, metadata)
 
 
 # ---- numbers ----------------------------------------------------------------------------
@@ -239,8 +240,9 @@ def test_adapters_of_some_layers(tmp_path):
     layer, keys = f"{PREFIX}encoder.layers.0.self_attn.", set(scorer.state())
     assert {f"{layer}q_proj.base_layer.weight", f"{layer}k_proj.weight"} <= keys
     assert not {f"{layer}q_proj.weight", f"{layer}k_proj.base_layer.weight"} & keys
-    merged = onnx_export.merge_adapters(TOWER, some, scorer.config.lora.scaling)
-    changed = {key.split(".")[-2] for key in merged if not np.array_equal(merged[key], TOWER[key])}
+    whole = merged(scorer.state(), scorer.config.lora)
+    changed = {key.split(".")[-2] for key in TOWER
+               if PREFIX + key in whole and not np.array_equal(whole[PREFIX + key], TOWER[key])}
     assert changed == {"q_proj", "v_proj"}
 
 

@@ -85,6 +85,8 @@ def run(argv: list[str], prog: str, score: str, subset: str) -> int:
     for note in data.notes:
         print(note, file=sys.stderr)
     found, votes = scored(data, chosen(data, args.subset, args.split), args.true_score, args)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     if found.failed:
         raise UserError(f"{found.failed[0]}; {len(found.failed)} pictures cannot be scored: restore them")
     metric, = found.metrics

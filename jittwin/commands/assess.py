@@ -116,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
                                                    unrated, unused))
     for line in lines(found):
         print(line)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     for message in found.failed:
         print(f"skipped: {message}", file=sys.stderr)
     if args.output:

@@ -18,6 +18,7 @@ class AestheticMetric:
 
     info = INFO
     profile = tuple(f"aesthetic_p{rating}" for rating in range(1, CLASSES + 1))
+    notes = ()
 
     def __init__(self, predictor: Predictor):
         self.predictor, self.preprocess = predictor, predictor.preprocess

@@ -33,7 +33,7 @@ class Assessment:
 
     rows: {"image", "width", "height", "prompt", scores by name} of each picture that could be read, in natural order.
     failed: messages about the other pictures. thumbnails: JPEG bytes by the picture's name. seconds: time taken,
-    without the building of networks.
+    without the building of networks. notes: of the metrics.
     agreement: with people's votes, if they were given. ranking: of the pictures of each prompt, if it was asked for.
     """
 
@@ -42,6 +42,7 @@ class Assessment:
     failed: list[str]
     thumbnails: dict[str, bytes]
     seconds: float
+    notes: Sequence[str] = ()
     agreement: Agreement | None = None
     ranking: Sequence[Ranked] = ()
 
@@ -113,14 +114,15 @@ def assess(images: ImageSet, metrics: Sequence[Metric], batch: int = BATCH, work
     # A picture that was removed between two passes lacks some of the scores.
     complete = [index for index in sorted(heads) if all((index, id(metric)) in values for metric in metrics)]
     rows = [reduce(or_, (values[index, id(metric)] for metric in metrics), heads[index]) for index in complete]
+    notes = [note for metric in metrics for note in metric.notes]
     if backend and backend.world_size > 1:
         drawn = {name: base64.b64encode(data).decode() for name, data in small.items()} if thumbnails else {}
-        found = gathered_values(backend, [rows, list(failed), drawn])
-        rows, failed = [row for each in found for row in each[0]], [text for each in found for text in each[1]]
+        found = gathered_values(backend, [rows, list(failed), drawn, notes])
+        rows, failed, notes = ([one for each in found for one in each[part]] for part in (0, 1, 3))
         small = {name: base64.b64decode(text) for each in found for name, text in each[2].items()}
     if not rows:
         raise UserError(f"{next(iter(failed))}; none of {len(images)} pictures could be scored")
-    return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, seconds)
+    return Assessment(list(metrics), rows, list(failed), small if thumbnails else {}, seconds, notes)
 
 
 def head(name: str, size: tuple[int, int], prompt: str | None) -> dict:

@@ -28,7 +28,6 @@ class DistortionMetric(PromptedMetric):
             scores, maps = self.predictor.score_pixels(np.stack(batch.pixels), batch.prompts)
         except UserError as error:
             raise UserError(f"{batch.names[0]} and the pictures after it: {error}") from error
-        self.tell_truncated()
         levels = [to_levels(heat) for heat in maps]
         values = [{INFO.name: float(score), AREA: float(binarise(area, THRESHOLD).mean())}
                   for score, area in zip(scores, levels)]

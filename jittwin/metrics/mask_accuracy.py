@@ -121,7 +121,7 @@ class MaskAccuracy:
 class MaskAccuracyMetric:
     """Mask accuracy as a jittwin.metrics.metric.Metric. maps: file of the label map, by the picture's name."""
 
-    info, profile, preprocess = INFO, (), PREPROCESS
+    info, profile, notes, preprocess = INFO, (), (), PREPROCESS
 
     def __init__(self, network: MaskAccuracy, maps: dict[str, Path]):
         self.network, self.maps, self.random, self.towers = network, maps, network.random, (network.tower,)

@@ -129,7 +129,8 @@ class Metric(Protocol):
     profile: names of further numbers, which the report shows as a bar chart for each picture. random: whether the
     network is untrained. provenance: everything besides the pictures that the values depend on. preprocess: a function
     from a picture uint8 (H, W, 3) to an array; it runs in several threads, and metrics whose `preprocess` are equal
-    share the array. towers: the networks that it uses.
+    share the array. towers: the networks that it uses. notes: lines that a reader of the values should know, such as
+    that prompts were too long; complete once all pictures are scored.
     """
 
     info: Info
@@ -138,6 +139,7 @@ class Metric(Protocol):
     provenance: dict
     preprocess: Callable[[np.ndarray], np.ndarray]
     towers: Sequence[Tower]
+    notes: Sequence[str]
 
     def score(self, batch: Batch) -> Scores:
         """Score a batch of any size. UserError: a value is not finite."""

@@ -1,6 +1,4 @@
 """What metrics that read the prompts of pictures have in common."""
-import sys
-
 import numpy as np
 
 from jittwin.errors import UserError
@@ -19,7 +17,6 @@ class PromptedMetric:
         self.info, self.predictor = info, predictor
         self.preprocess, self.provenance = predictor.preprocess, predictor.provenance
         self.random, self.towers = predictor.weights.random, (predictor.tower,)
-        self.told = 0
 
     def values(self, batch: Batch) -> np.ndarray:
         """The score of each picture."""
@@ -31,16 +28,15 @@ class PromptedMetric:
             found = self.values(batch)
         except UserError as error:
             raise UserError(f"{batch.names[0]} and the pictures after it: {error}") from error
-        self.tell_truncated()
         return Scores([{self.info.name: float(value)} for value in found])
 
-    def tell_truncated(self) -> None:
-        """A line on stderr about prompts that have proved too long since the last call."""
-        cut = self.predictor.truncated[self.told:]
-        self.told += len(cut)
-        if cut:
-            print(f"{self.info.name}: {len(cut)} prompts have more than {self.predictor.longest} tokens and lose their "
-                  f"ends, such as {' '.join(cut[0].split())[:60]!r}", file=sys.stderr)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line about the prompts that have proved too long."""
+        if not (cut := self.predictor.truncated):
+            return ()
+        return (f"{self.info.name}: {len(cut)} prompts have more than {self.predictor.longest} tokens and lose their "
+                f"ends, such as {' '.join(cut[0].split())[:60]!r}",)
 
     def describe(self, value: float) -> str:
         return ""

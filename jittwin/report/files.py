@@ -31,9 +31,11 @@ def as_csv(found: Assessment) -> str:
 
 
 def as_json(found: Assessment) -> str:
-    """JSON of the summaries, all rows and the messages about unreadable pictures."""
+    """JSON of the summaries, all rows, and what there is to know about metrics and unreadable pictures."""
     metrics = {metric.info.name: found.summary(metric) for metric in found.metrics}
     content = {"metrics": metrics, "seconds": round(found.seconds, 3), "images": found.rows, "failed": found.failed}
+    if found.notes:
+        content["notes"] = found.notes
     if found.agreement:
         content["against"] = _agreement(found.agreement)
     if found.ranking:

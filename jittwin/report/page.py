@@ -31,7 +31,9 @@ def page(found: Assessment, maps: Mapping[tuple[str, str], str]) -> Iterator[str
     title = f"{len(found.rows)} pictures, ranked by {first.name}"
     yield (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head><body>'
-           f"<h1>{escape(title)}</h1>{_summary(found)}{_agreement(found)}<h2>Histogram</h2>")
+           f"<h1>{escape(title)}</h1>{_summary(found)}{_agreement(found)}")
+    yield from (f"<p>{escape(note)}</p>" for note in found.notes)
+    yield "<h2>Histogram</h2>"
     for metric in metrics:
         yield histogram(f"{metric.info.name}{mark(metric)}", metric.info.range,
                         [row[metric.info.name] for row in found.rows])

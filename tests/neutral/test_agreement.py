@@ -86,7 +86,7 @@ class Brightness:
     """Mean grey of a picture."""
 
     info = Info("brightness", "assess", "mean grey", "higher", (0, 255), "none")
-    profile, random, provenance, towers = (), False, {}, ()
+    profile, notes, random, provenance, towers = (), (), False, {}, ()
 
     def preprocess(self, image):
         return image.mean()

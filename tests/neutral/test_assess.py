@@ -28,7 +28,7 @@ class Brightness:
     info = Info("brightness", "assess", "mean grey", "higher", (0, 255), "none")
     profile = ("brightness_low", "brightness_high")
     provenance = {"weights": "none"}
-    towers = ()
+    towers = notes = ()
 
     def __init__(self, random=False):
         self.random, self.calls = random, []
@@ -49,7 +49,7 @@ class Length:
     """Letters of a picture's prompt; draws its map, the picture in grey, where one is asked for."""
 
     info = Info("length", "assess", "letters of the prompt", "higher", (0, 1), "none", needs_prompt=True)
-    profile, random, provenance, towers = (), False, {}, ()
+    profile, notes, random, provenance, towers = (), (), False, {}, ()
 
     def __init__(self, preprocess):
         self.preprocess = preprocess
@@ -126,6 +126,26 @@ def test_maps_lie_beside_the_report(folder, tmp_path):
     assert (maps / "outside.png.png").exists() and "map" not in as_csv(found)
     page = (tmp_path / "report/index.html").read_text()
     assert 'src="maps/length/deep/%3Cb%3E1.png.png"' in page and "a &lt;b&gt;" in page
+
+
+def test_what_a_metric_notes_is_told_once_everywhere(folder, tmp_path):
+    class Noting(Length):
+        seen = 0
+
+        def score(self, batch):
+            self.seen += len(batch.names)
+            return super().score(batch)
+
+        @property
+        def notes(self):
+            return (f"length: {self.seen} <prompts>",)
+
+    report = Report(tmp_path / "report")
+    found = assess(gather([str(folder)]), [Noting(lambda image: image.mean(2))], 2, prompts=["a"] * 5, thumbnails=True,
+                   quiet=True)
+    report.write(found)
+    assert found.notes == json.loads(as_json(found))["notes"] == ["length: 4 <prompts>"]
+    assert (tmp_path / "report/index.html").read_text().count("<p>length: 4 &lt;prompts&gt;</p>") == 1
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):

@@ -60,7 +60,7 @@ class Memory:
 class Sized:
     """A metric whose networks have these names and sizes in megabytes; its score is their sum and the picture's mean."""
 
-    profile, random, provenance = (), False, {}
+    profile, notes, random, provenance = (), (), False, {}
 
     def __init__(self, name, backend, towers, **sizes):
         self.info = Info(name, "assess", "test", "higher", (0, 1000), "none")

@@ -1,10 +1,12 @@
 """What scripts/bench.py measures, each by a function that runs in a process of its own.
 
 A function takes the backend's name, the size, "full" or "tiny", and a folder for files, and returns figures: wall
-"seconds", "cpu" seconds of all threads, and "memory", the peak of the process in bytes.
+"seconds", "cpu" seconds of all threads, and "memory", the peak of the process in bytes. It may run in an earlier
+checkout of this repository, so it calls what has been there for long wherever that is enough.
 """
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +30,6 @@ from jittwin.weights import read_weights, write_weights
 from jittwin.weights.initial import initial_weights
 from jittwin.weights.state import matches
 
-READ_WEIGHTS = {"generate", "train", "seeds"}       # measures that read what `weights` has written
 SEEDS = 20
 TOWER = "so400m-patch16-512"
 BATCH, TOKENS = 8, {"full": 32, "tiny": 16}     # of the networks of BACKBONES
@@ -42,21 +43,28 @@ def model_config(size: str) -> ModelConfig:
     return Config(**(Config.PRESETS["tiny"] if size == "tiny" else {})).model()
 
 
-# Where and in which type of products the measures compute, and whether `timed` also counts products.
-HOW = {"device": "cpu", "dtype": "float32", "peak": False}
+# Where and in which type of products the measures compute, and a label map.
+HOW = {"device": "cpu", "dtype": "float32", "label": None}
+TIMED: list[Callable] = []                  # what was timed last
 LARGE = {"cpu": 1024, "cuda": 8192}         # sides of the matrices whose product shows the peak
 
 
 def ready(name: str):
-    backend = load_backend(name, HOW["device"])
+    # Earlier checkouts know no other device.
+    backend = load_backend(name) if HOW["device"] == "cpu" else load_backend(name, HOW["device"])
     backend.setup(device=HOW["device"], precision=HOW["dtype"])
     return backend
 
 
-def scene(config: ModelConfig) -> dict:
-    """One built-in landscape: image (3, H, W) and label (H, W)."""
+def scenes(config: ModelConfig, count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Built-in landscapes: images (count, 3, H, W) and label maps (count, H, W), or the given one in their place."""
     height, width = config.size
-    return SyntheticLandscapes(1, width, height, aspect_ratio=config.aspect_ratio).get(0, Draws(0))
+    made = SyntheticLandscapes(count, width, height, aspect_ratio=config.aspect_ratio)
+    images, labels = (np.stack([made.get(index, Draws(0))[key] for index in range(count)])
+                      for key in ("image", "label"))
+    if HOW["label"]:
+        labels[:] = imaging.resize_label(imaging.decode_label(HOW["label"]), config.size)
+    return images, labels
 
 
 def timed(action, warm: int, times: int) -> dict[str, float]:
@@ -69,32 +77,33 @@ def timed(action, warm: int, times: int) -> dict[str, float]:
         action()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    found = {"seconds": median(walls), "cpu": median(cpus)}
-    return found | share_of_peak(action, found["seconds"]) if HOW["peak"] else found
+    TIMED[:] = [action]
+    return {"seconds": median(walls), "cpu": median(cpus)}
 
 
-def share_of_peak(action, seconds: float) -> dict[str, float]:
-    """Of PyTorch: multiplications and additions per second in products, attention and convolutions of `action`, which
-    takes so long, and their share of what a product of two large matrices reaches."""
+def products_and_peak() -> dict[str, float]:
+    """Of PyTorch: how many multiplications and additions what was timed has in products, attention and convolutions,
+    and how many a second a product of two large matrices reaches, by PyTorch's library or as a convolution, the faster
+    one. Counting takes memory, so the measure's own has to be known before."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter:
-        action()
+        TIMED[0]()
     side = LARGE[HOW["device"]]
     a = torch.ones(side, side, device=HOW["device"], dtype=getattr(torch, HOW["dtype"]))
+    column, row = a[:, :, None, None], a[None, :, :, None]
 
-    def product():
-        torch.matmul(a, a)
-        if HOW["device"] == "cuda":
-            torch.cuda.synchronize()
-
-    product()
-    begun = time.perf_counter()
-    for _ in range(5):
+    def rate(product) -> float:
         product()
-    peak = 5 * 2 * side ** 3 / (time.perf_counter() - begun)
-    speed = counter.get_total_flops() / seconds
-    return {"teraflops": speed / 1e12, "share": speed / peak}
+        begun = time.perf_counter()
+        for _ in range(5):
+            product()
+            if HOW["device"] == "cuda":
+                torch.cuda.synchronize()
+        return 5 * 2 * side ** 3 / (time.perf_counter() - begun)
+
+    ways = (lambda: torch.matmul(a, a)), (lambda: torch.nn.functional.conv2d(row, column))
+    return {"operations": counter.get_total_flops(), "peak": max(map(rate, ways))}
 
 
 def weights(name: str, size: str, folder: Path) -> dict:
@@ -106,27 +115,31 @@ def weights(name: str, size: str, folder: Path) -> dict:
     return {}
 
 
-def sampler(name: str, size: str, folder: Path):
+def sampler(name: str, size: str, folder: Path, scale: float = 1, noise: bool = False, **options):
+    """(backend, a function that generates pictures of one label map from several seeds).
+
+    scale: of the picture's sides. noise: whether each pixel's class is drawn. options: of ModelConfig.
+    """
     backend, config = ready(name), model_config(size)
+    config = replace(config, crop_size=round(config.crop_size * scale), **options)
     made = Sampler(backend, config, {key: read_weights(folder / f"{key}.safetensors") for key in "EG"})
-    label = scene(config)["label"][None]
+    label = Draws(0).integers("labels", 0, config.label_nc, (1, *config.size)) if noise else scenes(config)[1]
+    label = label.astype(np.uint8)
     return backend, lambda seeds: [images for _, images in made(["scene"], label, range(seeds))]
 
 
-def generate(name: str, size: str, folder: Path) -> dict:
-    backend, sample = sampler(name, size, folder)
+def generate(name: str, size: str, folder: Path, **options) -> dict:
+    backend, sample = sampler(name, size, folder, **options)
     return timed(lambda: sample(1), warm=1, times=3) | {"memory": backend.memory()}
 
 
 def seeds(name: str, size: str, folder: Path) -> dict:
     backend, sample = sampler(name, size, folder)
-    one = timed(lambda: sample(1), warm=1, times=2)
     sample(2)  # compiles what only several seeds need
-    many = timed(lambda: sample(SEEDS), warm=0, times=1)
-    return many | {"memory": backend.memory(), "one": one["seconds"], "one_cpu": one["cpu"]}
+    return timed(lambda: sample(SEEDS), warm=0, times=1) | {"memory": backend.memory()}
 
 
-def train(name: str, size: str, folder: Path) -> dict:
+def train(name: str, size: str, folder: Path, count: int = 1) -> dict:
     backend, config = ready(name), model_config(size)
     at, modules = stage(config.pg_niter, config.pg_niter, config.num_D), {}
     for key, model in MODELS.items():
@@ -140,8 +153,7 @@ def train(name: str, size: str, folder: Path) -> dict:
                   for parameters, rate in ((generators, 1e-4), (backend.parameters(modules["D"]), 4e-4))]
     objective = backend.build("apf_gan.objective", config, modules["E"], modules["G"], modules["D"])
     sides = objective.generator_losses, objective.discriminator_losses
-    sample = scene(config)
-    label, real = backend.asarray(sample["label"][None]), backend.asarray(sample["image"][None])
+    real, label = map(backend.asarray, scenes(config, count))
 
     def iteration():
         for optimizer, losses in zip(optimizers, sides):
@@ -151,40 +163,45 @@ def train(name: str, size: str, folder: Path) -> dict:
     return timed(iteration, warm=2, times=1 if size == "full" else 5) | {"memory": backend.memory()}
 
 
-def modulation(name: str, size: str, folder: Path) -> dict:
-    """One SPADE normalisation and its gradients, from the distinct neighbourhoods of a label map that has just so many
-    that "auto" chooses this way. "one" is the way over all pixels."""
+def modulation(name: str, size: str, folder: Path, noise: float | None = None, way: str = "auto") -> dict:
+    """One SPADE normalisation and its gradients.
+
+    noise: the share of distinct neighbourhoods among the pixels of the label map, by rows of drawn classes; None for the
+    largest at which "auto" computes each neighbourhood. way: of ModelConfig.modulation.
+    """
     backend, (channels, height, width) = ready(name), {"full": (128, 192, 256), "tiny": (32, 48, 64)}[size]
-    twin, config = import_module(f"{PACKAGES[name]}.apf_gan.generator"), ModelConfig()
+    twin, config = import_module(f"{PACKAGES[name]}.apf_gan.generator"), ModelConfig(modulation=way)
     spade = twin.SPADE(channels, config, seg_noise=False)
     shapes = {key: tuple(value.shape) for key, value in spade.state_dict().items()}
     backend.load_numpy(spade, initial_weights("apf_gan", shapes))
     optimizer = backend.optimizer("sgd", [{"params": backend.parameters(spade), "lr": 1e-3}])
     labels = np.zeros((1, height, width), np.uint8)
-    noisy = round(height * config.modulation_limit) - 2
+    # Neighbourhoods reach two rows further than the drawn ones.
+    noisy = max(0, round(height * (ModelConfig().modulation_limit if noise is None else noise)) - 2)
     labels[:, :noisy] = Draws(0).integers("labels", 0, config.label_nc, (1, noisy, width))
     label, x = (backend.asarray(a) for a in (labels, Draws(0).normal("x", (1, channels, height, width))))
     seg = twin.ops.one_hot(label, config.label_nc)
 
-    def step(limit: float):
-        y = spade(x, twin.Condition(seg, label=label, limit=limit))
+    def step():
+        y = spade(x, twin.Condition(seg, label=label, limit=config.modulation_limit))
         backend.step(optimizer, twin.ops.mean(y * y))
         backend.synchronize()
 
-    dense, distinct = (timed(lambda: step(limit), warm=2, times=5) for limit in (0, 1))
-    return distinct | {"memory": backend.memory(), "one": dense["seconds"], "one_cpu": dense["cpu"]}
+    return timed(step, warm=2, times=5) | {"memory": backend.memory()}
 
 
-def fid(name: str, size: str, folder: Path) -> dict:
+def fid(name: str, size: str, folder: Path, share: float = 1) -> dict:
     count, width, height = PICTURES[size]
-    pictures = folder / "pictures"
+    count = round(count * share)
+    pictures = folder / f"pictures{count}"
     if not pictures.exists():
         pictures.mkdir()
         for index in range(count):
             imaging.save_image(pictures / f"{index}.jpg", render(index % 8, width, height)[0], 90)
     backend = ready(name)
     scorer, images = FidScorer(backend, random=True), ImageSet(pictures)
-    scorer.compute(ImageSet([pictures / f"{index}.jpg" for index in range(scorer.batch)]), quiet=True)
+    first = min(scorer.batch, count)
+    scorer.compute(ImageSet([pictures / f"{index}.jpg" for index in range(first)]), quiet=True)
     return timed(lambda: scorer.compute(images, quiet=True), warm=0, times=1) | {"memory": backend.memory()}
 
 
@@ -263,9 +280,9 @@ BACKBONES = {
 STEPS = {"resnet18": 8, "resnet50": 8, "inceptionv4": 8, "vgg16": 4, "vit": 2, "bert": 8}
 
 
-def batch(backend, size: str, side: int, count: int) -> tuple:
+def batch(backend, tokens: int, side: int, count: int) -> tuple:
     """Noise for pixels, and the ids and the mask of texts."""
-    draws, shape = Draws(0), (count, TOKENS[size])
+    draws, shape = Draws(0), (count, tokens)
     return tuple(map(backend.asarray, (draws.normal("pixels", (count, 3, side, side)),
                                        (draws.uniform("ids", shape) * 50).astype(np.int32),
                                        np.ones(shape, np.float32))))
@@ -279,19 +296,19 @@ def side_of(name: str, config, size: str) -> int:
     return tier.SIDES[size].get(name, tier.SIDE[size])
 
 
-def built(measure: str, name: str, size: str, count: int, train: bool) -> tuple:
-    """(backend, untrained network, a function that computes its features of `count` pictures or texts)."""
+def built(measure: str, name: str, size: str, count: int, train: bool, tokens: int) -> tuple:
+    """(backend, untrained network, a function that computes its features of `count` pictures or texts of `tokens`)."""
     backend, (model, configs, forward) = ready(name), BACKBONES[measure]
     config = configs[size]
     module = backend.build(model, config)
     backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
     backend.train_mode(module, train)
-    given = batch(backend, size, side_of(measure, config, size), count)
+    given = batch(backend, tokens, side_of(measure, config, size), count)
     return backend, module, lambda: forward(module, *given)
 
 
-def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
-    backend, _, features = built(measure, name, size, BATCH, train=False)
+def backbone(measure: str, name: str, size: str, folder: Path, tokens: int | None = None) -> dict:
+    backend, _, features = built(measure, name, size, BATCH, False, tokens or TOKENS[size])
 
     def run():
         with backend.no_grad():
@@ -300,9 +317,14 @@ def backbone(measure: str, name: str, size: str, folder: Path) -> dict:
     return timed(run, warm=1, times=3) | {"memory": backend.memory()}
 
 
+def text(tokens: int, name: str, size: str, folder: Path) -> dict:
+    """BERT on texts of so many tokens, or a sixteenth of them for the tiny network."""
+    return backbone("bert", name, size, folder, tokens // 16 if size == "tiny" else tokens)
+
+
 def train_backbone(measure: str, name: str, size: str, folder: Path) -> dict:
     """One training step of all parameters of a network, on the sum of its squared features."""
-    backend, module, features = built(measure, name, size, STEPS[measure], train=True)
+    backend, module, features = built(measure, name, size, STEPS[measure], True, TOKENS[size])
     optimizer = backend.optimizer("adam", [{"params": backend.parameters(module), "lr": 1e-6}])
 
     def step():
@@ -321,7 +343,7 @@ def train_tier(name: str, size: str, folder: Path) -> dict:
     backend.train_mode(module, True)
     trained = {key: p for key, p in backend.parameters(module).items() if not matches(key, tier.FROZEN)}
     optimizer = backend.optimizer("adam", [{"params": trained, "lr": 1e-5}], weight_decay=1e-5)
-    pixels, ids, keep = batch(backend, size, config.image_size, TRAINED)
+    pixels, ids, keep = batch(backend, TOKENS[size], config.image_size, TRAINED)
     target = backend.asarray(np.full(TRAINED, 3, np.float32))
 
     def step():
@@ -380,10 +402,27 @@ def imported(name: str, size: str, folder: Path) -> dict:
     return timed(lambda: ready(name), warm=0, times=1) | {"memory": load_backend(name).memory()}
 
 
+# Label maps of `modulation`: one class, a tenth of the neighbourhoods distinct, as many as pay, nearly all.
+MODULATIONS = {"modulation_one_class": 0, "modulation_tenth": 0.1, "modulation_limit": None, "modulation_noise": 1}
+TEXTS = (16, 77, 256)           # tokens of the texts by which BERT's cost is shown to grow
 WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": train,
-           "modulation": modulation, "fid": fid, "tower": tower,
+           "train4": partial(train, count=4), "fid": fid, "tower": tower,
            "lora": lora, "recompute": recompute, "tier": train_tier, "import": imported,
            "distortion_step": train_distortion, "ops": bench_ops.measured,
            **{key: partial(detector, **options) for key, options in DETECTORS.items()},
            **{name: partial(backbone, name) for name in BACKBONES},
-           **{f"{name}_step": partial(train_backbone, name) for name in STEPS}}
+           **{f"{name}_step": partial(train_backbone, name) for name in STEPS},
+           "generate_half": partial(generate, scale=0.5), "generate_double": partial(generate, scale=2),
+           "generate_noise": partial(generate, noise=True),
+           "generate_dense": partial(generate, modulation="dense"),
+           **{key: partial(modulation, noise=noise) for key, noise in MODULATIONS.items()},
+           "modulation_dense": partial(modulation, way="dense"),
+           "fid_quarter": partial(fid, share=0.25),
+           **{f"bert_{tokens}": partial(text, tokens) for tokens in TEXTS}}
+GROWTH = ("generate_half", "generate", "generate_double", "generate_noise", *MODULATIONS, "fid_quarter", "fid",
+          *(f"bert_{tokens}" for tokens in TEXTS))
+# What a measure is also given as a multiple of.
+MULTIPLES = {"seeds": "generate", "generate": "generate_dense", "generate_noise": "generate_dense",
+             **dict.fromkeys(MODULATIONS, "modulation_dense")}
+# Measures that read what `weights` has written.
+READ_WEIGHTS = {name for name in WORKERS if name.startswith(("generate", "seeds", "train"))}

@@ -1,0 +1,62 @@
+"""The figures of scripts/bench.py as lines of text and as tables in a page."""
+from pathlib import Path
+
+import bench_ops
+
+from jittwin.backend import PACKAGES
+
+COLUMNS = ("measure", "twin", "wall", "CPU", "peak memory", "share of the peak", "wall, CPU and memory are")
+WIDTHS = (21, 8, 12, 12, 13, 20, 0)
+QUANTITIES = ("seconds", "cpu", "memory")
+
+
+def ratios(figures: dict, other: dict) -> list[str]:
+    return [f"{figures[key] / other[key]:.2f}" for key in QUANTITIES]
+
+
+def rows(measure: str, results: dict[str, dict], other: str) -> list[list[str]]:
+    """A row of COLUMNS for each twin and one for their ratio. other: what "other" in the figures is called."""
+    counted = results.get("torch", {})
+    made = []
+    for name, figures in results.items():
+        row = [measure, name, f"{figures['seconds']:.3f} s", f"{figures['cpu']:.3f} s",
+               f"{figures['memory'] / 1e6:.0f} MB", "", ""]
+        if counted.get("operations"):
+            speed = counted["operations"] / figures["seconds"]
+            row[5] = f"{speed / 1e12:.3f} TFLOP/s, {speed / counted['peak']:.0%}"
+        if "other" in figures:
+            row[6] = f"{', '.join(ratios(figures, figures['other']))} of {other}"
+        made.append(row)
+    if len(results) == len(PACKAGES):
+        made.append([measure, "ratio", *ratios(*(results[name] for name in PACKAGES)), "", ""])
+    return made
+
+
+def text(measure: str, results: dict[str, dict], other: str) -> str:
+    if measure == "ops":
+        return bench_ops.table(results)
+    return "\n".join("".join(f"{cell:<{width}}" for cell, width in zip(row, WIDTHS)).rstrip()
+                     for row in rows(measure, results, other))
+
+
+def markdown(report: dict) -> str:
+    """The facts of a report in a line, and its measures in tables."""
+    measures = report["measures"]
+    table = [row for measure, results in measures.items() if measure != "ops"
+             for row in rows(measure, results, report["others"].get(measure, ""))]
+    lines = [" | ".join(("", *row, "")).strip() for row in ((COLUMNS, ["---"] * len(COLUMNS), *table) if table else ())]
+    if "ops" in measures:
+        lines += ["", "```", bench_ops.table(measures["ops"]), "```"]
+    return "\n".join([report["facts"], "", *lines]).replace("\n\n\n", "\n\n") + "\n"
+
+
+def write_section(path: Path, name: str, section: str) -> None:
+    """Put a section into a page, in place of the one that the same measures have written; the rest of it stays."""
+    begin, end = f"<!-- bench.py {name} -->\n", "<!-- end of bench.py -->\n"
+    page = path.read_text() if path.exists() else ""
+    before, found, rest = page.partition(begin)
+    if found:
+        after = rest.partition(end)[2]
+    else:
+        before, after = page and page.rstrip("\n") + "\n\n", ""
+    path.write_text(before + begin + section + end + after)

@@ -2,14 +2,20 @@
 
 Both runs have the same data, initial weights, noise and augmentation, so their losses can be compared. The folder
 runs/demo then holds the two run folders, the converted weights, and pictures.
+
+Jittor compiles its core on all cores, then one kernel at a time on one core, and takes longest. So PyTorch trains at a
+lower priority, in the time that Jittor leaves, and what follows a training starts when that training has ended. The
+last line says how much of the cores' time was used.
 """
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +32,9 @@ from jittwin.errors import UserError  # noqa: E402
 from jittwin.tasks.apf_gan import Config  # noqa: E402
 
 BACKENDS = ("jittor", "torch")
+SUFFIXES = {"jittor": "pkl", "torch": "pth"}        # of weights for the backend
+PRIORITIES = {"jittor": 0, "torch": 10}             # niceness
+THREADS = max(1, (os.cpu_count() or 2) // 2)        # of each of two processes
 SCENES, UNSEEN_SEED = 8, 1000
 LOSSES = ("GAN", "GAN_Feat", "D_Fake", "D_real")
 
@@ -43,31 +52,47 @@ def main() -> int:
     height = round(side / tiny.aspect_ratio)
     write_folder(args.out / "unseen", SCENES, side, height, UNSEEN_SEED)
     try:
-        train_both(args.out, args.set, tiny)
-        compare_losses(args.out)
-        generate_crosswise(args.out)
+        with ThreadPoolExecutor(len(BACKENDS)) as lanes:
+            for done in train_both(args.out, args.set, tiny, lanes):
+                done.result()
+            compare_losses(args.out)
+            for done in [lanes.submit(generate, args.out, *pair) for pair in (BACKENDS, BACKENDS[::-1])]:
+                done.result()
+        compare_pictures(args.out)
     except UserError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    print(f"done in {time.time() - started:.0f} s; pictures: {args.out / 'demo.png'} (unseen label maps), "
+    seconds = time.time() - started
+    print(f"done in {seconds:.0f} s, in which {busy() / seconds / len(os.sched_getaffinity(0)):.0%} of the cores' time "
+          f"was used; pictures: {args.out / 'demo.png'} (unseen label maps), "
           f"{args.out}/*/samples/*.png (training)")
     return 0
+
+
+def busy() -> float:
+    """CPU seconds of this process and of those that it has started."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def command(*arguments) -> list[str]:
     return [sys.executable, "-m", "jittwin", *map(str, arguments)]
 
 
-def train_both(out: Path, settings: list[str], tiny: Config) -> None:
-    """Train both at the same time, each on half of the cores: kernels this small gain nothing from more threads."""
-    threads = max(1, (os.cpu_count() or 2) // 2)
+def train_both(out: Path, settings: list[str], tiny: Config, lanes: ThreadPoolExecutor) -> list[Future]:
+    """Train both at the same time, each on half of the cores: kernels this small gain nothing from more threads.
+
+    Returns what follows each training in a lane of its own.
+    """
     chosen = [word for setting in ["preset=tiny", *settings] for word in ("--set", setting)]
-    runs, bars, compiled = {}, {}, out / "compiled.txt"
+    runs, bars, following, compiled = {}, {}, [], out / "compiled.txt"
     for position, name in enumerate(BACKENDS):
         log = open(out / f"{name}.txt", "w")
         runs[name] = subprocess.Popen(
-            command("train", "--backend", name, "--out", out / name, "--threads", threads, *chosen),
+            ["nice", "-n", str(PRIORITIES[name]),
+             *command("train", "--backend", name, "--out", out / name, "--threads", THREADS, *chosen)],
             stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "JITTWIN_COMPILE_LOG": str(compiled.absolute())})
+        following.append(lanes.submit(use, out, name, runs[name]))
         total = tiny.epochs * (tiny.synthetic_images // tiny.batch_size)
         bars[name] = tqdm(total=total, desc=f"training, {name:6}", position=position, unit="step")
     try:
@@ -88,6 +113,7 @@ def train_both(out: Path, settings: list[str], tiny: Config) -> None:
             tail = (out / f"{name}.txt").read_text().strip().splitlines()[-1:]
             raise UserError(f"training on {name} ended with status {run.returncode}: {' '.join(tail)} "
                             f"(see {out / name}.txt)")
+    return following
 
 
 def compile_state(log: Path) -> str:
@@ -124,21 +150,34 @@ def compare_losses(out: Path) -> None:
           f"{worst[2]}). Adversarial training amplifies rounding; the parity tests restart from equal states.")
 
 
-def generate_crosswise(out: Path) -> None:
-    """Generate with each run's weights on both backends, converted for the other one, and print how far the pictures
-    agree. Then write one sheet with all of them."""
-    for origin, suffix in (("jittor", "pth"), ("torch", "pkl")):
-        latest = (out / origin / "latest").read_text().strip()
-        converted = out / f"{origin}-as-{suffix}"
-        converted.mkdir()
-        for name, model in (("E", "encoder"), ("G", "generator")):
-            run(command("convert", out / origin / "checkpoints" / latest / f"{name}.safetensors",
-                        converted / f"{name}.{suffix}", "--model", f"apf_gan.{model}", "--verify"))
-        for backend in BACKENDS:
-            weights = out / origin if backend == origin else converted
-            width = Config.PRESETS["tiny"]["crop_size"]
-            run(command("generate", "--backend", backend, "--weights", weights, "--labels", out / "unseen/labels",
-                        "--out", pictures(out, origin, backend), "--format", "png", "--width", width))
+def other(backend: str) -> str:
+    return BACKENDS[1 - BACKENDS.index(backend)]
+
+
+def use(out: Path, origin: str, training: subprocess.Popen) -> None:
+    """When a training has ended well, convert its weights for the other backend, and generate with them on its own."""
+    if training.wait():
+        return
+    latest = (out / origin / "latest").read_text().strip()
+    converted(out, origin).mkdir()
+    for name, model in (("E", "encoder"), ("G", "generator")):
+        run(command("convert", out / origin / "checkpoints" / latest / f"{name}.safetensors",
+                    converted(out, origin) / f"{name}.{SUFFIXES[other(origin)]}", "--model", f"apf_gan.{model}",
+                    "--verify"))
+    generate(out, origin, origin)
+
+
+def generate(out: Path, origin: str, backend: str) -> None:
+    """Pictures on a backend with the weights of a run, converted if the other backend has trained them."""
+    weights = out / origin if backend == origin else converted(out, origin)
+    run(command("generate", "--backend", backend, "--weights", weights, "--labels", out / "unseen/labels",
+                "--out", pictures(out, origin, backend), "--format", "png", "--threads", THREADS,
+                "--width", Config.PRESETS["tiny"]["crop_size"]))
+
+
+def compare_pictures(out: Path) -> None:
+    """Print how far the pictures of both backends with the same weights agree, and write one sheet with all of them."""
+    for origin in BACKENDS:
         ours, theirs = (read_pictures(pictures(out, origin, backend)) for backend in BACKENDS)
         apart = np.abs(ours.astype(int) - theirs)
         print(f"weights trained in {origin}: {np.mean(apart <= 1):.4%} of the pixels of {len(ours)} generated images "
@@ -151,6 +190,10 @@ def generate_crosswise(out: Path) -> None:
     captions = ["label map", "photograph", *BACKENDS]
     halves = [imaging.grid(rows[start::2], captions=captions) for start in (0, 1)]
     imaging.save_image(out / "demo.png", np.concatenate(halves, 1))
+
+
+def converted(out: Path, origin: str) -> Path:
+    return out / f"{origin}-as-{SUFFIXES[other(origin)]}"
 
 
 def pictures(out: Path, origin: str, backend: str) -> Path:

@@ -166,8 +166,8 @@ def train(name: str, size: str, folder: Path, count: int = 1) -> dict:
 def modulation(name: str, size: str, folder: Path, noise: float | None = None, way: str = "auto") -> dict:
     """One SPADE normalisation and its gradients.
 
-    noise: the share of distinct neighbourhoods among the pixels of the label map, by rows of drawn classes; None for the
-    largest at which "auto" computes each neighbourhood. way: of ModelConfig.modulation.
+    noise: the share of distinct neighbourhoods among the pixels of the label map, which has rows of drawn classes; None
+    for the largest at which "auto" computes each neighbourhood. way: of ModelConfig.modulation.
     """
     backend, (channels, height, width) = ready(name), {"full": (128, 192, 256), "tiny": (32, 48, 64)}[size]
     twin, config = import_module(f"{PACKAGES[name]}.apf_gan.generator"), ModelConfig(modulation=way)

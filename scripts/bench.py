@@ -52,15 +52,13 @@ from bench_measures import (  # noqa: E402
     BACKBONES,
     DETECTORS,
     GROWTH,
-    HOW,
     MODULATIONS,
     MULTIPLES,
     READ_WEIGHTS,
     STEPS,
-    TIMED,
     WORKERS,
-    products_and_peak,
 )
+from bench_timing import HOW, TIMED, products_and_peak  # noqa: E402
 
 from jittwin.backend import DEVICES, PACKAGES, PRECISIONS  # noqa: E402
 from jittwin.errors import choose_from  # noqa: E402

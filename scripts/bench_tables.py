@@ -23,7 +23,7 @@ def rows(measure: str, results: dict[str, dict], other: str) -> list[list[str]]:
                f"{figures['memory'] / 1e6:.0f} MB", "", ""]
         if counted.get("operations"):
             speed = counted["operations"] / figures["seconds"]
-            row[5] = f"{speed / 1e12:.3f} TFLOP/s, {speed / counted['peak']:.0%}"
+            row[5] = f"{speed / 1e12:.3g} TFLOP/s, {speed / counted['peak']:.0%}"
         if "other" in figures:
             row[6] = f"{', '.join(ratios(figures, figures['other']))} of {other}"
         made.append(row)
@@ -32,9 +32,15 @@ def rows(measure: str, results: dict[str, dict], other: str) -> list[list[str]]:
     return made
 
 
+def operators(results: dict[str, dict], other: str) -> str:
+    """The table of the measure ops, and that of what it is compared with."""
+    compared = {name: figures["other"] for name, figures in results.items() if "other" in figures}
+    return bench_ops.table(results) + (f"\n\n{other}:\n{bench_ops.table(compared)}" if compared else "")
+
+
 def text(measure: str, results: dict[str, dict], other: str) -> str:
     if measure == "ops":
-        return bench_ops.table(results)
+        return operators(results, other)
     return "\n".join("".join(f"{cell:<{width}}" for cell, width in zip(row, WIDTHS)).rstrip()
                      for row in rows(measure, results, other))
 
@@ -46,8 +52,8 @@ def markdown(report: dict) -> str:
              for row in rows(measure, results, report["others"].get(measure, ""))]
     lines = [" | ".join(("", *row, "")).strip() for row in ((COLUMNS, ["---"] * len(COLUMNS), *table) if table else ())]
     if "ops" in measures:
-        lines += ["", "```", bench_ops.table(measures["ops"]), "```"]
-    return "\n".join([report["facts"], "", *lines]).replace("\n\n\n", "\n\n") + "\n"
+        lines += ["", "```", operators(measures["ops"], report["others"].get("ops", "")), "```"]
+    return "\n".join([report["facts"], *([""] if table else []), *lines]) + "\n"
 
 
 def write_section(path: Path, name: str, section: str) -> None:

@@ -23,9 +23,9 @@ RESULTS = {"jittor": figures(1.0, other=figures(4.0)),
 
 def test_rows_are_ratios_of_the_twins_and_of_what_they_are_compared_with():
     jittor, torch, ratio = bench_tables.rows("train", RESULTS, "before")
-    assert jittor == ["train", "jittor", "1.000 s", "2.000 s", "100 MB", "3.000 TFLOP/s, 100%",
+    assert jittor == ["train", "jittor", "1.000 s", "2.000 s", "100 MB", "3 TFLOP/s, 100%",
                       "0.25, 0.25, 0.25 of before"]
-    assert torch[5:] == ["1.500 TFLOP/s, 50%", "0.80, 0.80, 0.80 of before"]
+    assert torch[5:] == ["1.5 TFLOP/s, 50%", "0.80, 0.80, 0.80 of before"]
     assert ratio == ["train", "ratio", "0.50", "0.50", "0.50", "", ""]
     assert len(bench_tables.rows("train", {"torch": figures(1.0)}, "")) == 1
 
@@ -46,6 +46,14 @@ def test_a_page_begins_with_the_facts(tmp_path):
     lines = bench_tables.markdown(report).splitlines()
     assert lines[:2] == ["a machine", ""] and lines[2].startswith("| measure | twin |")
     assert [line.count("|") for line in lines[2:]] == [len(bench_tables.COLUMNS) + 1] * 5
+
+
+def test_operators_have_their_own_table_and_that_of_before(monkeypatch):
+    monkeypatch.setattr(bench_tables.bench_ops, "table", lambda results: f"rows {results['torch']['x']}")
+    results = {"jittor": {"x": 1, "other": {"x": 2}}, "torch": {"x": 3, "other": {"x": 4}}}
+    report = {"facts": "a machine", "others": {"ops": "before"}, "measures": {"ops": results}}
+    assert bench_tables.markdown(report) == "a machine\n\n```\nrows 3\n\nbefore:\nrows 4\n```\n"
+    assert bench_tables.text("ops", {name: {"x": 5} for name in results}, "") == "rows 5"
 
 
 @pytest.mark.parametrize("against, others", [(None, ["generate_dense"]), ("checkout", ["generate"])])

@@ -6,7 +6,7 @@ import bench_ops
 from jittwin.backend import PACKAGES
 
 COLUMNS = ("measure", "twin", "wall", "CPU", "peak memory", "share of the peak", "wall, CPU and memory are")
-WIDTHS = (21, 8, 12, 12, 13, 20, 0)
+WIDTHS = (21, 8, 12, 12, 13, 26, 0)
 QUANTITIES = ("seconds", "cpu", "memory")
 
 

@@ -6,7 +6,8 @@ import bench_ops
 from jittwin.backend import PACKAGES
 
 COLUMNS = ("measure", "twin", "wall", "CPU", "peak memory", "share of the peak", "wall, CPU and memory are")
-WIDTHS = (21, 8, 12, 12, 13, 26, 0)
+WIDTHS = (21, 8, 12, 12, 13, 28, 0)
+UNITS = {"cpu": "CPU s", "seconds": "s"}        # in which the peak is known
 QUANTITIES = ("seconds", "cpu", "memory")
 
 
@@ -21,9 +22,10 @@ def rows(measure: str, results: dict[str, dict], other: str) -> list[list[str]]:
     for name, figures in results.items():
         row = [measure, name, f"{figures['seconds']:.3f} s", f"{figures['cpu']:.3f} s",
                f"{figures['memory'] / 1e6:.0f} MB", "", ""]
-        if counted.get("operations"):
-            speed = counted["operations"] / figures["seconds"]
-            row[5] = f"{speed / 1e12:.3g} TFLOP/s, {speed / counted['peak']:.0%}"
+        for unit, shown in UNITS.items():
+            if counted.get("operations") and f"peak {unit}" in counted:
+                speed = counted["operations"] / figures[unit]
+                row[5] = f"{speed / 1e12:.3g} TFLOP/{shown}, {speed / counted[f'peak {unit}']:.0%}"
         if "other" in figures:
             row[6] = f"{', '.join(ratios(figures, figures['other']))} of {other}"
         made.append(row)

@@ -34,24 +34,25 @@ def timed(action, warm: int, times: int) -> dict[str, float]:
 
 def products_and_peak() -> dict[str, float]:
     """Of PyTorch: how many multiplications and additions what was timed has in products, attention and convolutions,
-    and how many a second a product of two large matrices reaches, by PyTorch's library or as a convolution, the faster
-    one. Counting takes memory, so the measure's own has to be known before."""
+    and how many a CPU second, or second of a GPU, a product of two large matrices reaches, by PyTorch's library or as a
+    convolution, the faster one. Counting takes memory, so the measure's own has to be known before."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter:
         TIMED[0]()
     side = LARGE[HOW["device"]]
+    unit, clock = ("cpu", time.process_time) if HOW["device"] == "cpu" else ("seconds", time.perf_counter)
     a = torch.ones(side, side, device=HOW["device"], dtype=getattr(torch, HOW["dtype"]))
     column, row = a[:, :, None, None], a[None, :, :, None]
 
     def rate(product) -> float:
         product()
-        begun = time.perf_counter()
+        begun = clock()
         for _ in range(5):
             product()
             if HOW["device"] == "cuda":
                 torch.cuda.synchronize()
-        return 5 * 2 * side ** 3 / (time.perf_counter() - begun)
+        return 5 * 2 * side ** 3 / (clock() - begun)
 
     ways = (lambda: torch.matmul(a, a)), (lambda: torch.nn.functional.conv2d(row, column))
-    return {"operations": counter.get_total_flops(), "peak": max(map(rate, ways))}
+    return {"operations": counter.get_total_flops(), f"peak {unit}": max(map(rate, ways))}

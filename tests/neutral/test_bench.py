@@ -18,16 +18,17 @@ def figures(seconds, **more):
 
 
 RESULTS = {"jittor": figures(1.0, other=figures(4.0)),
-           "torch": figures(2.0, operations=3e12, peak=3e12, other=figures(2.5))}
+           "torch": figures(2.0, operations=3e12, **{"peak cpu": 1.5e12}, other=figures(2.5))}
 
 
 def test_rows_are_ratios_of_the_twins_and_of_what_they_are_compared_with():
     jittor, torch, ratio = bench_tables.rows("train", RESULTS, "before")
-    assert jittor == ["train", "jittor", "1.000 s", "2.000 s", "100 MB", "3 TFLOP/s, 100%",
+    assert jittor == ["train", "jittor", "1.000 s", "2.000 s", "100 MB", "1.5 TFLOP/CPU s, 100%",
                       "0.25, 0.25, 0.25 of before"]
-    assert torch[5:] == ["1.5 TFLOP/s, 50%", "0.80, 0.80, 0.80 of before"]
+    assert torch[5:] == ["0.75 TFLOP/CPU s, 50%", "0.80, 0.80, 0.80 of before"]
     assert ratio == ["train", "ratio", "0.50", "0.50", "0.50", "", ""]
-    assert len(bench_tables.rows("train", {"torch": figures(1.0)}, "")) == 1
+    gpu = bench_tables.rows("train", {"torch": figures(2.0, operations=3e12, **{"peak seconds": 3e12})}, "")
+    assert len(gpu) == 1 and gpu[0][5] == "1.5 TFLOP/s, 50%"
 
 
 def test_a_section_of_a_page_is_written_anew_and_the_rest_stays(tmp_path):

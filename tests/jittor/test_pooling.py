@@ -1,4 +1,4 @@
-"""Average pooling and its gradient against their formulas in float64."""
+"""Average and maximum pooling and their gradients against their formulas in float64."""
 import numpy as np
 import pytest
 
@@ -36,3 +36,35 @@ def test_values_and_gradient(shape, kernel, stride, padding, padded):
     for ours, truth in zip((found, slope), formulas(x, g, kernel, stride, padding, padded)):
         assert ours.shape == list(truth.shape)
         np.testing.assert_allclose(ours.numpy(), truth, atol=1e-6)
+
+
+def maxima(x, g, kernel, stride, padding):
+    """The maxima and the gradient of sum(g * maxima). The first of equals counts, and a NaN more than all numbers."""
+    y, slope = np.zeros(g.shape), np.zeros(x.shape)
+    for at in np.ndindex(g.shape):
+        top, left = at[2] * stride - padding, at[3] * stride - padding
+        window = x[at[0], at[1], max(top, 0):top + kernel, max(left, 0):left + kernel]
+        holes = np.flatnonzero(np.isnan(window))
+        row, column = np.unravel_index(holes[-1] if len(holes) else window.argmax(), window.shape)
+        y[at] = window[row, column]
+        slope[at[0], at[1], max(top, 0) + row, max(left, 0) + column] += g[at]
+    return y, slope
+
+
+@pytest.mark.parametrize("shape, kernel, stride, padding", [
+    ((2, 3, 7, 9), 3, 2, 1), ((2, 3, 40, 70), 3, 2, 1), ((1, 2, 9, 37), 2, 2, 0), ((2, 2, 35, 35), 3, 2, 0),
+    ((1, 2, 18, 33), 3, 1, 1), ((1, 2, 9, 5), 5, 3, 2), ((2, 1, 1, 1), 3, 1, 1), ((1, 1, 2, 3), 2, 3, 0),
+])
+def test_the_maximum_and_its_gradient(shape, kernel, stride, padding):
+    """Of few values, so that many are equal, some infinite and some not a number."""
+    draws = np.random.default_rng(0)
+    x = draws.choice(np.array([-2, -1, 0, 0.5, -np.inf, np.inf, np.nan], np.float32), shape,
+                     p=[0.2, 0.2, 0.2, 0.2, 0.18, 0.01, 0.01])
+    x[0, 0, :3, :3] = -np.inf
+    sides = [(side + 2 * padding - kernel) // stride + 1 for side in shape[2:]]
+    g = draws.integers(-9, 9, (*shape[:2], *sides)).astype(np.float32)
+    given = jt.array(x)
+    found = ops.max_pool2d(given, kernel, stride, padding)
+    slope = jt.grad((found * jt.array(g)).sum(), given)
+    for ours, truth in zip((found, slope), maxima(x, g, kernel, stride, padding)):
+        np.testing.assert_array_equal(ours.numpy(), truth)

@@ -4,21 +4,33 @@ import numpy as np
 from jt_models.boot import jt
 from jt_models.nn.kernels.kernel import Kernel, total
 
+# The windows beside each other are compared at once, one element of each at a time. -INFINITY stands for what is beside
+# the picture: no element is less, so it is never the maximum.
 _MAX_POOL = """
     @alias(x, in0) @alias(y, out0) @alias(at, out1)
     const int64_t N = x_shape0 * x_shape1, H = x_shape2, W = x_shape3, P = y_shape2, Q = y_shape3;
     #pragma omp parallel for
     for (int64_t n = 0; n < N; n++) {
-        const float* __restrict__ image = x_p + n * H * W;
-        for (int64_t p = 0; p < P; p++) for (int64_t q = 0; q < Q; q++) {
-            const int64_t top = p * STRIDE - PADDING, left = q * STRIDE - PADDING;
-            const int64_t bottom = std::min(top + KERNEL, H), right = std::min(left + KERNEL, W);
-            int64_t best = std::max<int64_t>(top, 0) * W + std::max<int64_t>(left, 0);
-            for (int64_t i = std::max<int64_t>(top, 0); i < bottom; i++)
-                for (int64_t j = std::max<int64_t>(left, 0); j < right; j++)
-                    if (image[i * W + j] > image[best] || std::isnan(image[i * W + j])) best = i * W + j;
-            y_p[(n * P + p) * Q + q] = image[best];
-            at_p[(n * P + p) * Q + q] = best;
+        const float* image = x_p + n * H * W;
+        std::vector<float> padded(W + 2 * PADDING, -INFINITY);
+        float* __restrict__ row = padded.data();
+        for (int64_t p = 0; p < P; p++) {
+            float* __restrict__ best = y_p + (n * P + p) * Q;
+            int* __restrict__ place = at_p + (n * P + p) * Q;
+            const int64_t top = p * STRIDE - PADDING, first = std::max<int64_t>(top, 0);
+            for (int64_t q = 0; q < Q; q++) {
+                place[q] = first * W + std::max<int64_t>(q * STRIDE - PADDING, 0);
+                best[q] = image[place[q]];
+            }
+            for (int64_t i = first; i < std::min(top + KERNEL, H); i++) {
+                std::copy(image + i * W, image + (i + 1) * W, row + PADDING);
+                for (int q = 0; q < Q; q++) for (int j = 0; j < KERNEL; j++) {
+                    const float seen = row[q * STRIDE + j];
+                    const bool better = seen > best[q] || std::isnan(seen);
+                    best[q] = better ? seen : best[q];
+                    place[q] = better ? int(i * W) + q * STRIDE + j - PADDING : place[q];
+                }
+            }
         }
     }
 """
@@ -47,7 +59,7 @@ class MaxPool(Kernel):
             source = source.replace(name, str(size))
         shape = [*x.shape[:2], *_sides(x, *self.sizes.values())]
         y, self.at = jt.code([shape, shape], [x.dtype, "int32"], [x], cpu_src=source,
-                             cpu_header="#include <algorithm>\n#include <cmath>")
+                             cpu_header="#include <algorithm>\n#include <cmath>\n#include <vector>\n")
         self.shape = x.shape
         return y
 

@@ -85,10 +85,10 @@ FAULTS = {
                                     "return ((x - mean) / (variance + norm.eps).sqrt(), mean.reshape(-1), "
                                     "variance.reshape(-1), count)",
                                     r"norm BatchNorm2d\(.*\[large mean\]"),
-    "max-pool loses NaN": ("nn/kernels/pool.py", " || std::isnan(image[i * W + j])", "",
+    "max-pool loses NaN": ("nn/kernels/pool.py", " || std::isnan(seen)", "",
                             r"max_pool2d\(.*\[nan\] output"),
-    "max-pool takes the last of equals": ("nn/kernels/pool.py", "image[i * W + j] > image[best]",
-                                          "image[i * W + j] >= image[best]", r"max_pool2d\(.*\[ties\] slope 0"),
+    "max-pool takes the last of equals": ("nn/kernels/pool.py", "seen > best[q]", "seen >= best[q]",
+                                          r"max_pool2d\(.*\[ties\] slope 0"),
 }
 
 

@@ -3,6 +3,9 @@
 Every row gives CPU seconds of the forward pass and of the forward and backward pass together, and the share of the
 machine's peak that the forward pass reaches: of a product of two 2048x2048 matrices for convolutions, linear layers and
 attention, of copying an array of 256 MB for all else, where each element that is read or written counts once.
+
+Beside it is the share of a model's forward pass and training step: Jittor's seconds times the calls that PASSES and
+ROWS state, over the seconds that PASSES states.
 """
 import math
 import time
@@ -18,15 +21,30 @@ from parity.workers.side import Side
 SIDE, COPIED, TIMES = 2048, 1 << 26, 5      # of the peak's matrices; elements copied; runs of each row
 
 
+# Jittor's CPU seconds of a forward pass and of a training step, from docs/numbers.md: one thread of a processor with
+# AVX-512, 8 pictures or texts (so400m, distortion and APF-GAN: 1; a step of so400m trains LoRA). 0: not measured.
+PASSES = {
+    "ResNet-18": (0.27, 1.00), "ResNet-50": (0.63, 2.62), "Inception-v4": (1.79, 7.31), "VGG-16": (1.83, 5.88),
+    "ViT-L": (6.91, 27.8), "BERT": (0.32, 1.44), "CLIP ViT-L": (9.47, 0), "so400m": (8.3, 19.7),
+    "distortion": (5.8, 22.5), "APF-GAN": (1.23, 12.0),
+}
+
+
 class Row(NamedTuple):
     """use: which model has these sizes. shapes: of the inputs. call: `call(side, *inputs)`. products: multiplications
-    and additions, or 0 where memory is the limit. fixed: how many inputs at the end get no gradient."""
+    and additions, or 0 where memory is the limit. fixed: how many inputs at the end get no gradient. calls: how many
+    such calls are as much work as all calls of this kind in a forward pass and in a training step of `use`."""
 
     use: str
     shapes: tuple
     call: Callable
     products: int = 0
     fixed: int = 0
+    calls: tuple[float, float] = (0, 0)
+
+    def times(self, forward: float, step: float | None = None) -> "Row":
+        """The row with these calls; a step has as many as a forward pass, if nothing else is said."""
+        return self._replace(calls=(forward, forward if step is None else step))
 
 
 def op(name: str, *options, **named) -> Callable:
@@ -67,52 +85,53 @@ def attention(use: str, batch: int, queries: int, keys: int, width: int, heads: 
 
 PAPER = (1, 64, 384, 512)       # the largest map of APF-GAN
 ROWS = {
-    "conv2d 7x7, 3 to 64, stride 2": conv("ResNet", 8, 3, 64, 224, 7, 2, 3),
-    "conv2d 3x3, 64 to 64, 56x56": conv("ResNet", 8, 64, 64, 56, 3, 1, 1),
-    "conv2d 1x1, 256 to 64, 56x56": conv("ResNet-50", 8, 256, 64, 56, 1),
-    "conv2d 1x1, 256 to 1024, 14x14": conv("ResNet-50", 8, 256, 1024, 14, 1),
-    "conv2d 1x1, 2048 to 512, 7x7": conv("ResNet-50", 8, 2048, 512, 7, 1),
-    "conv2d 1x1, 1024 to 2048, stride 2": conv("ResNet-50", 8, 1024, 2048, 14, 1, 2),
-    "conv2d 1x7, 192 to 224, 17x17": conv("Inception-v4", 8, 192, 224, 17, (1, 7), 1, (0, 3)),
-    "conv2d 3x3, 64 to 64, 224x224": conv("VGG-16", 4, 64, 64, 224, 3, 1, 1),
-    "conv2d 3x3, 512 to 512, 14x14": conv("VGG-16", 8, 512, 512, 14, 3, 1, 1),
-    "conv2d 16x16, 3 to 1152": conv("so400m", 1, 3, 1152, 512, 16, 16),
+    "conv2d 7x7, 3 to 64, stride 2": conv("ResNet-18", 8, 3, 64, 224, 7, 2, 3).times(1),
+    "conv2d 3x3, 64 to 64, 56x56": conv("ResNet-18", 8, 64, 64, 56, 3, 1, 1).times(14.5),
+    "conv2d 1x1, 256 to 64, 56x56": conv("ResNet-50", 8, 256, 64, 56, 1).times(15),
+    "conv2d 1x1, 256 to 1024, 14x14": conv("ResNet-50", 8, 256, 1024, 14, 1).times(13),
+    "conv2d 1x1, 2048 to 512, 7x7": conv("ResNet-50", 8, 2048, 512, 7, 1).times(5),
+    "conv2d 1x1, 1024 to 2048, stride 2": conv("ResNet-50", 8, 1024, 2048, 14, 1, 2).times(3),
+    "conv2d 1x7, 192 to 224, 17x17": conv("Inception-v4", 8, 192, 224, 17, (1, 7), 1, (0, 3)).times(23),
+    "conv2d 3x3, 64 to 64, 224x224": conv("VGG-16", 4, 64, 64, 224, 3, 1, 1).times(14.6),
+    "conv2d 3x3, 512 to 512, 14x14": conv("VGG-16", 8, 512, 512, 14, 3, 1, 1).times(3),
+    "conv2d 16x16, 3 to 1152": conv("so400m", 1, 3, 1152, 512, 16, 16).times(1),
     "conv2d 3x3, 29 to 128, 512x384": conv("APF-GAN", 1, 29, 128, (384, 512), 3, 1, 1),
     "conv2d 3x3, 64 to 64, 512x384": conv("APF-GAN", 1, 64, 64, (384, 512), 3, 1, 1),
     "conv2d 3x3, 64 to 3, 512x384": conv("APF-GAN", 1, 64, 3, (384, 512), 3, 1, 1),
     "conv2d 4x4, 64 to 128, stride 2": conv("APF-GAN's D", 2, 64, 128, (193, 257), 4, 2, 2),
     "depthwise 3x3, 128, 192x192": conv("DaViT", 1, 128, 128, 192, 3, 1, 1, 128),
     "depthwise 3x3, 1024, 24x24": conv("DaViT", 1, 1024, 1024, 24, 3, 1, 1, 1024),
-    "linear 1024 rows, 1152 to 4304": linear("so400m", 1024, 1152, 4304),
-    "linear 256 rows, 768 to 3072": linear("BERT", 256, 768, 3072),
+    "linear 1024 rows, 1152 to 4304": linear("so400m", 1024, 1152, 4304).times(83),
+    "linear 256 rows, 768 to 3072": linear("BERT", 256, 768, 3072).times(36),
     "linear 8 rows, 1024 to 1024": linear("pooled features", 8, 1024, 1024),
-    "attention 1024 tokens": attention("so400m", 1, 1024, 1024, 1152, 16),
-    "attention 8 x 257 tokens": attention("CLIP ViT-L", 8, 257, 257, 1024, 16),
-    "attention 8 x 32 tokens": attention("BERT", 8, 32, 32, 768, 12),
-    "batch norm, stored statistics": Row("ResNet-50", ((8, 256, 56, 56),), layer("BatchNorm2d", 256)),
-    "batch norm, training": Row("ResNet-50", ((8, 256, 56, 56),), layer("BatchNorm2d", 256, train=True)),
+    "attention 1024 tokens": attention("so400m", 1, 1024, 1024, 1152, 16).times(27),
+    "attention 8 x 257 tokens": attention("CLIP ViT-L", 8, 257, 257, 1024, 16).times(24),
+    "attention 8 x 32 tokens": attention("BERT", 8, 32, 32, 768, 12).times(12),
+    "batch norm, stored statistics": Row("ResNet-50", ((8, 256, 56, 56),), layer("BatchNorm2d", 256)).times(13.8, 0),
+    "batch norm, training": Row("ResNet-50", ((8, 256, 56, 56),), layer("BatchNorm2d", 256, train=True)).times(0, 13.8),
     "instance norm": Row("APF-GAN's D", ((2, 128, 97, 129),), layer("InstanceNorm2d")),
-    "layer_norm": Row("so400m", ((1024, 1152), (1152,), (1152,)), op("layer_norm")),
+    "layer_norm": Row("so400m", ((1024, 1152), (1152,), (1152,)), op("layer_norm")).times(55),
     "softmax": Row("BLIP", ((8, 12, 32, 577),), op("softmax")),
-    "relu": Row("ResNet-50", ((8, 256, 56, 56),), op("relu")),
+    "relu": Row("ResNet-50", ((8, 256, 56, 56),), op("relu")).times(12),
     "leaky_relu": Row("APF-GAN", (PAPER,), op("leaky_relu", 0.2)),
     "tanh": Row("APF-GAN", ((1, 3, 384, 512),), op("tanh")),
     "sigmoid": Row("distortion", ((1, 64, 192, 192),), op("sigmoid")),
-    "gelu": Row("ViT-L", ((8 * 197, 4096),), op("gelu")),
-    "gelu_tanh": Row("so400m", ((1024, 4304),), op("gelu_tanh")),
-    "quick_gelu": Row("CLIP ViT-L", ((8 * 257, 4096),), op("quick_gelu")),
-    "addition": Row("transformers", ((8, 257, 1024), (8, 257, 1024)), lambda side, x, y: x + y),
-    "max_pool2d 3x3, stride 2": Row("ResNet", ((8, 64, 112, 112),), op("max_pool2d", 3, 2, 1)),
-    "max_pool2d 2x2": Row("VGG-16", ((8, 64, 224, 224),), op("max_pool2d", 2, 2)),
-    "avg_pool2d 3x3": Row("Inception-v4", ((8, 384, 35, 35),), op("avg_pool2d", 3, 1, 1, False)),
-    "mean_dims": Row("ResNet-50", ((8, 2048, 7, 7),), op("mean_dims", (2, 3))),
+    "gelu": Row("ViT-L", ((8 * 197, 4096),), op("gelu")).times(24),
+    "gelu_tanh": Row("so400m", ((1024, 4304),), op("gelu_tanh")).times(27),
+    "quick_gelu": Row("CLIP ViT-L", ((8 * 257, 4096),), op("quick_gelu")).times(24),
+    "addition": Row("CLIP ViT-L", ((8, 257, 1024), (8, 257, 1024)), lambda side, x, y: x + y).times(48),
+    "max_pool2d 3x3, stride 2": Row("ResNet-18", ((8, 64, 112, 112),), op("max_pool2d", 3, 2, 1)).times(1),
+    "max_pool2d 2x2": Row("VGG-16", ((8, 64, 224, 224),), op("max_pool2d", 2, 2)).times(1.9),
+    "avg_pool2d 3x3": Row("Inception-v4", ((8, 384, 35, 35),), op("avg_pool2d", 3, 1, 1, False)).times(9),
+    "mean_dims": Row("ResNet-50", ((8, 2048, 7, 7),), op("mean_dims", (2, 3))).times(1),
     "mean": Row("losses", (PAPER,), op("mean")),
     "l1_mean": Row("losses", (PAPER, PAPER), op("l1_mean"), fixed=1),
     "upsample2": Row("APF-GAN", ((1, 128, 192, 256),), op("upsample2")),
     "interpolate, bilinear, x2": Row("distortion", ((1, 64, 96, 96),), op("interpolate", (192, 192), "bilinear")),
     "interpolate, bicubic, half": Row("APF-GAN", ((1, 3, 384, 512),), op("interpolate", (192, 256), "bicubic")),
-    "concat": Row("Inception-v4", ((8, 384, 17, 17), (8, 256, 17, 17)), lambda side, *x: side.ops.concat(x, 1)),
-    "dropout": Row("BERT", ((8, 32, 3072),), op("dropout", 0.1, 1)),
+    "concat": Row("Inception-v4", ((8, 384, 17, 17), (8, 256, 17, 17)),
+                  lambda side, *x: side.ops.concat(x, 1)).times(37),
+    "dropout": Row("BERT", ((8, 32, 3072),), op("dropout", 0.1, 1)).times(0, 6),
 }
 
 
@@ -160,17 +179,29 @@ def peaks(side: Side, wait: Callable) -> dict[str, float]:
 def table(results: dict[str, dict[str, float]]) -> str:
     """The rows, given the figures of Jittor and PyTorch."""
     jittor, torch = results.values()
-    lines = [f"{'CPU ms':<38}{'forward':>22}{'and backward':>24}{'share of peak':>18}\n{'':<38}" + 2 * (
-        f"{'jittor':>8}{'torch':>8}{'ratio':>6}  ") + f"{'jittor':>8}{'torch':>8}"]
-    for title in ROWS:
+    lines = [f"{'CPU ms':<38}{'forward':>22}{'and backward':>24}{'share of peak':>18}{'of forward, step':>18}\n{'':<38}"
+             + 2 * (f"{'jittor':>8}{'torch':>8}{'ratio':>6}  ") + f"{'jittor':>8}{'torch':>8}"]
+    for title, row in ROWS.items():
         line = f"{title:<38}"
         for key in ("forward", "both"):
             ours, theirs = jittor[f"{title} {key}"], torch[f"{title} {key}"]
             line += f"{1e3 * ours:>8.2f}{1e3 * theirs:>8.2f}{ours / theirs:>6.2f}  "
-        lines.append(line + "".join(f"{result[f'{title} share']:>8.2f}" for result in (jittor, torch)))
+        line += "".join(f"{result[f'{title} share']:>8.2f}" for result in (jittor, torch))
+        lines.append(line + "".join(map(percent, of_model(title, jittor))) + f"  {row.use}")
     return "\n".join([*lines, *(
         f"peak of {name}: {result['peak product'] / 1e9:.0f} GFLOP/s, {result['peak copy'] / 1e9:.1f} billion "
         "elements copied or read a second" for name, result in results.items())])
+
+
+def of_model(title: str, figures: dict[str, float]) -> list[float]:
+    """The shares of a model's forward pass and training step that all calls of a row's kind take; 0: not stated."""
+    row = ROWS[title]
+    return [calls * figures[f"{title} {key}"] / whole if whole else 0 for calls, key, whole in zip(
+        row.calls, ("forward", "both"), PASSES.get(row.use, (0, 0)))]
+
+
+def percent(share: float) -> str:
+    return f"{share:>9.1%}" if share else f"{'-':>9}"
 
 
 def measured(name: str, size: str, folder) -> dict[str, float]:

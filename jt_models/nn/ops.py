@@ -20,6 +20,7 @@ from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import AvgPool, MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
 from jt_models.nn.kernels.precision import autocast as autocast  # part of this module's interface
+from jt_models.nn.kernels.resample import Resample, Taps
 
 tanh = jt.tanh
 sigmoid = jt.sigmoid
@@ -214,30 +215,19 @@ def interpolate(x, size, mode: str = "nearest", align_corners: bool = False):
     height, width = x.shape[-2:]
     if mode == "nearest" and height % size[0] == 0 and width % size[1] == 0:
         return x[:, :, ::height // size[0], ::width // size[1]]
-    for dim, new in zip((2, 3), size):
-        if x.shape[dim] != new:
-            x = _resample(x, dim, new, mode, align_corners)
-    return x
+    if (height, width) == tuple(size):
+        return x
+    return Resample(*(_taps(old, new, mode, align_corners) for old, new in zip((height, width), size)))(x)
 
 
-def _resample(x, dim: int, new: int, mode: str, align_corners: bool):
-    """Resize one axis, with exact indices and weights from the host. Jittor's own resize computes float32 positions
-    for every pixel, and is ten times slower in bicubic mode."""
-    shape, source, total = list(x.shape), ["i0", "i1", "i2", "i3"], None
-    shape[dim], source[dim] = new, f"@e0(i{dim})"
-    for index, weight in _taps(x.shape[dim], new, mode, align_corners):
-        part = x.reindex(shape, source, extras=[jt.array(index.astype(np.int32))])
-        if mode != "nearest":
-            part = part * jt.array(weight.astype(np.float32).reshape((-1, 1) if dim == 2 else (-1,)))
-        total = part if total is None else total + part
-    return total
-
-
-def _taps(old: int, new: int, mode: str, align_corners: bool):
-    """Pairs of arrays (index, weight) of length `new`: the elements that each output position reads along an axis."""
+def _taps(old: int, new: int, mode: str, align_corners: bool) -> Taps:
+    """The elements and weights of each position along an axis, from the host in double precision. Jittor's own resize
+    computes float32 positions for every pixel, and is ten times slower in bicubic mode."""
+    if old == new:
+        return Taps([np.arange(new)], None, old)
     if mode == "nearest":
         at = np.arange(new, dtype=np.float32) * np.float32(old / new)
-        return [(np.minimum(np.floor(at), old - 1), None)]
+        return Taps([np.minimum(np.floor(at), old - 1)], None, old)
     at = (np.arange(new) + 0.5) * (old / new) - 0.5
     if align_corners:
         at = np.arange(new) * (old - 1) / max(new - 1, 1)
@@ -251,7 +241,7 @@ def _taps(old: int, new: int, mode: str, align_corners: bool):
         # Cubic convolution with a = -0.75 (Keys 1981): distances below 1, and from 1 to 2.
         near, far = (lambda d: (1.25 * d - 2.25) * d * d + 1), (lambda d: -0.75 * (((d - 5) * d + 8) * d - 4))
         weights = {-1: far(1 + t), 0: near(t), 1: near(1 - t), 2: far(2 - t)}
-    return [(np.clip(base + offset, 0, old - 1), weight) for offset, weight in weights.items()]
+    return Taps([np.clip(base + offset, 0, old - 1) for offset in weights], np.stack(list(weights.values())), old)
 
 
 def upsample2(x):

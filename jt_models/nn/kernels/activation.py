@@ -4,25 +4,38 @@ from jt_models.nn.kernels.kernel import Kernel
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
+# The error function as a quotient of polynomials in x^2, fitted for the least relative error: 2e-8, and 3.4e-7 with
+# the roundings. From 3.9 on, 1 is 4e-8 off at most. A NaN becomes 1; what multiplies that by x makes it NaN again.
+_ERF = """
+    inline float erf_of(float x) {
+        const float s = x * x;
+        const float p = ((((2.0664713e-6f * s + 2.8506326e-4f) * s + 3.7383791e-3f) * s + 5.2668184e-2f) * s
+                         + 1.8966755e-1f) * s + 1.1283791f;
+        const float q = ((((3.8270056e-5f * s + 1.1573849e-3f) * s + 1.4914342e-2f) * s + 1.1381926e-1f) * s
+                         + 5.0142127e-1f) * s + 1;
+        return std::abs(x) < 3.9f ? x * p / q : std::copysign(1.f, x);
+    }
+"""
+
 
 class Gelu(Kernel):
     """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
 
     def execute(self, x):
         self.x = x
-        return jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER, cpu_src="""
+        return jt.code(x.shape, x.dtype, [x], cpu_header=_HEADER + _ERF, cpu_src="""
             const int64_t n = in0->num;
             #pragma omp parallel for simd if (n > 32768)
             for (int64_t i = 0; i < n; i++)
-                out0_p[i] = in0_p[i] * 0.5f * (1 + std::erf(in0_p[i] * 0.70710678118654752f));
+                out0_p[i] = in0_p[i] * 0.5f * (1 + erf_of(in0_p[i] * 0.70710678118654752f));
         """)
 
     def grad(self, g):
-        return jt.code(g.shape, g.dtype, [self.x, g], cpu_header=_HEADER, cpu_src="""
+        return jt.code(g.shape, g.dtype, [self.x, g], cpu_header=_HEADER + _ERF, cpu_src="""
             const int64_t n = in0->num;
             #pragma omp parallel for simd if (n > 32768)
             for (int64_t i = 0; i < n; i++) {
-                const float x = in0_p[i], below = 0.5f * (1 + std::erf(x * 0.70710678118654752f));
+                const float x = in0_p[i], below = 0.5f * (1 + erf_of(x * 0.70710678118654752f));
                 out0_p[i] = in1_p[i] * (below + x * 0.39894228040143268f * std::exp(-0.5f * x * x));
             }
         """)

@@ -16,7 +16,7 @@ from parity.faults.where import (
 OPS, NORM, POOL = "nn/ops.py", "nn/kernels/norm.py", "nn/kernels/pool.py"
 CONV, ATTENTION = "nn/kernels/conv.py", "nn/kernels/attention.py"
 LOOKUP, LOSS = "nn/kernels/lookup.py", "nn/kernels/loss.py"
-MODULATION = "nn/kernels/modulation.py"
+MODULATION, ACTIVATION = "nn/kernels/modulation.py", "nn/kernels/activation.py"
 
 FAULTS = (
     Fault("one_pass_variance", "N3", NORM,
@@ -47,11 +47,11 @@ FAULTS = (
     Fault("norm_gradient_without_mean", "", NORM,
           "inv * (q[i] - t - (p[i] - m) * inv * a)", "inv * (q[i] - (p[i] - m) * inv * a)",
           "the gradient ignores that the mean depends on the input", (ENCODER,)),
-    Fault("relu_of_nan", "G5", OPS,
-          "jt.ternary(x <= 0, jt.zeros_like(x), x)", "jt.ternary(x > 0, x, jt.zeros_like(x))",
+    Fault("relu_of_nan", "G5", ACTIVATION,
+          "in0_p[i] <= 0 ? 0 : in0_p[i];", "in0_p[i] > 0 ? in0_p[i] : 0;",
           "ReLU turns NaN into 0", (VGG,), ("L2",)),
-    Fault("relu_gradient_at_zero", "G5", OPS,
-          "jt.ternary(x <= 0, jt.zeros_like(x), x)", "jt.ternary(x < 0, jt.zeros_like(x), x)",
+    Fault("relu_gradient_at_zero", "G5", ACTIVATION,
+          "in0_p[i] <= 0 ? 0 : in1_p[i];", "in0_p[i] < 0 ? 0 : in1_p[i];",
           "the gradient of ReLU at 0 is 1", (VGG,)),
     Fault("leaky_slope_ignored", "F13", OPS,
           "return nn.leaky_relu(x, slope)", "return nn.leaky_relu(x)",
@@ -171,7 +171,7 @@ FAULTS = (
     Fault("ignored_labels_counted", "", LOSS,
           "count += int64_t(labels_p[from + r]) != IGNORED;", "count += 1;",
           "the mean of cross entropy divides by the number of all rows", (OPERATORS,)),
-    Fault("quick_gelu_slope", "", "nn/kernels/activation.py",
+    Fault("quick_gelu_slope", "", ACTIVATION,
           "(s + x * s * (1 - s) * 1.702f)", "(s + x * s * (1 - s))",
           "the gradient of quick GELU forgets the factor inside", (OPERATORS,)),
     Fault("drop_path_of_elements", "", OPS,

@@ -18,6 +18,32 @@ _ERF = """
 """
 
 
+class Relu(Kernel):
+    """max(x, 0); NaN stays NaN. The gradient needs the result alone, which the next layer keeps too."""
+
+    def execute(self, x):
+        self.y = jt.code(x.shape, x.dtype, [x], cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) out0_p[i] = in0_p[i] <= 0 ? 0 : in0_p[i];
+        """)
+        return self.y
+
+    def grad(self, g):
+        return jt.code(g.shape, g.dtype, [self.y, g], cpu_src="""
+            const int64_t n = in0->num;
+            #pragma omp parallel for simd if (n > 32768)
+            for (int64_t i = 0; i < n; i++) out0_p[i] = in0_p[i] <= 0 ? 0 : in1_p[i];
+        """)
+
+    def plain(self, x):
+        self.y = jt.ternary(x <= 0, jt.zeros_like(x), x)
+        return self.y
+
+    def plain_grad(self, g):
+        return jt.ternary(self.y <= 0, jt.zeros_like(g), g)
+
+
 class Gelu(Kernel):
     """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
 

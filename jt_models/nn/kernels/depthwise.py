@@ -5,46 +5,43 @@ from jt_models.nn.kernels.kernel import Kernel
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
-# A row of results gets a row of the kernel at a time: one pass over the pixels for all its columns, of which the usual
-# numbers are known to the compiler.
-_ROW = """
-    template <int COLUMNS> inline void add_row(float* __restrict__ row, const float* __restrict__ from,
-                                               const float* weights, int64_t Q, int64_t W, int64_t left, int64_t L) {
-        const int64_t columns = COLUMNS ? COLUMNS : L;
-        const int64_t first = std::min(Q, std::max<int64_t>(0, left));
-        const int64_t last = std::max(first, std::min(Q, W + left - columns + 1));
-        const auto border = [&](int64_t q) {
-            for (int64_t j = 0; j < columns; j++)
-                if (q + j - left >= 0 && q + j - left < W) row[q] += weights[j] * from[q + j - left];
-        };
-        for (int64_t q = 0; q < first; q++) border(q);
-        for (int64_t q = first; q < last; q++) {
-            float sum = row[q];
-            for (int64_t j = 0; j < columns; j++) sum += weights[j] * from[q + j - left];
-            row[q] = sum;
+# The usual kernels are known to the compiler, which then computes many pixels of a row at once, each in one sum.
+_CORRELATE = """
+    template <int SIDE> inline void correlate(const float* __restrict__ padded, const float* weights,
+                                              float* __restrict__ y, int64_t P, int64_t Q, int64_t K, int64_t L) {
+        const int64_t rows = SIDE ? SIDE : K, columns = SIDE ? SIDE : L, wide = Q + columns - 1;
+        for (int64_t p = 0; p < P; p++, y += Q) {
+            if (!SIDE) {
+                std::fill(y, y + Q, 0.f);
+                for (int64_t i = 0; i < rows; i++) for (int64_t j = 0; j < columns; j++)
+                    for (int64_t q = 0; q < Q; q++) y[q] += weights[i * columns + j] * padded[(p + i) * wide + q + j];
+            } else for (int64_t q = 0; q < Q; q++) {
+                float sum = 0;
+                for (int64_t i = 0; i < rows; i++) for (int64_t j = 0; j < columns; j++)
+                    sum += weights[i * columns + j] * padded[(p + i) * wide + q + j];
+                y[q] = sum;
+            }
         }
-        for (int64_t q = last; q < Q; q++) border(q);
     }
 """
 
 _DEPTHWISE = """
     @alias(x, in0) @alias(w, in1) @alias(y, out0)
     const int64_t N = x_shape0 * x_shape1, C = x_shape1, H = x_shape2, W = x_shape3, P = y_shape2, Q = y_shape3;
-    const int64_t K = w_shape2, L = w_shape3;
-    const auto add = L == 3 ? add_row<3> : L == 5 ? add_row<5> : L == 7 ? add_row<7> : add_row<0>;
+    const int64_t K = w_shape2, L = w_shape3, high = P + K - 1, wide = Q + L - 1;
+    const auto sums = K != L ? correlate<0> : L == 3 ? correlate<3> : L == 5 ? correlate<5> : L == 7 ? correlate<7>
+        : correlate<0>;
+    const int64_t left = std::max<int64_t>(0, -LEFT), right = std::min(W, wide - LEFT);     // columns that are seen
     #pragma omp parallel for
     for (int64_t n = 0; n < N; n++) {
-        const float* image = x_p + n * H * W;
-        std::vector<float> kernel(w_p + n % C * K * L, w_p + (n % C + 1) * K * L);
+        std::vector<float> kernel(w_p + n % C * K * L, w_p + (n % C + 1) * K * L), padded(high * wide);
         if (FLIPPED) std::reverse(kernel.begin(), kernel.end());
-        for (int64_t p = 0; p < P; p++) {
-            float* row = y_p + (n * P + p) * Q;
-            for (int64_t q = 0; q < Q; q++) row[q] = 0;
-            for (int64_t i = 0; i < K; i++) {
-                const int64_t at = p + i - TOP;
-                if (at >= 0 && at < H) add(row, image + at * W, kernel.data() + i * L, Q, W, LEFT, L);
-            }
+        for (int64_t r = 0; r < high; r++) {
+            const float* from = x_p + (n * H + r - TOP) * W;
+            if (r - TOP >= 0 && r - TOP < H && left < right)
+                std::copy(from + left, from + right, padded.begin() + r * wide + left + LEFT);
         }
+        sums(padded.data(), kernel.data(), y_p + n * P * Q, P, Q, K, L);
     }
 """
 
@@ -100,7 +97,7 @@ class DepthwiseConv(Kernel):
     @staticmethod
     def correlated(x, weight, padding: tuple[int, int], flipped: int):
         sides = [side + 2 * padded - kernel + 1 for side, padded, kernel in zip(x.shape[2:], padding, weight.shape[2:])]
-        return jt.code([*x.shape[:2], *sides], x.dtype, [x, weight], cpu_header=_HEADER + _ROW,
+        return jt.code([*x.shape[:2], *sides], x.dtype, [x, weight], cpu_header=_HEADER + _CORRELATE,
                        cpu_src=_placed(_DEPTHWISE, padding).replace("FLIPPED", str(flipped)))
 
 

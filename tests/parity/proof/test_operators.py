@@ -69,9 +69,10 @@ def test_a_function_without_a_probe_fails(twins, monkeypatch):
 
 
 FAULTS = {
-    "relu loses NaN": ("nn/ops.py", "jt.ternary(x <= 0, jt.zeros_like(x), x)",
-                       "jt.ternary(x > 0, x, jt.zeros_like(x))", r"relu\(.*\[nan\] output"),
-    "relu has slope 1 at 0": ("nn/ops.py", "jt.ternary(x <= 0,", "jt.ternary(x < 0,", r"relu\(.*\[ties\] slope 0"),
+    "relu loses NaN": ("nn/kernels/activation.py", "in0_p[i] <= 0 ? 0 : in0_p[i];", "in0_p[i] > 0 ? in0_p[i] : 0;",
+                       r"relu\(.*\[nan\] output"),
+    "relu has slope 1 at 0": ("nn/kernels/activation.py", "in0_p[i] <= 0 ? 0 : in1_p[i];",
+                              "in0_p[i] < 0 ? 0 : in1_p[i];", r"relu\(.*\[ties\] slope 0"),
     "the pool counts its padding": ("nn/ops.py", "stride, padding, count_include_pad)(x)", "stride, padding, True)(x)",
                                     r"avg_pool2d\(.*\[random\] output"),
     "nearest for bilinear": ("nn/ops.py", "_taps(old, new, mode, align_corners) for",

@@ -1,4 +1,4 @@
-"""Average and maximum pooling and their gradients against their formulas in float64."""
+"""Pooling, resizing and their gradients against their formulas in float64."""
 import numpy as np
 import pytest
 
@@ -68,3 +68,34 @@ def test_the_maximum_and_its_gradient(shape, kernel, stride, padding):
     slope = jt.grad((found * jt.array(g)).sum(), given)
     for ours, truth in zip((found, slope), maxima(x, g, kernel, stride, padding)):
         np.testing.assert_array_equal(ours.numpy(), truth)
+
+
+def matrix(old: int, new: int, mode: str, align_corners: bool):
+    """What an axis is multiplied with to resize it, (new, old): hats, or Keys's cubic with a = -0.75."""
+    found = np.zeros((new, old))
+    at = np.arange(new) * (old - 1) / max(new - 1, 1) if align_corners else (np.arange(new) + 0.5) * old / new - 0.5
+    for row, place in enumerate(at):
+        for source in range(int(np.floor(place)) - 2, int(np.floor(place)) + 4):
+            d = abs(place - source)
+            share = max(0.0, 1 - d)
+            if mode == "bicubic":
+                near, far = 1.25 * d ** 3 - 2.25 * d ** 2 + 1, -0.75 * (d ** 3 - 5 * d ** 2 + 8 * d - 4)
+                share = near if d < 1 else far if d < 2 else 0
+            found[row, min(max(source, 0), old - 1)] += share
+    return found
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape, size, align_corners", [
+    ((2, 3, 6, 8), (9, 10), False), ((2, 3, 6, 8), (12, 16), True), ((1, 2, 12, 9), (3, 2), False),
+    ((1, 2, 7, 35), (7, 20), False), ((1, 2, 5, 4), (3, 1), True),
+])
+def test_resizing_and_its_gradient(shape, size, align_corners, mode):
+    draws = np.random.default_rng(0)
+    x, g = (draws.standard_normal(s).astype(np.float32) for s in (shape, (*shape[:2], *size)))
+    rows, columns = (matrix(old, new, mode, align_corners) for old, new in zip(shape[2:], size))
+    given = jt.array(x)
+    found = ops.interpolate(given, size, mode, align_corners)
+    slope = jt.grad((found * jt.array(g)).sum(), given)
+    np.testing.assert_allclose(found.numpy(), rows @ x.astype(np.float64) @ columns.T, atol=2e-6)
+    np.testing.assert_allclose(slope.numpy(), rows.T @ g.astype(np.float64) @ columns, atol=2e-6)

@@ -8,7 +8,7 @@ import pytest
 from test_backend import test_the_self_check_passes  # noqa: F401
 from test_convolution import test_a_weight_that_does_not_fit, test_the_gradient_of_a_part_alone  # noqa: F401
 from test_convolution import test_values_and_gradients as test_convolution  # noqa: F401
-from test_pooling import test_the_maximum_and_its_gradient  # noqa: F401
+from test_pooling import test_resizing_and_its_gradient, test_the_maximum_and_its_gradient  # noqa: F401
 from test_pooling import test_values_and_gradient as test_average_pooling  # noqa: F401
 from test_siglip import test_rounding_to_shorter_types  # noqa: F401
 from test_text_ops import (  # noqa: F401

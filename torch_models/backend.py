@@ -39,7 +39,7 @@ class Backend:
             raise UserError(reason)
         self.device = device
         self.set_precision(precision)
-        torch.set_default_device(device)
+        torch.set_default_device(None if device == "cpu" else device)     # any device slows every call down
         if threads:
             torch.set_num_threads(threads)
         self.connect(device)

@@ -147,9 +147,10 @@ class BatchNorm2d(Module):
 
     def modulated(self, x, gain, shift, index, slope: float):
         """x normalised, without weight and bias, then `ops.modulate` and the leaky ReLU of a slope; 1 for none."""
-        if self.is_training() and not (self.joint and processes.share()):
-            count = counted(x)
-            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope)
+        if self.is_training():
+            share = processes.share() if self.joint else None
+            count = counted(x, share)
+            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope, share is not None)
             self._record(mean, variance, count)
             return y
         y = ops.modulate(self(x), gain, shift, index)
@@ -184,10 +185,7 @@ def normalized(x, norm, joint: bool = True):
     """
     share = processes.share() if joint else None
     count = counted(x, share)
-    if share is None:
-        return *Normalize(norm.eps)(x), count
-    apart, mean, variance, count = processes.moments(x)
-    return apart / (variance + norm.eps).sqrt(), mean.reshape(-1), variance.reshape(-1), count
+    return *Normalize(norm.eps, share is not None)(x), count
 
 
 def counted(x, share=None) -> int:

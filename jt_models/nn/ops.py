@@ -272,14 +272,14 @@ def modulate(x, gain, shift, index):
     return Modulate(index)(x, gain, shift)
 
 
-def normalize_modulate(x, gain, shift, index, eps: float, slope: float):
+def normalize_modulate(x, gain, shift, index, eps: float, slope: float, joint: bool = False):
     """`modulate` of x normalised by the mean and variance of the batch, then leaky ReLU of a slope above 0.
 
     Returns the result, and the mean and biased variance (C,), which have no gradients. Of the maps in between, none is
-    kept for the gradient.
+    kept for the gradient. joint: the batch is that of all processes.
     """
     _check_rows(x, index)
-    return NormalizeModulate(index, eps, slope)(x, gain, shift)
+    return NormalizeModulate(index, eps, slope, joint)(x, gain, shift)
 
 
 def _check_rows(x, index) -> None:

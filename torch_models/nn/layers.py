@@ -5,6 +5,7 @@ from torch.utils import checkpoint as recomputing
 
 from jittwin.draws import key
 from torch_models.nn import ops, processes
+from torch_models.nn.kernels.functions import JointNormalize
 
 Module, ModuleList, Sequential, Linear, Embedding = nn.Module, nn.ModuleList, nn.Sequential, nn.Linear, nn.Embedding
 
@@ -107,9 +108,10 @@ class BatchNorm2d(nn.Module):
 
     def modulated(self, x, gain, shift, index, slope: float):
         """x normalised, without weight and bias, then `ops.modulate` and the leaky ReLU of a slope; 1 for none."""
-        if self.training and not (self.joint and processes.share()):
-            count = counted(x)
-            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope)
+        if self.training:
+            share = processes.share() if self.joint else None
+            count = counted(x, share)
+            y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope, share is not None)
             self._record(mean, variance if self.running_variance == "biased" else variance * (count / (count - 1)))
             return y
         y = ops.modulate(self(x), gain, shift, index)
@@ -138,12 +140,8 @@ def normalized(x, norm, joint: bool = True):
         # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
         y = nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
         return y, mean, variance, count
-    apart, mean, variance, count = processes.moments(x.reshape(*x.shape[:2], -1))
-    y = (apart / (variance + norm.eps).sqrt()).reshape(x.shape)
-    if norm.weight is not None:
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        y = y * norm.weight.reshape(shape) + norm.bias.reshape(shape)
-    return y, mean.detach().flatten(), variance.detach().flatten() * (count / (count - 1)), count
+    y, mean, variance = JointNormalize.apply(x, norm.weight, norm.bias, norm.eps)
+    return y, mean, variance * (count / (count - 1)), count
 
 
 def counted(x, share=None) -> int:

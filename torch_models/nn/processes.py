@@ -11,7 +11,7 @@ from jittwin.errors import UserError
 from jittwin.launching import ProcessEnded, launched, met
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
-_state = {"share": None}
+_state = {"share": None, "rank": 0}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -20,6 +20,7 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     UserError: the launcher does not say where they meet, or they do not come.
     """
     rank, count = launched()
+    _state["rank"] = rank
     if count == 1 or dist.is_initialized():
         return rank, count
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -109,12 +110,15 @@ def whole(x):
     return all_sum(torch.cat([x.new_zeros(now.first, *x.shape[1:]), *parts]))
 
 
-def moments(x):
-    """(x - mean, mean (1, C, 1), biased variance, number of values) of x (B, C, S) over S and all processes' rows."""
-    own = 1.0 if _state["share"].rows else 0.0
-    values = x.new_full((1,), own * x.shape[0] * x.shape[2])
-    sums = all_sum(torch.cat([own * x.sum((0, 2)), values]))
-    count = sums[-1:]
-    mean = sums[:-1].reshape(1, -1, 1) / count
-    apart = x - mean
-    return apart, mean, all_sum(own * (apart * apart).sum((0, 2), keepdim=True)) / count, count
+def statistics(own):
+    """The means and biased variances (2, C) of the whole batch, from those of this process's rows, in one exchange.
+
+    They are combined as Chan, Golub and LeVeque combine parts (1979), which is as exact as a second pass.
+    """
+    now = _state["share"]
+    everyone = own.new_zeros(now.processes, *own.shape)
+    everyone[_state["rank"]] = own
+    _sum_in_place(everyone)
+    weights, (means, variances) = own.new_tensor(now.fractions)[:, None], everyone.unbind(1)
+    mean = (weights * means).sum(0)
+    return mean, (weights * (variances + (means - mean) ** 2)).sum(0)

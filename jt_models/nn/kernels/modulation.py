@@ -1,8 +1,9 @@
 """Scale and shift of every pixel by rows of a table, in multi-threaded C++."""
 from jt_models.boot import jt
+from jt_models.nn import processes
 from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
 from jt_models.nn.kernels.lookup import RANGE
-from jt_models.nn.kernels.norm import moments, normalized, normalized_grad
+from jt_models.nn.kernels.norm import joint_moments, moments, normalized, normalized_grad, term
 
 _HEADER = "#include <cmath>\n#include <vector>\n" + RANGE
 
@@ -53,17 +54,15 @@ _MODULATE_GRAD = """
 """
 
 
-_NORMALIZED_GRAD = """
-    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(gain, in3) @alias(at, in4) @alias(y, in5) @alias(g, in6)
-    @alias(dx, out0) @alias(dgain, out1) @alias(dshift, out2)
-    const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = gain_shape0;
-    #pragma omp parallel for
-    for (int64_t c = 0; c < C; c++) {
+# The gradient of a channel: of its column of the table, with the sums that the gradient of x needs, then of x.
+_TABLE = """
         const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));
         std::vector<float> scale(U);
+        for (int64_t u = 0; u < U; u++) scale[u] = gain_p[u * C + c];
+"""
+_SUMS = """
         std::vector<double> sums(2 * U);
         double total = 0, along = 0;
-        for (int64_t u = 0; u < U; u++) scale[u] = gain_p[u * C + c];
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
             const float* __restrict__ o = y_p + (b * C + c) * S;
@@ -78,7 +77,8 @@ _NORMALIZED_GRAD = """
             }
         }
         for (int64_t u = 0; u < U; u++) { dgain_p[u * C + c] = sums[2 * u]; dshift_p[u * C + c] = sums[2 * u + 1]; }
-        const float t = float(total / (B * S)), a = float(along / (B * S));
+"""
+_BACK = """
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
             const float* __restrict__ o = y_p + (b * C + c) * S;
@@ -90,7 +90,14 @@ _NORMALIZED_GRAD = """
                 d[i] = inv * (slope * scale[r[i]] - t - (p[i] - m) * inv * a);
             }
         }
-    }
+"""
+_GIVEN = """
+    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(gain, in3) @alias(at, in4) @alias(y, in5) @alias(g, in6)
+"""
+_EACH_CHANNEL = f"""
+    const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = gain_shape0;
+    #pragma omp parallel for
+    for (int64_t c = 0; c < C; c++) {{ {_TABLE}
 """
 
 
@@ -138,25 +145,51 @@ class NormalizeModulate(Kernel):
     """As Modulate of x with zero mean and unit variance in each channel, and then leaky ReLU; and the mean and biased
     variance (C,). Of the maps in between, none is kept."""
 
-    def __init__(self, index, eps: float, slope: float):
-        self.index, self.eps, self.slope = index, eps, slope
+    def __init__(self, index, eps: float, slope: float, joint: bool = False):
+        self.index, self.eps, self.slope, self.joint = index, eps, slope, joint
 
     def execute(self, x, gain, shift):
         batch, channels, height, width = x.shape
-        normal, mean, variance = moments(x.reshape(batch, channels, height * width), self.eps)
+        normal, mean, variance = (joint_moments if self.joint else moments)(
+            x.reshape(batch, channels, height * width), self.eps)
         y = _modulated(normal.reshape(x.shape), gain, shift, self.index, self.slope)
         self.kept = x, mean, variance, gain, y
         return y, mean, variance
 
     def grad(self, g, *_):
         x, mean, variance, gain, y = self.kept
-        source = _NORMALIZED_GRAD.replace("EPS", repr(self.eps)).replace("SLOPE", f"{self.slope!r}f")
-        return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, mean, variance, gain, self.index, y, g],
-                       cpu_header=_HEADER, cpu_src=source)
+        given = [x, mean, variance, gain, self.index, y, g]
+        if not self.joint:
+            return self.code([x.shape, gain.shape, gain.shape], given, f"""
+                {_GIVEN} @alias(dx, out0) @alias(dgain, out1) @alias(dshift, out2)
+                {_EACH_CHANNEL} {_SUMS}
+                    const float t = float(total / (B * S)), a = float(along / (B * S));
+                    {_BACK}
+                }}
+            """)
+        sums, dgain, dshift = self.code([[2, x.shape[1]], gain.shape, gain.shape], given, f"""
+            {_GIVEN} @alias(sums_of, out0) @alias(dgain, out1) @alias(dshift, out2)
+            {_EACH_CHANNEL} {_SUMS}
+                sums_of_p[c] = total;
+                sums_of_p[C + c] = along;
+            }}
+        """)
+        (dx,) = self.code([x.shape], [*given, processes.all_sum(sums) * term(x)], f"""
+            {_GIVEN} @alias(means, in7) @alias(dx, out0)
+            {_EACH_CHANNEL}
+                const float t = means_p[c], a = means_p[C + c];
+                {_BACK}
+            }}
+        """)
+        return dx, dgain, dshift
+
+    def code(self, shapes, inputs, source: str):
+        source = source.replace("EPS", repr(self.eps)).replace("SLOPE", f"{self.slope!r}f")
+        return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source)
 
     def plain(self, x, gain, shift):
         self.rows = checked(self.index, gain.shape[0], "modulate: the row")
-        normal, mean, variance, self.inverse = normalized(x, (0, 2, 3), self.eps)
+        normal, mean, variance, self.inverse = normalized(x, (0, 2, 3), self.eps, self.joint)
         y = normal * spread(gain, self.index, x) + spread(shift, self.index, x)
         y = jt.where(y > 0, y, y * self.slope)
         self.kept = normal, gain, y
@@ -166,5 +199,6 @@ class NormalizeModulate(Kernel):
         normal, gain, y = self.kept
         slope = jt.where(y > 0, g, g * self.slope)
         dgain, dshift = (summed(part, self.rows, gain.shape[0]) for part in (slope * normal, slope))
-        dx = normalized_grad(normal, slope * spread(gain, self.index, normal), (0, 2, 3), self.inverse)
+        dx = normalized_grad(normal, slope * spread(gain, self.index, normal), (0, 2, 3), self.inverse,
+                             self.joint)
         return dx, dgain, dshift

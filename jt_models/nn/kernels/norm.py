@@ -3,15 +3,20 @@
 Jittor computes a variance as E[x^2]-E[x]^2 in one sequential float32 sum, on one thread.
 """
 from jt_models.boot import jt
+from jt_models.nn import processes
 from jt_models.nn.kernels.kernel import Kernel, total
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
 
-_MOMENTS = """
-    @alias(x, in0) @alias(y, out0) @alias(mean, out1) @alias(var, out2)
+_EACH_CHANNEL = """
     const int64_t B = x_shape0, C = x_shape1, S = x_shape2;
     #pragma omp parallel for schedule(dynamic)
     for (int64_t c = 0; c < C; c++) {
+"""
+
+# What is done with a channel: its mean m and variance v; x normalised by them, with the inverse deviation inv; the sums
+# of the gradient and of its product with the normalised x; the gradient of x from the means t and a of these.
+_OWN = """
         double sum = 0, square = 0;
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
@@ -26,23 +31,17 @@ _MOMENTS = """
             for (int64_t i = 0; i < S; i++) { double d = double(p[i]) - m; part += d * d; }
             square += part;
         }
-        const float v = float(square / (B * S)), inv = float(1.0 / std::sqrt(double(v) + EPS));
-        mean_p[c] = m;
-        var_p[c] = v;
+        const float v = float(square / (B * S));
+"""
+_APART = """
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
             float* __restrict__ q = y_p + (b * C + c) * S;
             for (int64_t i = 0; i < S; i++) q[i] = (p[i] - m) * inv;
         }
-    }
 """
-
-_MOMENTS_GRAD = """
-    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3) @alias(dx, out0)
-    const int64_t B = x_shape0, C = x_shape1, S = x_shape2;
-    #pragma omp parallel for schedule(dynamic)
-    for (int64_t c = 0; c < C; c++) {
-        const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));
+_GIVEN = "const float m = mean_p[c], inv = float(1.0 / std::sqrt(double(var_p[c]) + EPS));"
+_SUMS = """
         double total = 0, along = 0;
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
@@ -52,15 +51,37 @@ _MOMENTS_GRAD = """
             total += t;
             along += a;
         }
-        const float t = float(total / (B * S)), a = float(along / (B * S));
+"""
+_BACK = """
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
             const float* __restrict__ q = g_p + (b * C + c) * S;
             float* __restrict__ r = dx_p + (b * C + c) * S;
             for (int64_t i = 0; i < S; i++) r[i] = inv * (q[i] - t - (p[i] - m) * inv * a);
         }
-    }
 """
+
+_MOMENTS = f"""
+    @alias(x, in0) @alias(y, out0) @alias(mean, out1) @alias(var, out2)
+    {_EACH_CHANNEL} {_OWN}
+        const float inv = float(1.0 / std::sqrt(double(v) + EPS));
+        mean_p[c] = m;
+        var_p[c] = v;
+        {_APART}
+    }}
+"""
+
+_MOMENTS_GRAD = f"""
+    @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3) @alias(dx, out0)
+    {_EACH_CHANNEL} {_GIVEN} {_SUMS}
+        const float t = float(total / (B * S)), a = float(along / (B * S));
+        {_BACK}
+    }}
+"""
+
+
+def _code(shape, inputs, source: str, eps: float = 0.0):
+    return jt.code(shape, "float32", inputs, cpu_header="#include <cmath>", cpu_src=source.replace("EPS", repr(eps)))
 
 
 def moments(x, eps: float):
@@ -71,46 +92,97 @@ def moments(x, eps: float):
                    cpu_src=_MOMENTS.replace("EPS", repr(eps)))
 
 
-class Normalize(Kernel):
-    """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,)."""
+def joint_moments(x, eps: float):
+    """As `moments`, over the rows of all processes."""
+    own = _code([2, x.shape[1]], [x], f"""
+        @alias(x, in0)
+        {_EACH_CHANNEL} {_OWN}
+            out0_p[c] = m;
+            out0_p[C + c] = v;
+        }}
+    """)
+    mean, variance = processes.statistics(own)
+    y = _code(x.shape, [x, mean, variance], f"""
+        @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(y, out0)
+        {_EACH_CHANNEL} {_GIVEN} {_APART} }}
+    """, eps)
+    return y, mean, variance
 
-    def __init__(self, eps: float):
-        self.eps = eps
+
+def term(x) -> float:
+    """What a value of x (B, C, …) adds to the mean over the rows of all processes."""
+    share = processes.share()
+    return 1 / (x.numel() // x.shape[1] // x.shape[0] * share.total) if share.rows else 0.0
+
+
+class Normalize(Kernel):
+    """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,).
+
+    joint: B is the batch of all processes; one exchange forward and one backward.
+    """
+
+    def __init__(self, eps: float, joint: bool = False):
+        self.eps, self.joint = eps, joint
 
     def execute(self, x):
-        y, mean, variance = moments(x, self.eps)
+        y, mean, variance = (joint_moments if self.joint else moments)(x, self.eps)
         self.kept = x, mean, variance
         return y, mean, variance
 
     def grad(self, g, *_):
         x, mean, variance = self.kept
-        return jt.code(x.shape, x.dtype, [x, mean, variance, g], cpu_header="#include <cmath>",
-                       cpu_src=_MOMENTS_GRAD.replace("EPS", repr(self.eps)))
+        if not self.joint:
+            return _code(x.shape, [x, mean, variance, g], _MOMENTS_GRAD, self.eps)
+        sums = _code([2, x.shape[1]], [x, mean, variance, g], f"""
+            @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3)
+            {_EACH_CHANNEL} {_GIVEN} {_SUMS}
+                out0_p[c] = total;
+                out0_p[C + c] = along;
+            }}
+        """, self.eps)
+        return _code(x.shape, [x, mean, variance, g, processes.all_sum(sums) * term(x)], f"""
+            @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3) @alias(means, in4) @alias(dx, out0)
+            {_EACH_CHANNEL} {_GIVEN}
+                const float t = means_p[c], a = means_p[C + c];
+                {_BACK}
+            }}
+        """, self.eps)
 
     def plain(self, x):
-        y, mean, variance, self.inverse = normalized(x, (0, 2), self.eps)
+        y, mean, variance, self.inverse = normalized(x, (0, 2), self.eps, self.joint)
         self.y = y
         return y, mean.reshape(-1), variance.reshape(-1)
 
     def plain_grad(self, g, *_):
-        return normalized_grad(self.y, g, (0, 2), self.inverse)
+        return normalized_grad(self.y, g, (0, 2), self.inverse, self.joint)
 
 
-def normalized(x, dims, eps: float):
-    """x with zero mean and unit variance over some dimensions, the mean, the biased variance, and 1 / deviation."""
+def normalized(x, dims, eps: float, joint: bool = False):
+    """x with zero mean and unit variance over some dimensions, the mean, the biased variance, and 1 / deviation.
+
+    joint: over the rows of all processes too; the dimensions are all but that of the channels.
+    """
     count = 1
     for dim in dims:
         count *= x.shape[dim]
     mean = total(x, dims, keepdims=True) / count
     variance = total((x - mean) * (x - mean), dims, keepdims=True) / count
+    if joint:
+        parts = processes.statistics(jt.stack([mean.reshape(-1), variance.reshape(-1)]))
+        mean, variance = (part.reshape(mean.shape) for part in parts)
     inverse = 1 / (variance + eps).sqrt()
     return (x - mean) * inverse, mean, variance, inverse
 
 
-def normalized_grad(y, g, dims, inverse):
+def normalized_grad(y, g, dims, inverse, joint: bool = False):
     """The gradient of x, where y is x normalised over some dimensions and g the gradient of y."""
     count = y.numel() // inverse.numel()
-    return inverse * (g - total(g, dims, keepdims=True) / count - y * (total(g * y, dims, keepdims=True) / count))
+    sums = total(g, dims, keepdims=True), total(g * y, dims, keepdims=True)
+    if joint:
+        everyone = processes.all_sum(jt.stack([each.reshape(-1) for each in sums])) * term(y)
+        centre, along = everyone[0].reshape(inverse.shape), everyone[1].reshape(inverse.shape)
+        return inverse * (g - centre - y * along)
+    return inverse * (g - sums[0] / count - y * (sums[1] / count))
 
 
 _LAYER_NORM = """

@@ -80,11 +80,22 @@ def gathered_values(backend, value) -> list:
     return [json.loads(part.tobytes()) for part in np.split(gathered(backend, [text]), ends)]
 
 
-def largest(backend, value: int) -> int:
-    """The largest value that a process has for its rows of the batch; outside a shared batch the value itself."""
-    if backend.share is None:
-        return value
-    return int(gathered(backend, [np.array([value], np.int64)]).max())
+def whole_batch(backend, values: np.ndarray) -> np.ndarray:
+    """The values (B, …) of all rows of the batch in double precision, from those of this process's rows.
+
+    Outside a shared batch the values themselves. Every process knows the shares, so that one exchange is enough.
+    """
+    share = backend.share
+    if share is None:
+        return values
+    whole = np.zeros((share.total, *values.shape[1:]), np.float64)
+    whole[share.first:share.first + share.rows] = values[:share.rows]
+    return backend.all_reduce(whole)
+
+
+def largest(backend, values: np.ndarray) -> int:
+    """The largest of the whole numbers (B,), of which the rows of the batch have one each."""
+    return int(whole_batch(backend, values).max())
 
 
 def differing(backend, facts: Mapping[str, str]) -> str | None:

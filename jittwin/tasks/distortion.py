@@ -197,7 +197,7 @@ class Task(Plain):
         backend, tokens, rows = self.backend, self.tokens[data], batch["text"]
         length = tokens.ids.shape[1]
         if self.model.text_mode == "fast":
-            length = largest(backend, tokens.mask[rows].sum(1).max())
+            length = largest(backend, tokens.mask[rows].sum(1))
         return self.modules[STEM].logits(
             backend.asarray(batch["pixels"]), backend.asarray(tokens.ids[rows, :length]),
             backend.asarray(tokens.mask[rows, :length], "float32"))

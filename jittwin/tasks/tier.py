@@ -21,7 +21,7 @@ from jittwin.errors import UserError
 from jittwin.metrics.ratings import AGREEMENT, agreement
 from jittwin.models.catalog import BY_NAME
 from jittwin.models.tier import FROZEN, preprocess
-from jittwin.processes import gathered, largest, part_of
+from jittwin.processes import gathered, largest, part_of, whole_batch
 from jittwin.tasks.tier_files import (  # noqa: F401 (the command reads through read_other)
     BEST_MODEL,
     log_lines,
@@ -185,7 +185,7 @@ class Task(Plain):
         if tokens := self.tokens[data]:
             rows = batch["text"]
             length = (tokens.ids.shape[1] if self.config.padding == "512"
-                      else largest(backend, tokens.mask[rows].sum(1).max()))
+                      else largest(backend, tokens.mask[rows].sum(1)))
             given |= {"ids": backend.asarray(tokens.ids[rows, :length]),
                       "keep": backend.asarray(tokens.mask[rows, :length], "float32")}
         if self.model.image_prompts:
@@ -198,9 +198,8 @@ class Task(Plain):
         terms = self.modules[STEM].loss(predictions, backend.asarray(batch["target"].astype(np.float32)))
         backend.step(self.optimizers[STEM], sum(terms.values()) * context.loss_factor, self.config.clip,
                      context.accumulate)
-        own = slice(backend.share.rows if backend.share else None)
-        pairs = np.stack([backend.numpy(predictions)[own], batch["target"][own]], 1, dtype=np.float64)
-        for name, values in zip(("predicted", "votes"), gathered(backend, [pairs]).T):
+        pairs = np.stack([backend.numpy(predictions), batch["target"]], 1, dtype=np.float64)
+        for name, values in zip(("predicted", "votes"), whole_batch(backend, pairs).T):
             self.seen[name] += values.tolist()
         return terms
 

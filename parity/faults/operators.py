@@ -22,10 +22,10 @@ FAULTS = (
     Fault("one_pass_variance", "N3", NORM,
           "{ double d = double(p[i]) - m; part += d * d; }\n"
           "            square += part;\n        }\n"
-          "        const float v = float(square / (B * S)),",
+          "        const float v = float(square / (B * S));\n",
           "{ part = float(part) + p[i] * p[i]; }\n"
           "            square = float(square) + float(part);\n        }\n"
-          "        const float v = std::max(float(square) / (B * S) - m * m, 0.0f),",
+          "        const float v = std::max(float(square) / (B * S) - m * m, 0.0f);\n",
           "the variance is E[x^2] - E[x]^2, summed in float32", (ENCODER, GENERATOR), ("L2",)),
     Fault("layer_norm_one_pass", "N3", NORM,
           "        const float inv = float(1.0 / std::sqrt(square / C + EPS));\n"
@@ -35,11 +35,10 @@ FAULTS = (
           "        for (int64_t i = 0; i < C; i++) q[i] =",
           "layer normalisation takes E[x^2] - E[x]^2 in float32 for the variance", (SIGLIP,), ("L2",)),
     Fault("unbiased_normalisation", "", NORM,
-          "const float v = float(square / (B * S)),", "const float v = float(square / (B * S - 1)),",
+          "const float v = float(square / (B * S));", "const float v = float(square / (B * S - 1));",
           "activations are normalised by the unbiased variance", (ENCODER,)),
     Fault("epsilon_outside_root", "", NORM,
-          "float(square / (B * S)), inv = float(1.0 / std::sqrt(double(v) + EPS));",
-          "float(square / (B * S)), inv = float(1.0 / (std::sqrt(double(v)) + EPS));",
+          "1.0 / std::sqrt(double(v) + EPS)", "1.0 / (std::sqrt(double(v)) + EPS)",
           "normalisation divides by sigma + eps instead of sqrt(variance + eps)", (ENCODER,)),
     Fault("norm_gradient_without_projection", "", NORM,
           "inv * (q[i] - t - (p[i] - m) * inv * a)", "inv * (q[i] - t)",

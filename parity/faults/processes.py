@@ -4,6 +4,7 @@ from parity.faults.where import AESTHETIC_TRAINING, DISTORTION_TRAINING, TIER_TR
 
 ONLY = ("processes",)
 EXCHANGE, BACKEND, OPS, LAYERS = "nn/processes.py", "backend.py", "nn/ops.py", "nn/layers.py"
+MODULATION = "nn/kernels/modulation.py"
 SHARES, DRAWS, TRAINER = "jittwin/processes.py", "jittwin/draws.py", "jittwin/engine/trainer.py"
 
 
@@ -21,11 +22,11 @@ FAULTS = (
     fault("statistics_of_own_rows", LAYERS,
           "share = processes.share() if joint else None", "share = None",
           "each process normalises by its own pictures", TIER_TRAINING),
-    fault("gradient_of_statistics_not_exchanged", EXCHANGE,
-          'return x.mpi_all_reduce("add")', 'return x + (x.mpi_all_reduce("add") - x).detach()',
+    fault("gradient_of_statistics_not_exchanged", MODULATION,
+          "processes.all_sum(sums)", "processes.share().processes * sums",
           "joint statistics are constants for the pictures of other processes", TRAINING),
     fault("count_of_own_rows", EXCHANGE,
-          "count = sums[-1:]", "count = jt.array([_state['share'].processes * x.shape[0] * x.shape[2]]).float32()",
+          "np.float32(now.fractions)", "np.float32([1 / now.processes] * now.processes)",
           "processes with fewer rows than others count as much as these", TIER_TRAINING),
     fault("scores_of_own_rows", "assess/distortion_losses.py",
           "scores, votes = processes.whole(scores), processes.whole(votes)", "scores, votes = scores, votes",

@@ -14,7 +14,7 @@ from jittwin.draws import Draws
 from jittwin.engine.task import RunConfig, joint_batch
 from jittwin.errors import UserError
 from jittwin.launching import launch, launched
-from jittwin.processes import Share, differing, gathered, largest, part_of, share_of
+from jittwin.processes import differing, gathered, largest, part_of, share_of, whole_batch
 
 
 class Meeting:
@@ -136,9 +136,25 @@ def test_work_is_shared_in_contiguous_parts():
 
 def test_the_longest_text_of_all_rows_decides():
     def longest(backend):
-        backend.share = Share(0, 1, 3, 3)
-        return largest(backend, 5 + backend.rank)
-    assert Meeting(3).run(longest) == [7, 7, 7] and largest(Backend(), 5) == 5
+        backend.share = share_of(backend.rank, 3, 4)
+        return largest(backend, np.array([5, 9, 7, 6])[backend.share.taken])
+    assert Meeting(3).run(longest) == [9, 9, 9] and largest(Backend(), np.array([5, 6])) == 6
+
+
+@pytest.mark.parametrize("total", [2, 7])
+def test_all_processes_get_the_values_of_the_whole_batch(total):
+    values = np.arange(2 * total).reshape(total, 2) / 3
+
+    def joined(backend):
+        backend.share = share_of(backend.rank, 3, total)
+        return whole_batch(backend, values[backend.share.taken])
+    for found in Meeting(3).run(joined):
+        np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(whole_batch(Backend(), values), values)
+
+
+def test_the_fractions_of_a_batch_add_up_to_it():
+    assert share_of(1, 3, 8).fractions == [2 / 8, 3 / 8, 3 / 8] and share_of(0, 3, 2).fractions == [0, 1 / 2, 1 / 2]
 
 
 def test_the_first_fact_that_differs_is_named():

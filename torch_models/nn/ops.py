@@ -176,6 +176,9 @@ def interpolate(x, size, mode: str = "nearest", align_corners: bool = False):
     """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
+    if mode == "nearest" and all(old % new == 0 for old, new in zip(x.shape[-2:], size)):
+        # The same pixels, found many times faster than by F.interpolate.
+        return x[:, :, ::x.shape[2] // size[0], ::x.shape[3] // size[1]].contiguous()
     if mode == "nearest" and x.dtype == torch.float64:
         # PyTorch selects some other pixels of float64 images. The float64 truth of parity needs those of float32.
         rows, columns = (F.interpolate(torch.arange(old, dtype=torch.float32)[None, None], new, mode=mode)[0, 0].long()

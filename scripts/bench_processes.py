@@ -1,0 +1,97 @@
+"""Measure what training in two processes brings, each on one core, against one process with the doubled batch.
+
+    python scripts/bench_processes.py [--backend torch|jittor] [--task TASK] [--batch B] [--steps N] [--repeat R]
+
+One process on the first core takes steps of 2 B pictures, then two processes, one on each of the first two cores, take
+the same steps together, `--repeat` times in turn. Printed are seconds of a step and the ratio of pictures per second,
+as medians. Other load on the machine makes processes wait for each other: measure on two idle cores. CPU seconds count
+the waiting of Jittor's processes too, because MPI waits by asking again.
+"""
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from jittwin.backend import PACKAGES  # noqa: E402
+from jittwin.engine.trainer import Trainer  # noqa: E402
+from jittwin.launching import launch, launched  # noqa: E402
+from jittwin.tasks import TASKS  # noqa: E402
+from jittwin.training import train  # noqa: E402
+
+WARM_UP = 5                 # steps that are not measured
+TIMES = ("wall", "cpu")
+
+
+def measure(backend: str, task: str, batch: int, steps: int, folder: Path) -> None:
+    """In one of the processes: train `steps` steps, and write the median seconds of one."""
+    rank, _ = launched()
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+    step, moments = Trainer.step, []
+
+    def timed(trainer, *arguments):
+        terms = step(trainer, *arguments)
+        trainer.backend.synchronize()
+        moments.append((time.perf_counter(), time.process_time()))
+        return terms
+
+    Trainer.step = timed
+    settings = {"preset": "tiny", "batch_size": batch, "max_steps": steps + WARM_UP, "save_epochs": 10 ** 6,
+                "log_every": 10 ** 6}
+    if task == "apf_gan":
+        settings |= {"finetune_batch_size": batch}
+    else:
+        settings |= {"epochs": 10 ** 4}
+    train(task, backend, out=os.fspath(folder / "run"), threads=1,
+          overrides=[f"{name}={value}" for name, value in settings.items()])
+    moments = moments[WARM_UP - 1:]
+    seconds = [[b - a for a, b in zip(before, after)] for before, after in zip(moments, moments[1:])]
+    (folder / str(rank)).write_text(json.dumps(dict(zip(TIMES, map(median, zip(*seconds))))))
+
+
+def run(processes: int, backend: str, task: str, pictures: int, steps: int) -> dict:
+    """The median seconds of a step of so many pictures, of the slowest process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--backend", backend, "--task", task, "--steps", str(steps),
+                   "--batch", str(pictures // processes), "--measured-in", folder]
+        with open(Path(folder, "log"), "w+") as log:
+            if launch(backend, processes, command, log):
+                log.seek(0)
+                sys.exit(f"{processes} processes of {backend} failed:\n{log.read()[-2000:]}")
+        found = [json.loads(Path(folder, str(rank)).read_text()) for rank in range(processes)]
+        return {name: max(each[name] for each in found) for name in TIMES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", choices=PACKAGES, action="append", help="default: both")
+    parser.add_argument("--task", choices=TASKS, action="append", help="default: apf_gan and tier")
+    parser.add_argument("--batch", type=int, default=8, metavar="B",
+                        help="pictures of each of two processes (default: 8)")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="measured steps (default: 40)")
+    parser.add_argument("--repeat", type=int, default=3, metavar="R", help="turns (default: 3)")
+    parser.add_argument("--measured-in", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measured_in:
+        return measure(args.backend[0], args.task[0], args.batch, args.steps, args.measured_in)
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two processes need two cores, and this one may use one")
+    for task in args.task or ["apf_gan", "tier"]:
+        for backend in args.backend or PACKAGES:
+            turns = [[run(count, backend, task, 2 * args.batch, args.steps) for count in (1, 2)]
+                     for _ in range(args.repeat)]
+            one, two = ({name: median(turn[which][name] for turn in turns) for name in TIMES} for which in (0, 1))
+            ratio = median(turn[0]["wall"] / turn[1]["wall"] for turn in turns)
+            print(f"{task:11} {backend:7} {2 * args.batch:4} pictures a step: one process {one['wall']:.4f} s "
+                  f"(CPU {one['cpu']:.4f}), two {two['wall']:.4f} s (CPU {two['cpu']:.4f} each), "
+                  f"{ratio:.2f} times the pictures per second", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,11 +28,6 @@ class Share:
         return self.rows * self.processes / self.total
 
     @property
-    def fractions(self) -> list[float]:
-        """Of the rows of the batch, the part that each process has."""
-        return [share_of(rank, self.processes, self.total).rows / self.total for rank in range(self.processes)]
-
-    @property
     def taken(self) -> slice:
         """The rows that are computed."""
         return slice(self.first, self.first + self.rows) if self.rows else slice(0, 1)

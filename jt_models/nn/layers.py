@@ -185,7 +185,8 @@ def normalized(x, norm, joint: bool = True):
     """
     share = processes.share() if joint else None
     count = counted(x, share)
-    return *Normalize(norm.eps, share is not None)(x), count
+    normalize = Normalize(norm.eps, share is not None)
+    return *normalize(x), normalize.count if share else count
 
 
 def counted(x, share=None) -> int:

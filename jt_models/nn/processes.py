@@ -61,14 +61,19 @@ def whole(x):
     return all_sum(jt.concat(parts, 0) if len(parts) > 1 else parts[0])
 
 
-def statistics(own):
-    """The means and biased variances (2, C) of the whole batch, from those of this process's rows, in one exchange.
+def statistics(own, count: int):
+    """(mean, biased variance, number of values) of the values of all processes, from the means and biased variances
+    (2, C) of this one's `count` values per channel. One exchange; a process without a row counts nothing.
 
     They are combined as Chan, Golub and LeVeque combine parts (1979), which is as exact as a second pass.
     """
     now = _state["share"]
-    here = np.arange(now.processes) == _state["rank"]
-    everyone = all_sum(jt.array(here.astype(np.float32)).reshape(-1, 1, 1) * own.unsqueeze(0))
-    weights, means, variances = jt.array(np.float32(now.fractions)).reshape(-1, 1), everyone[:, 0], everyone[:, 1]
+    here = np.zeros((now.processes, 2, 1), np.float32)
+    here[_state["rank"]] = [[1], [count if now.rows else 0]]
+    here, channels = jt.array(here), own.shape[1]
+    everyone = all_sum(jt.concat([here[:, 0] * own.reshape(1, -1), here[:, 1]], 1))
+    means, variances, counts = everyone[:, :channels], everyone[:, channels:-1], everyone[:, -1:]
+    count = counts.sum(0)
+    weights = counts / count
     mean = (weights * means).sum(0)
-    return mean, (weights * (variances + (means - mean) * (means - mean))).sum(0)
+    return mean, (weights * (variances + (means - mean) * (means - mean))).sum(0), count

@@ -26,7 +26,7 @@ FAULTS = (
           "processes.all_sum(sums)", "processes.share().processes * sums",
           "joint statistics are constants for the pictures of other processes", TRAINING),
     fault("count_of_own_rows", EXCHANGE,
-          "np.float32(now.fractions)", "np.float32([1 / now.processes] * now.processes)",
+          "weights = counts / count", "weights = jt.ones_like(counts) / now.processes",
           "processes with fewer rows than others count as much as these", TIER_TRAINING),
     fault("scores_of_own_rows", "assess/distortion_losses.py",
           "scores, votes = processes.whole(scores), processes.whole(votes)", "scores, votes = scores, votes",

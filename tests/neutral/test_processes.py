@@ -153,10 +153,6 @@ def test_all_processes_get_the_values_of_the_whole_batch(total):
     np.testing.assert_array_equal(whole_batch(Backend(), values), values)
 
 
-def test_the_fractions_of_a_batch_add_up_to_it():
-    assert share_of(1, 3, 8).fractions == [2 / 8, 3 / 8, 3 / 8] and share_of(0, 3, 2).fractions == [0, 1 / 2, 1 / 2]
-
-
 def test_the_first_fact_that_differs_is_named():
     def facts(backend):
         return differing(backend, {"version": "1", "settings": f"lr={backend.rank}", "data": str(backend.rank)})

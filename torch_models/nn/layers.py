@@ -140,7 +140,7 @@ def normalized(x, norm, joint: bool = True):
         # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
         y = nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
         return y, mean, variance, count
-    y, mean, variance = JointNormalize.apply(x, norm.weight, norm.bias, norm.eps)
+    y, mean, variance, count = JointNormalize.apply(x, norm.weight, norm.bias, norm.eps)
     return y, mean, variance * (count / (count - 1)), count
 
 

@@ -110,15 +110,19 @@ def whole(x):
     return all_sum(torch.cat([x.new_zeros(now.first, *x.shape[1:]), *parts]))
 
 
-def statistics(own):
-    """The means and biased variances (2, C) of the whole batch, from those of this process's rows, in one exchange.
+def statistics(own, count: int):
+    """(mean, biased variance, number of values) of the values of all processes, from the means and biased variances
+    (2, C) of this one's `count` values per channel. One exchange; a process without a row counts nothing.
 
     They are combined as Chan, Golub and LeVeque combine parts (1979), which is as exact as a second pass.
     """
     now = _state["share"]
-    everyone = own.new_zeros(now.processes, *own.shape)
-    everyone[_state["rank"]] = own
+    everyone = own.new_zeros(now.processes, own.numel() + 1)
+    everyone[_state["rank"], :-1] = own.flatten()
+    everyone[_state["rank"], -1] = count if now.rows else 0
     _sum_in_place(everyone)
-    weights, (means, variances) = own.new_tensor(now.fractions)[:, None], everyone.unbind(1)
+    counts, (means, variances) = everyone[:, -1:], everyone[:, :-1].chunk(2, 1)
+    count = counts.sum()
+    weights = counts / count
     mean = (weights * means).sum(0)
-    return mean, (weights * (variances + (means - mean) ** 2)).sum(0)
+    return mean, (weights * (variances + (means - mean) ** 2)).sum(0), count

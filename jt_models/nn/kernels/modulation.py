@@ -3,7 +3,7 @@ from jt_models.boot import jt
 from jt_models.nn import processes
 from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
 from jt_models.nn.kernels.lookup import RANGE
-from jt_models.nn.kernels.norm import joint_moments, moments, normalized, normalized_grad, term
+from jt_models.nn.kernels.norm import joint_moments, joint_normalized, moments, normalized, normalized_grad, term
 
 _HEADER = "#include <cmath>\n#include <vector>\n" + RANGE
 
@@ -150,8 +150,12 @@ class NormalizeModulate(Kernel):
 
     def execute(self, x, gain, shift):
         batch, channels, height, width = x.shape
-        normal, mean, variance = (joint_moments if self.joint else moments)(
-            x.reshape(batch, channels, height * width), self.eps)
+        flat = x.reshape(batch, channels, height * width)
+        if self.joint:
+            normal, mean, variance, count = joint_moments(flat, self.eps)
+            self.term = term(count)
+        else:
+            normal, mean, variance = moments(flat, self.eps)
         y = _modulated(normal.reshape(x.shape), gain, shift, self.index, self.slope)
         self.kept = x, mean, variance, gain, y
         return y, mean, variance
@@ -174,7 +178,7 @@ class NormalizeModulate(Kernel):
                 sums_of_p[C + c] = along;
             }}
         """)
-        (dx,) = self.code([x.shape], [*given, processes.all_sum(sums) * term(x)], f"""
+        (dx,) = self.code([x.shape], [*given, processes.all_sum(sums) * self.term], f"""
             {_GIVEN} @alias(means, in7) @alias(dx, out0)
             {_EACH_CHANNEL}
                 const float t = means_p[c], a = means_p[C + c];
@@ -189,7 +193,11 @@ class NormalizeModulate(Kernel):
 
     def plain(self, x, gain, shift):
         self.rows = checked(self.index, gain.shape[0], "modulate: the row")
-        normal, mean, variance, self.inverse = normalized(x, (0, 2, 3), self.eps, self.joint)
+        if self.joint:
+            normal, mean, variance, self.inverse, count = joint_normalized(x, (0, 2, 3), self.eps)
+            self.term = term(count)
+        else:
+            normal, mean, variance, self.inverse = normalized(x, (0, 2, 3), self.eps)
         y = normal * spread(gain, self.index, x) + spread(shift, self.index, x)
         y = jt.where(y > 0, y, y * self.slope)
         self.kept = normal, gain, y
@@ -200,5 +208,5 @@ class NormalizeModulate(Kernel):
         slope = jt.where(y > 0, g, g * self.slope)
         dgain, dshift = (summed(part, self.rows, gain.shape[0]) for part in (slope * normal, slope))
         dx = normalized_grad(normal, slope * spread(gain, self.index, normal), (0, 2, 3), self.inverse,
-                             self.joint)
+                             self.term if self.joint else None)
         return dx, dgain, dshift

@@ -93,7 +93,7 @@ def moments(x, eps: float):
 
 
 def joint_moments(x, eps: float):
-    """As `moments`, over the rows of all processes."""
+    """As `moments`, over the rows of all processes; and the number of values."""
     own = _code([2, x.shape[1]], [x], f"""
         @alias(x, in0)
         {_EACH_CHANNEL} {_OWN}
@@ -101,31 +101,34 @@ def joint_moments(x, eps: float):
             out0_p[C + c] = v;
         }}
     """)
-    mean, variance = processes.statistics(own)
+    mean, variance, count = processes.statistics(own, x.numel() // x.shape[1])
     y = _code(x.shape, [x, mean, variance], f"""
         @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(y, out0)
         {_EACH_CHANNEL} {_GIVEN} {_APART} }}
     """, eps)
-    return y, mean, variance
+    return y, mean, variance, count
 
 
-def term(x) -> float:
-    """What a value of x (B, C, …) adds to the mean over the rows of all processes."""
-    share = processes.share()
-    return 1 / (x.numel() // x.shape[1] // x.shape[0] * share.total) if share.rows else 0.0
+def term(count):
+    """What a value of this process adds to the mean of so many values of all processes."""
+    return (1.0 if processes.share().rows else 0.0) / count
 
 
 class Normalize(Kernel):
     """x (B, C, S) with zero mean and unit variance over B and S; and the mean and biased variance (C,).
 
-    joint: B is the batch of all processes; one exchange forward and one backward.
+    joint: B is the batch of all processes; one exchange forward and one backward. The number of values is in `count`.
     """
 
     def __init__(self, eps: float, joint: bool = False):
         self.eps, self.joint = eps, joint
 
     def execute(self, x):
-        y, mean, variance = (joint_moments if self.joint else moments)(x, self.eps)
+        if self.joint:
+            y, mean, variance, self.count = joint_moments(x, self.eps)
+            self.term = term(self.count)
+        else:
+            y, mean, variance = moments(x, self.eps)
         self.kept = x, mean, variance
         return y, mean, variance
 
@@ -140,7 +143,7 @@ class Normalize(Kernel):
                 out0_p[C + c] = along;
             }}
         """, self.eps)
-        return _code(x.shape, [x, mean, variance, g, processes.all_sum(sums) * term(x)], f"""
+        return _code(x.shape, [x, mean, variance, g, processes.all_sum(sums) * self.term], f"""
             @alias(x, in0) @alias(mean, in1) @alias(var, in2) @alias(g, in3) @alias(means, in4) @alias(dx, out0)
             {_EACH_CHANNEL} {_GIVEN}
                 const float t = means_p[c], a = means_p[C + c];
@@ -149,37 +152,46 @@ class Normalize(Kernel):
         """, self.eps)
 
     def plain(self, x):
-        y, mean, variance, self.inverse = normalized(x, (0, 2), self.eps, self.joint)
+        if self.joint:
+            y, mean, variance, self.inverse, self.count = joint_normalized(x, (0, 2), self.eps)
+            self.term = term(self.count)
+        else:
+            y, mean, variance, self.inverse = normalized(x, (0, 2), self.eps)
         self.y = y
         return y, mean.reshape(-1), variance.reshape(-1)
 
     def plain_grad(self, g, *_):
-        return normalized_grad(self.y, g, (0, 2), self.inverse, self.joint)
+        return normalized_grad(self.y, g, (0, 2), self.inverse, self.term if self.joint else None)
 
 
-def normalized(x, dims, eps: float, joint: bool = False):
-    """x with zero mean and unit variance over some dimensions, the mean, the biased variance, and 1 / deviation.
-
-    joint: over the rows of all processes too; the dimensions are all but that of the channels.
-    """
+def normalized(x, dims, eps: float):
+    """x with zero mean and unit variance over some dimensions, the mean, the biased variance, and 1 / deviation."""
     count = 1
     for dim in dims:
         count *= x.shape[dim]
     mean = total(x, dims, keepdims=True) / count
     variance = total((x - mean) * (x - mean), dims, keepdims=True) / count
-    if joint:
-        parts = processes.statistics(jt.stack([mean.reshape(-1), variance.reshape(-1)]))
-        mean, variance = (part.reshape(mean.shape) for part in parts)
     inverse = 1 / (variance + eps).sqrt()
     return (x - mean) * inverse, mean, variance, inverse
 
 
-def normalized_grad(y, g, dims, inverse, joint: bool = False):
-    """The gradient of x, where y is x normalised over some dimensions and g the gradient of y."""
+def joint_normalized(x, dims, eps: float):
+    """As `normalized` over the rows of all processes and all dimensions but the channels'; and the number of values."""
+    _, mean, variance, _ = normalized(x, dims, eps)
+    own = jt.stack([mean.reshape(-1), variance.reshape(-1)])
+    *parts, count = processes.statistics(own, x.numel() // x.shape[1])
+    mean, variance = (part.reshape(mean.shape) for part in parts)
+    inverse = 1 / (variance + eps).sqrt()
+    return (x - mean) * inverse, mean, variance, inverse, count
+
+
+def normalized_grad(y, g, dims, inverse, term=None):
+    """The gradient of x, where y is x normalised over some dimensions and g the gradient of y. term: see `term`, where
+    x was normalised over the rows of all processes."""
     count = y.numel() // inverse.numel()
     sums = total(g, dims, keepdims=True), total(g * y, dims, keepdims=True)
-    if joint:
-        everyone = processes.all_sum(jt.stack([each.reshape(-1) for each in sums])) * term(y)
+    if term is not None:
+        everyone = processes.all_sum(jt.stack([each.reshape(-1) for each in sums])) * term
         centre, along = everyone[0].reshape(inverse.shape), everyone[1].reshape(inverse.shape)
         return inverse * (g - centre - y * along)
     return inverse * (g - sums[0] / count - y * (sums[1] / count))

@@ -80,7 +80,7 @@ FAULTS = {
                              r"interpolate\(.*\[random\] output"),
     "the running variance is biased": ("nn/layers.py", "variance = variance * (count / (count - 1))", "pass",
                                        r"norm BatchNorm2d\(.*\[random\] state norm.running_var"),
-    "the variance takes one pass": ("nn/layers.py", "return *Normalize(norm.eps, share is not None)(x), count",
+    "the variance takes one pass": ("nn/layers.py", "return *normalize(x), normalize.count if share else count",
                                     "mean, square = [ops.mean_dims(v, (0, 2)) for v in (x, x * x)]; "
                                     "variance = square - mean * mean; "
                                     "return ((x - mean) / (variance + norm.eps).sqrt(), mean.reshape(-1), "

@@ -7,38 +7,38 @@ from torch_models.nn import processes
 
 class JointNormalize(torch.autograd.Function):
     """x (B, C, …) with zero mean and unit variance in each channel over the rows of all processes, then the weight and
-    bias if there are any; and the mean and biased variance (C,). One exchange forward and one backward."""
+    bias if there are any; the mean and biased variance (C,), and the number of values. One exchange forward and one
+    backward."""
 
     @staticmethod
     def forward(context, x, weight, bias, eps):
-        mean, variance = _joint_statistics(x)
-        context.save_for_backward(x, weight, mean, variance)
-        context.settings = eps, _term(x)
-        context.mark_non_differentiable(mean, variance)
-        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
+        mean, variance, count = _joint_statistics(x)
+        context.save_for_backward(x, weight, mean, variance, _term(count))
+        context.eps = eps
+        context.mark_non_differentiable(mean, variance, count)
+        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance, count
 
     @staticmethod
     def backward(context, gradient, *_):
-        x, weight, mean, variance = context.saved_tensors
-        eps, term = context.settings
-        dx, along, total = _joint_gradient(gradient, x, weight, mean, variance, eps, term)
+        x, weight, mean, variance, term = context.saved_tensors
+        dx, along, total = _joint_gradient(gradient, x, weight, mean, variance, context.eps, term)
         return dx, *((None, None) if weight is None else (along, total)), None
 
 
 def _joint_statistics(x):
-    """The mean and biased variance (C,) of x over the rows of all processes."""
+    """The mean and biased variance (C,) of x over the rows of all processes, and the number of values."""
     kind = torch.promote_types(x.dtype, torch.float32)
     unused = [torch.zeros(x.shape[1], dtype=kind, device=x.device) for _ in range(2)]
-    return processes.statistics(torch.stack(torch.ops.aten.batch_norm_update_stats(x, *unused, 0.0)))
+    own = torch.stack(torch.ops.aten.batch_norm_update_stats(x, *unused, 0.0))
+    return processes.statistics(own, x.numel() // x.shape[1])
 
 
-def _term(x) -> float:
-    """What a value of x adds to the mean over the rows of all processes."""
-    share = processes.share()
-    return 1 / (x.numel() // x.shape[1] // x.shape[0] * share.total) if share.rows else 0.0
+def _term(count):
+    """What a value of this process adds to the mean of so many values of all processes."""
+    return (1.0 if processes.share().rows else 0.0) / count
 
 
-def _joint_gradient(gradient, x, weight, mean, variance, eps: float, term: float):
+def _joint_gradient(gradient, x, weight, mean, variance, eps: float, term):
     """The gradient of x, and this process's own sums (C,) of the gradient times the normalised x, and of it alone."""
     _, along, total = torch.ops.aten.native_batch_norm_backward(
         gradient, x, weight, mean, variance, None, None, False, eps, [False, True, True])
@@ -86,28 +86,29 @@ class NormalizeModulate(torch.autograd.Function):
     def forward(context, x, gain, shift, index, eps, slope, joint):
         x, count = x.contiguous(memory_format=torch.channels_last), x.numel() // x.shape[1]
         if joint:
-            mean, variance = _joint_statistics(x)
+            mean, variance, total = _joint_statistics(x)
             y = F.batch_norm(x, mean, variance, None, None, False, 0.0, eps)
-            centre, inverse = mean, (variance + eps).rsqrt()
+            term, centre, inverse = _term(total), mean, (variance + eps).rsqrt()
         else:
             mean, variance = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
             # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
             y, centre, inverse = torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, eps)
             variance *= (count - 1) / count
+            term = None
         y = y.contiguous(memory_format=torch.channels_last)     # no copy; `pixels` must be a view
         pixels = _pixels(y)
         for part, rows in Modulate.parts(index):
             torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=pixels[part])
             F.leaky_relu_(pixels[part], slope)
-        context.save_for_backward(x, gain, index, y, centre, inverse, variance)
-        context.settings = eps, slope, _term(x) if joint else None
+        context.save_for_backward(x, gain, index, y, centre, inverse, variance, term)
+        context.settings = eps, slope
         context.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     def backward(context, gradient, *_):
-        x, gain, index, y, centre, inverse, variance = context.saved_tensors
-        eps, slope, term = context.settings
+        x, gain, index, y, centre, inverse, variance, term = context.saved_tensors
+        eps, slope = context.settings
         dy, pixels, results, gradients = _empty_pixels(x), _pixels(x), _pixels(y), _pixels(gradient)
         dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
         for part, rows in Modulate.parts(index):

@@ -139,13 +139,20 @@ def told(work, debug: bool, program: str) -> int:
             print(f"{program}: {one_line(error)}", file=sys.stderr)
         return MISTAKE
     except RuntimeError as error:
-        # The class is PyTorch's, which is not imported here, so it is compared by name.
-        if debug or type(error).__name__ != "OutOfMemoryError":
+        if debug or not gpu_full(error):
             raise
         print(f"{program}: {GPU_FULL}", file=sys.stderr)
         return MISTAKE
 
 
+def gpu_full(error: RuntimeError) -> bool:
+    """Whether a framework says that the GPU has too little memory. It is known by name and words, because no framework
+    is imported here: PyTorch's own class, the errors of CUDA's libraries that PyTorch passes on, and Jittor's."""
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+                 "cudaErrorMemoryAllocation", "Unable to alloc cuda device memory")
 GPU_FULL = ("the GPU has too little free memory: lower --batch (of train: --set batch_size), take smaller pictures, "
             "compute in bfloat16 (--dtype; of train: --set precision), or use --device cpu")
 

@@ -110,7 +110,7 @@ def together(prepared: Callable[..., Trainer], backend_name: str | None, folder:
         if backend_name is None:
             raise UserError(f"--backend is missing: choose from {', '.join(PACKAGES)}")
         backend = load_backend(backend_name, device)
-        backend.connect(device)
+        backend.connect(usable_device(backend, device))
     except UserError:
         if rank:
             return None     # the first process tells the same

@@ -10,6 +10,7 @@ from jittwin.errors import UserError, choose_from
 from jittwin.models.catalog import WHERE
 from jittwin.weights.state import check_state, matches, value_of
 from torch_models.nn import ops, optim, processes
+from torch_models.nn.kernels.functions import placed
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
@@ -39,6 +40,9 @@ class Backend:
             raise UserError(reason)
         self.device = device
         self.set_precision(precision)
+        if device == "cuda":
+            # float32 means float32. By default cuDNN would round it to TF32, and bfloat16 is faster than that.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_default_device(None if device == "cpu" else device)     # any device slows every call down
         if threads:
             torch.set_num_threads(threads)
@@ -51,14 +55,14 @@ class Backend:
         ops.set_precision(precision)
 
     def asarray(self, array, dtype=None):
-        tensor = torch.as_tensor(np.asarray(array, order="C"), device=self.device)
+        tensor = placed(np.asarray(array, order="C"), self.device)
         return tensor if dtype is None else tensor.to(getattr(torch, dtype))
 
     def image(self, pixels, rows, columns, shape):
         # PyTorch copies an image to this layout before it resizes it.
         image = np.zeros((*shape, pixels.shape[2]), pixels.dtype)
         image[np.ix_(rows, columns)] = pixels
-        return torch.as_tensor(image, device=self.device).permute(2, 0, 1)[None]
+        return placed(image, self.device).permute(2, 0, 1)[None]
 
     def numpy(self, tensor):
         return tensor.detach().cpu().numpy()
@@ -68,7 +72,10 @@ class Backend:
 
     def build(self, name, config, *parts, **options):
         module, kind = WHERE[name]
-        return getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, *parts, **options)
+        network = getattr(importlib.import_module(f"torch_models.{module}"), kind)(config, *parts, **options)
+        if self.device == "cuda" and isinstance(network, torch.nn.Module):
+            network.to(memory_format=torch.channels_last)       # in which a GPU convolves fastest
+        return network
 
     def state_shapes(self, name, config, **options):
         with torch.device("meta"):

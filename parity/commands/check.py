@@ -3,7 +3,7 @@ import shlex
 import time
 from pathlib import Path
 
-from jittwin.backend import DEVICES
+from jittwin.backend import DEVICES, PACKAGES
 from jittwin.errors import UserError
 from parity.commands.options import model_arguments, output_arguments, outputs, twin_folder
 from parity.explain.finding import explain_failures
@@ -12,7 +12,7 @@ from parity.report.report import of_rows
 from parity.report.terminal import Live, show
 from parity.report.write import write
 from parity.result import LEVELS
-from parity.runner import TIERS, check_levels, check_offered, performed, plan
+from parity.runner import TIERS, Step, check_levels, check_offered, performed, plan
 from parity.workers.oracle import Twins
 
 
@@ -24,7 +24,9 @@ def add_arguments(parser) -> None:
                         help="only this level: L0 to L9, processes; repeatable")
     parser.add_argument("--up-to", metavar="L", help="the levels up to this one")
     parser.add_argument("--device", choices=DEVICES, default="cpu",
-                        help="where the Jittor twin computes (default: cpu); PyTorch computes on the CPU")
+                        help="where the twin computes that is checked (default: cpu)")
+    parser.add_argument("--backend", choices=PACKAGES, default="jittor", help="the twin that is checked (default: "
+                        "jittor) against PyTorch on the CPU; torch: PyTorch on --device against itself")
     parser.add_argument("--bundle", metavar="DIR", help="write what reproduces each failing layer into this folder")
     parser.add_argument("--explain", action="store_true",
                         help="name the known difference between the frameworks behind each failure")
@@ -38,7 +40,13 @@ def command(args) -> int:
         raise UserError(f"--bundle {args.bundle} is a file: name a folder")
     check_offered(args.models, levels, args.tier)
     steps = plan(args.models, args.tier, levels)
-    with Twins(twin, device=args.device) as twins:
+    if args.backend == "torch" and (twin or args.explain):
+        raise UserError(f"--{'twin' if twin else 'explain'}: is about the Jittor twin; leave out --backend torch")
+    if args.device != "cpu":
+        steps = on_one_device(steps)
+    with Twins(twin, device=args.device, backend=args.backend) as twins:
+        if args.device != "cpu":
+            twins.ready()
         with Live(steps) as live:
             rows = list(performed(steps, twins, live, args.bundle))
         attestation = None if steps[0].level == "L0" else attested(twins)
@@ -52,11 +60,20 @@ def command(args) -> int:
     return 0 if report.passed else 1
 
 
+def on_one_device(steps: list[Step]) -> list[Step]:
+    """The steps without the level of several processes, which compute on the CPU. UserError: there are no others."""
+    found = [step for step in steps if step.level != "processes"]
+    if not found:
+        raise UserError("--level processes: its processes compute on the CPU; leave out --device")
+    return found
+
+
 def asked(args) -> str:
     """The command line without its output files."""
     levels = [word for level in args.level or () for word in ("--level", level)]
     options = [word for name in ("up_to", "twin") if (value := getattr(args, name))
                for word in (f"--{name.replace('_', '-')}", value)]
+    options += ["--backend", args.backend] if args.backend != "jittor" else []
     options += ["--device", args.device] if args.device != "cpu" else []
     options += ["--explain"] if args.explain else []
     return shlex.join(["python", "-m", "parity", "check", *args.models, "--tier", args.tier, *levels, *options])

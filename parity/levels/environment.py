@@ -176,7 +176,7 @@ def facts(side: Side) -> dict:
     maximum = framework(side).maximum(*(side.tensor(np.array([v], np.float32)) for v in (np.nan, 0)))
     tenth = side.host(side.tensor(np.array([1.0])) * 0.1)[0] - 0.1
     return {
-        "framework": f"{framework(side).__name__} {framework(side).__version__}",
+        "framework": f"{framework(side).__name__} {framework(side).__version__}", "device": side.backend.device,
         "python": platform.python_version(), "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "processor": processor(), "threads": threads(side), "compiler": compiler, "flags": flags,

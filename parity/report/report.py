@@ -18,11 +18,11 @@ EXTRAS = ("kill_rate", "by_level", "mutants", "objections", "explanations")     
 (NOISES, OWNS), (GRADIENT_NOISES, GRADIENT_OWNS) = FACTORS[False], FACTORS[True]
 READING = (
     "The truth is PyTorch in float64 on the same weights and inputs. The error is the largest deviation of the Jittor "
-    "twin from it, relative to the root mean square of the tensor. For gradients it is the ninth decile instead of the "
-    "largest, because one flipped sign of a ReLU moves single elements of a correct gradient far. The noise is the "
-    "largest such error of float32 PyTorch when weights and inputs move by one unit in the last place, over "
-    f"{PERTURBATIONS} trials (fewer at the published size and where a trial is a training run). The ratio is the error "
-    "over the noise, or over float32 PyTorch's own error if that is larger.",
+    "twin (with --backend torch, of PyTorch on --device) from it, relative to the root mean square of the tensor. For "
+    "gradients it is the ninth decile instead of the largest, because one flipped sign of a ReLU moves single elements "
+    "of a correct gradient far. The noise is the largest such error of float32 PyTorch when weights and inputs move by "
+    f"one unit in the last place, over {PERTURBATIONS} trials (fewer at the published size and where a trial is a "
+    "training run). The ratio is the error over the noise, or over float32 PyTorch's own error if that is larger.",
     f"A comparison passes up to {NOISES} times the noise or {OWNS} times PyTorch's own error (gradients and updates: "
     f"{GRADIENT_NOISES} and {GRADIENT_OWNS}), so no tolerance is chosen by hand. In L2, an output that is the sum of n "
     f"products may also be off by {FLOOR_ULPS} sqrt(n) roundings, which adding one after the other costs. Results that "

@@ -44,14 +44,20 @@ def measure(side: Side, arrays: Arrays, function: str, arguments: dict,
             {"own": own, "noise": noise, "values": values})
 
 
+def idle(side: Side, arrays: Arrays) -> Arrays:
+    """In a worker: nothing, after the framework was set up."""
+    return {}
+
+
 class Twins:
     """Both workers, each started when first needed. twin: a folder with another copy of `jt_models`; see Worker.
 
-    device: of the Jittor twin. PyTorch, with which it is compared, computes on the CPU.
+    device: of the twin that is checked. PyTorch, with which it is compared, computes on the CPU. backend: "torch" puts
+    PyTorch in the place of the Jittor twin, to check another device.
     """
 
-    def __init__(self, twin=None, paths: Sequence[str] = (), device: str = "cpu"):
-        self.paths, self.twin, self.device = tuple(paths), twin, device
+    def __init__(self, twin=None, paths: Sequence[str] = (), device: str = "cpu", backend: str = "jittor"):
+        self.paths, self.twin, self.device, self.backend = tuple(paths), twin, device, backend
         self.workers: dict[str, Worker] = {}
         self.known: MutableMapping[str, tuple[Arrays, dict]] = {}
 
@@ -68,8 +74,13 @@ class Twins:
         if name in self.workers and self.workers[name].process.poll() is not None:
             self.workers.pop(name).close()
         if name not in self.workers:
-            self.workers[name] = Worker(name, twin, self.paths, self.device if name == "jittor" else "cpu")
+            framework, device = (self.backend, self.device) if name == "jittor" else (name, "cpu")
+            self.workers[name] = Worker(framework, twin, self.paths, device)
         return self.workers[name]
+
+    def ready(self) -> None:
+        """Set up the twin that is checked. UserError: it cannot use its device."""
+        self.jittor.call(idle)
 
     def renew(self) -> None:
         """Call this after a failed call: a worker that died or has not answered is replaced when next needed."""

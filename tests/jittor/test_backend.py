@@ -9,9 +9,11 @@ from shapes import (  # noqa: F401  (tests)
     test_shapes_of_a_large_network_take_no_memory,
 )
 
+from jittwin import cli
 from jittwin.errors import UserError
 from jt_models import boot, self_check
 from jt_models.backend import Backend
+from jt_models.boot import jt
 from jt_models.nn import ops
 
 
@@ -38,3 +40,17 @@ def test_the_self_check_passes():
 def test_the_self_check_finds(monkeypatch, name, what, operator):
     monkeypatch.setitem(self_check.CHECKS, name, (operator, *self_check.CHECKS[name][1:]))
     assert re.fullmatch(rf"the {what} of {name} is off by .* of its size", self_check.failure())
+
+
+def test_a_full_gpu_is_told_in_one_line(capsys):
+    """With the error that Jittor's allocator logs on a GPU, raised where Jittor executes an operator."""
+    def work():
+        jt.code((1,), "float32", [], cpu_src="""
+            LOGf << "Unable to alloc cuda device memory for size" << out->size;
+        """).sync()
+
+    assert cli.guarded(work, debug=False) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"jittwin: {cli.GPU_FULL}" and not any("Traceback" in line for line in said)
+    with pytest.raises(RuntimeError, match="Unable to alloc cuda device memory for size"):
+        cli.guarded(work, debug=True)

@@ -1,6 +1,7 @@
 """`python -m parity check`: a run over real workers, what fails it, and what it leaves behind."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import pytest
 
 from jittwin.errors import UserError
 from parity import runner as check
+from parity.__main__ import main
 from parity.case import Case
 from parity.cases import find as find_case
 from parity.explain.finding import Explanation, Finding, explain_failures
 from parity.faults import broken_copy, find
 from parity.result import LEVELS, failure, row
 from parity.workers.compare import Verdict
+from parity.workers.oracle import Twins
 from parity.workers.worker import ROOT
 
 MODEL = "apf_gan.encoder"
@@ -24,9 +27,9 @@ LEVEL = ("--level", "L4")
 MODES = find_case(MODEL).modes
 
 
-def run(*words):
+def run(*words, env=None):
     return subprocess.run([sys.executable, "-m", "parity", "check", *map(str, words)], cwd=ROOT, capture_output=True,
-                          text=True)
+                          text=True, env=env)
 
 
 def copy_of_twin(folder, **added):
@@ -205,3 +208,41 @@ def test_only_what_failed_is_explained(cases, monkeypatch):
 def test_every_level_has_a_check():
     assert check.CHECKS.keys() == LEVELS.keys()
     assert all(callable(level.check) for level in check.CHECKS.values())
+
+
+# ---- another device, and PyTorch against itself ----------------------------------------
+
+@pytest.mark.parametrize("backend, reason", [
+    ("jittor", "device cuda: there is no NVIDIA driver|device cuda: the NVIDIA driver finds no device"),
+    ("torch", "device cuda: this PyTorch finds no usable GPU; use --device cpu")])
+def test_a_device_that_is_not_there_is_one_line(backend, reason, tmp_path):
+    done = run(MODEL, "--device", "cuda", "--backend", backend, "--json", tmp_path / "r.json", "--bundle",
+               tmp_path / "bundle", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2 and not done.stdout
+    assert re.match(f"parity: (?:{reason})", done.stderr) and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--device", "cuda:7"], "argument --device: 'cuda:7' is not legal (did you mean 'cuda'?): choose from cpu, cuda"),
+    (["--device", "cuda", "--level", "processes"], "--level processes: its processes compute on the CPU; leave out --"),
+    (["--backend", "torch", "--explain"], "--explain: is about the Jittor twin; leave out --backend torch"),
+    (["--backend", "torch", "--twin", str(ROOT)], "--twin: is about the Jittor twin; leave out --backend torch")])
+def test_what_does_not_go_together(words, message, capsys):
+    model = "aesthetic.training" if "processes" in words else MODEL
+    assert main(["check", model, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"parity: {message}") and said.count("\n") == 1
+
+
+def test_pytorch_agrees_with_itself_and_a_fault_in_it_is_noticed(tmp_path):
+    steps = check.plan([MODEL, "resnet"], levels=["L0", "L1", "L4"])
+    with Twins(backend="torch") as both:
+        assert both.jittor.name == "torch"
+        assert not [r.detail["reason"] for step in steps for r in check.perform(step, both) if not r.passed]
+        shutil.copytree(ROOT / "torch_models", tmp_path / "torch_models")
+        ops = tmp_path / "torch_models/nn/ops.py"
+        ops.write_text(ops.read_text().replace("relu = F.relu", "relu = F.leaky_relu"))
+        both.replace_jittor(tmp_path)
+        [last] = [step for step in steps if step.model == "resnet" and step.level == "L4"][-1:]
+        assert not any(r.passed for r in check.perform(last, both))

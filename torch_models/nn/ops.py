@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from jittwin import draws
 from torch_models.nn import processes
-from torch_models.nn.kernels.functions import Modulate, NormalizeModulate
+from torch_models.nn.kernels.functions import Modulate, NormalizeModulate, placed
 
 relu = F.relu
 gelu = F.gelu
@@ -54,7 +54,7 @@ def assign(target, source):
 
 def from_host(array):
     """A tensor with the values of a NumPy array."""
-    return torch.as_tensor(array)
+    return placed(array, torch.get_default_device())
 
 
 def to_host(x):

@@ -52,7 +52,8 @@ class Optimizer:
 
         If any of them is not finite, the result is False, and they are dropped.
         """
-        finite = all(bool(g.isfinite().all()) for g in self.gradients.values())
+        found = [g.isfinite().all() for g in self.gradients.values()]
+        finite = not found or bool(torch.stack(found).all())        # one number is read back, not one per gradient
         self.gradients = {name: g * (1 / scaler.scale) for name, g in self.gradients.items()} if finite else {}
         scaler.after(finite)
         return finite
@@ -156,7 +157,7 @@ class Adam(Optimizer):
         firsts = [self.moment(name, "exp_avg") for name in names] if beta1 else gradients
         rule = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
         rule(parameters, gradients, firsts, [self.moment(name, "exp_avg_sq") for name in names], [],
-             [torch.tensor(step, dtype=torch.float32)] * len(names), lr=group["lr"], beta1=beta1, beta2=beta2,
+             [torch.full((), step, dtype=torch.float32)] * len(names), lr=group["lr"], beta1=beta1, beta2=beta2,
              weight_decay=decay, eps=self.eps / root if self.form == "jittor" else self.eps,
              amsgrad=False, maximize=False)
 

@@ -27,7 +27,11 @@ def connect(device: str = "cpu") -> tuple[int, int]:
         raise UserError(f"{count} processes of the PyTorch twin were started without MASTER_ADDR and MASTER_PORT: "
                         "start them with torchrun, or set both")
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
+        place, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
+        if place >= there:
+            raise UserError(f"device cuda: process {place} of this machine has no GPU, since PyTorch finds {there}: start "
+                            f"at most {there} here, or use --device cpu")
+        torch.cuda.set_device(place)
     try:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=count)
     except (RuntimeError, ValueError) as error:

@@ -1,4 +1,5 @@
-"""Functions with gradients of their own: normalisation over several processes, rows of a table at every pixel."""
+"""Transfer to the device; and functions with gradients of their own: normalisation over several processes, rows of a
+table at every pixel."""
 import torch
 import torch.nn.functional as F
 
@@ -46,6 +47,15 @@ def _joint_gradient(gradient, x, weight, mean, variance, eps: float, term):
     sums = processes.all_sum(torch.stack((along, total))) * (-term * scale)
     dx = F.batch_norm(x, mean, variance, *sums, False, 0.0, eps)
     return dx.addcmul_(gradient, scale.reshape(-1, *[1] * (x.ndim - 2)).to(x.dtype)), along, total
+
+
+def placed(array, device):
+    """A tensor on the device with the values of a NumPy array.
+
+    A GPU copies pinned memory while it computes; PyTorch keeps that memory until it is copied.
+    """
+    tensor, device = torch.from_numpy(array), torch.device(device)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Modulate(torch.autograd.Function):

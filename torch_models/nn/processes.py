@@ -29,8 +29,8 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     if device == "cuda":
         place, there = int(os.environ.get("LOCAL_RANK", rank)), torch.cuda.device_count()
         if place >= there:
-            raise UserError(f"device cuda: process {place} of this machine has no GPU, since PyTorch finds {there}: start "
-                            f"at most {there} here, or use --device cpu")
+            raise UserError(f"device cuda: process {place} of this machine has no GPU, since PyTorch finds {there}: "
+                            f"start at most {there} here, or use --device cpu")
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=count)

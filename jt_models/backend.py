@@ -51,7 +51,7 @@ class Backend:
         self.connect(device)
         self.seed(seed)
         if device == "cuda" and (reason := self_check.failure()):
-            raise UserError(f"device cuda: {reason}; use --device cpu or --backend torch")
+            raise UserError(f"device cuda: {reason}; set JITTWIN_KERNELS=portable, use --device cpu or --backend torch")
 
     def set_precision(self, precision):
         if precision not in PRECISIONS:

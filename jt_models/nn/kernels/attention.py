@@ -4,6 +4,7 @@ Attention multiplies with oneDNN, one block of queries at a time, so that the sc
 pass computes them again. Jittor alone would run softmax on one thread and the products as one huge loop.
 """
 from jt_models.boot import jt, onednn_flags
+from jt_models.nn.kernels import rows
 from jt_models.nn.kernels.dropout import DROPPED, Drop
 from jt_models.nn.kernels.kernel import Kernel, product, total, transposed
 
@@ -54,6 +55,13 @@ class Softmax(Kernel):
 
     def plain_grad(self, g):
         return softmax_rows_grad(self.y, g)
+
+    def on_gpu(self, x):
+        self.y = rows.softmax(x)
+        return self.y
+
+    def on_gpu_grad(self, g):
+        return rows.softmax_grad(self.y, g)
 
 
 def softmax_rows(x):
@@ -161,7 +169,7 @@ class Attention(Kernel):
     """
 
     def __init__(self, heads: int, mask=None, drop: Drop | None = None):
-        self.heads, self.mask, self.drop = heads, mask, drop
+        self.heads, self.mask, self.drop, self.rows = heads, mask, drop, None
         self.options = {name: value for name, value in (("mask", mask), ("drop", drop and drop.key))
                         if value is not None}
 
@@ -200,18 +208,32 @@ class Attention(Kernel):
         q, k, v = self.kept
         g = self.split(g)
         weights, factors = self.weights()
-        slopes = softmax_rows_grad(weights, product(g, transposed(v)) * factors) * self.scale()
+        slopes = product(g, transposed(v)) * factors
+        slopes = (self.rows.softmax_grad(weights, slopes, self.scale()) if self.rows
+                  else softmax_rows_grad(weights, slopes) * self.scale())
         return [self.joined(x) for x in (product(slopes, k), product(transposed(slopes), q),
                                          product(transposed(weights * factors), g))]
+
+    def on_gpu(self, q, k, v):
+        """The products are cuBLAS's; only the softmax between them is ours."""
+        self.rows = rows
+        return self.plain(q, k, v)
+
+    def on_gpu_grad(self, g):
+        return self.plain_grad(g)
 
     def weights(self):
         """The weights (B heads, N, M) before dropout, and the factors of dropout."""
         q, k, _ = self.kept
+        scores = product(q, transposed(k))
+        factors = 1.0 if self.drop is None else self.drop.factors(scores.shape)
+        if self.rows:
+            return self.rows.softmax(scores, self.scale(), self.mask, self.heads), factors
         batch, sides = self.shape[0], (q.shape[1], k.shape[1])
-        scores = product(q, transposed(k)) * self.scale()
+        scores = scores * self.scale()
         if self.mask is not None:
             scores = (scores.reshape(batch, self.heads, *sides) + self.mask).reshape(scores.shape)
-        return softmax_rows(scores), 1.0 if self.drop is None else self.drop.factors(scores.shape)
+        return softmax_rows(scores), factors
 
     def scale(self) -> float:
         return (self.shape[2] // self.heads) ** -0.5

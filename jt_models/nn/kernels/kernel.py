@@ -1,7 +1,8 @@
 """Which form of a kernel computes, and sums and products in Jittor's own operators.
 
 Every kernel has two forms: C++ for the CPU in float32, and Jittor's own operators, which run on any device in any type.
-The environment variable JITTWIN_KERNELS chooses: "native" (the C++; the default) or "portable" (the operators).
+A few have a third one, in CUDA for a GPU in float32. The environment variable JITTWIN_KERNELS chooses: "native" (the
+C++, or on a GPU the CUDA where there is any; the default) or "portable" (the operators).
 """
 import os
 
@@ -14,19 +15,23 @@ VARIABLE, FORMS = "JITTWIN_KERNELS", ("native", "portable")
 
 
 def form() -> str:
-    """The form that JITTWIN_KERNELS asks for. On a GPU only the portable one can run. UserError: another value."""
+    """The form that JITTWIN_KERNELS asks for; on a GPU "cuda" in place of "native". UserError: another value."""
     asked = os.environ.get(VARIABLE) or "native"
     if asked not in FORMS:
         raise UserError(f"{VARIABLE}={asked}{choose_from(asked, FORMS)}")
-    return "portable" if jt.flags.use_cuda else asked
+    return "cuda" if jt.flags.use_cuda and asked == "native" else asked
 
 
 class Kernel(jt.Function):
     """A function with its gradient in two forms: `execute` and `grad` in C++, `plain` and `plain_grad` in Jittor's own
-    operators. The type of the first argument decides too, since the C++ is for float32."""
+    operators. Some have `on_gpu` and `on_gpu_grad` in CUDA besides; the others compute in the operators on a GPU. The
+    type of the first argument decides too, since C++ and CUDA are for float32."""
 
     def __call__(self, *arguments):
-        if form() == "portable" or arguments[0].dtype != "float32":
+        chosen = form() if arguments[0].dtype == "float32" else "portable"
+        if chosen == "cuda" and hasattr(self, "on_gpu"):
+            self.execute, self.grad = self.on_gpu, self.on_gpu_grad
+        elif chosen != "native":
             self.execute, self.grad = self.plain, self.plain_grad
         return super().__call__(*arguments)
 

@@ -66,7 +66,7 @@ def _replace(pairs) -> None:
 
 def clip_factor(gradients, limit: float):
     """The factor (1,), at most 1, with which the joint norm of the gradients is at most `limit`."""
-    if form() == "portable":
+    if form() != "native":
         squares = sum(total(g * g, range(len(g.shape))) for g in gradients)
         return jt.minimum(limit / (squares.sqrt() + 1e-6), 1.0)
     return _each([gradients], [limit], "for (int64_t i = 0; i < n; i++) sum += double(a[0][i]) * a[0][i];",
@@ -75,7 +75,7 @@ def clip_factor(gradients, limit: float):
 
 def follow(averages, values, weight: float) -> None:
     """Add `weight` times (value - average) to each average."""
-    if form() == "portable":
+    if form() != "native":
         factor = _scalars([weight])[0]
         return _replace([(m, m + factor * (v - m)) for m, v in zip(averages, values)])
     _each([averages, values], [weight], """
@@ -90,7 +90,7 @@ def sgd(lists, numbers) -> None:
 
     numbers (4,): rate, L2 decay, momentum of the buffer (0 in the first step), momentum of Nesterov's look-ahead or 0.
     """
-    if form() == "portable":
+    if form() != "native":
         rate, l2, momentum, ahead = _scalars(numbers)
         for p, g, *m in zip(*lists):
             g = g + l2 * p
@@ -116,7 +116,7 @@ def adam(lists, numbers) -> None:
     numbers (8,): factor that keeps the parameter (decoupled decay), L2 decay, 1-beta1, beta2, 1-beta2, bias-corrected
     rate, root of the second bias correction, eps.
     """
-    if form() == "portable":
+    if form() != "native":
         keep, l2, c1, b2, c2, rate, root, eps = _scalars(numbers)
         for p, g, v, *m in zip(*lists):
             g = g + l2 * p

@@ -4,6 +4,7 @@ Jittor computes a variance as E[x^2]-E[x]^2 in one sequential float32 sum, on on
 """
 from jt_models.boot import jt
 from jt_models.nn import processes
+from jt_models.nn.kernels import rows
 from jt_models.nn.kernels.kernel import Kernel, total
 
 _HEADER = "#include <cmath>\n#include <algorithm>\n#include <vector>\n"
@@ -273,5 +274,13 @@ class LayerNorm(Kernel):
         return self.y * weight + bias
 
     def plain_grad(self, g):
-        rows = range(len(g.shape) - 1)
-        return normalized_grad(self.y, g * self.weight, (-1,), self.inverse), total(g * self.y, rows), total(g, rows)
+        outer = range(len(g.shape) - 1)
+        return normalized_grad(self.y, g * self.weight, (-1,), self.inverse), total(g * self.y, outer), total(g, outer)
+
+    def on_gpu(self, x, weight, bias):
+        y, *self.moments = rows.layer_norm(x, weight, bias, self.eps)
+        self.kept = x, weight
+        return y
+
+    def on_gpu_grad(self, g):
+        return rows.layer_norm_grad(*self.kept, *self.moments, g)

@@ -1,0 +1,181 @@
+"""The CUDA sources, run on the CPU thread by thread in place of jt.code, pass the tests of the C++; nvcc compiles them.
+
+Nothing here needs a GPU, and nothing here shows that one computes the same.
+"""
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_backend import test_the_self_check_passes  # noqa: F401
+from test_text_ops import (  # noqa: F401
+    test_a_causal_mask_hides_what_comes_after,
+    test_a_row_that_sees_nothing_sees_all_alike,
+    test_dropout_of_attention,
+    test_masked_attention,
+    test_the_gradient_of_a_row_that_sees_nothing,
+)
+from test_transformer_ops import (  # noqa: F401
+    test_infinities_and_nans,
+    test_rows_with_a_large_mean_keep_their_variance,
+    test_values_and_gradients,
+)
+
+from jt_models.boot import jt
+from jt_models.nn import ops
+from jt_models.nn.kernels import kernel, rows
+
+EMULATION = (Path(__file__).parent / "cuda_emulation.h").read_text()
+LAUNCH = re.compile(r"(\w+)<<<(.*?), (\w+)>>>\((.*?)\);", re.DOTALL)
+
+
+def function(header: str, source: str, inputs: int, outputs: int) -> str:
+    """A function in which `source` finds the names that Jittor gives it. shapes: of each input its count and sides."""
+    names = [f"in{i}" for i in range(inputs)] + [f"out{i}" for i in range(outputs)]
+    lines = [f"Var {name}_var = read(shapes), *{name} = &{name}_var; (void){name};" for name in names]
+    lines += [f"{'const ' if name.startswith('in') else ''}float* {name}_p = arrays[{i}];"
+              for i, name in enumerate(names)]
+    return (f"{header}\nstatic Var read(const int64_t*& at) {{\n    Var found{{1, {{}}}};\n    const int count = *at++;\n"
+            "    while (found.shape.count < count) found.num *= found.shape.sides[found.shape.count++] = *at++;\n"
+            "    return found;\n}\n"
+            f'extern "C" void run(float** arrays, const int64_t* shapes) {{\n' + "\n".join(lines) + f"\n{source}\n}}\n")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """built(header, source, inputs, outputs): the library of the emulated source."""
+    folder, made = tmp_path_factory.mktemp("cuda"), {}
+
+    def build(header, source, inputs, outputs):
+        source = LAUNCH.sub(r"launch(\2, \3, [&] { \1(\4); });", source)
+        text = EMULATION + function(header, source, inputs, outputs) + (
+            'extern "C" void order(int reverse) { backwards = reverse; }\n')
+        key = hashlib.sha1(text.encode()).hexdigest()[:16]
+        if key not in made:
+            (folder / f"{key}.cc").write_text(text)
+            subprocess.run(["g++", "-std=c++17", "-shared", "-fPIC", folder / f"{key}.cc", "-o",
+                            folder / f"{key}.so"], check=True)
+            made[key] = ctypes.CDLL(str(folder / f"{key}.so"))
+        return made[key]
+    return build
+
+
+def emulated(built, header, source, shapes, inputs):
+    """The outputs of a source, which must not depend on the order of the threads."""
+    library, found = built(header, source, len(inputs), len(shapes)), []
+    inputs = [np.ascontiguousarray(a, np.float32) for a in inputs]
+    for reverse in (0, 1):
+        outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
+        arrays = inputs + outputs
+        library.order(reverse)
+        library.run((ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays)),
+                    (ctypes.c_int64 * sum(1 + a.ndim for a in arrays))(*(n for a in arrays for n in (a.ndim, *a.shape))))
+        found.append(outputs)
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other, "a barrier is missing: the order of the threads counts")
+    return found[0]
+
+
+@pytest.fixture(autouse=True)
+def on_a_gpu(built, monkeypatch):
+    """In this file the form is "cuda", and jt.code runs the source in the emulation. Returns the sources it has run."""
+    ran = []
+
+    def code(shape, dtype, inputs, cuda_header, cuda_src):
+        several = isinstance(dtype, list)
+        ran.append(cuda_src)
+        assert all(kind == "float32" for kind in [*(dtype if several else [dtype]), *(x.dtype for x in inputs)])
+        shapes = [tuple(one) for one in (shape if several else [shape])]
+        outputs = emulated(built, cuda_header, cuda_src, shapes, [x.numpy() for x in inputs])
+        outputs = [jt.array(a) for a in outputs]
+        return outputs if several else outputs[0]
+
+    monkeypatch.setattr(kernel, "form", lambda: "cuda")
+    monkeypatch.setattr(jt, "code", code)
+    return ran
+
+
+LENGTHS = (1, 3, 255, 256, 257, 700)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_softmax_of_rows(length, on_a_gpu):
+    draws = np.random.default_rng(length)
+    x, g = draws.standard_normal((2, 3, 5, length)).astype(np.float32) * 4
+    mask = draws.standard_normal((3, length)).astype(np.float32)
+    z = x.astype(np.float64) * np.float32(0.3) + mask[:, None]
+    right = np.exp(z - z.max(-1, keepdims=True))
+    right /= right.sum(-1, keepdims=True)
+    y = rows.softmax(jt.array(x), 0.3, jt.array(mask.reshape(1, 3, 1, length)), 3)
+    np.testing.assert_allclose(y.numpy(), right, rtol=2e-6, atol=1e-9)
+    slope = rows.softmax_grad(y, jt.array(g), 0.3).numpy()
+    expected = right * (g - (right * g).sum(-1, keepdims=True)) * 0.3
+    np.testing.assert_allclose(slope, expected, rtol=2e-5, atol=2e-7)
+    assert len(on_a_gpu) == 2
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("count", [1, 9])
+def test_layer_norm_of_rows(length, count, on_a_gpu):
+    draws = np.random.default_rng(length)
+    x, g = draws.standard_normal((2, count, length)).astype(np.float32) * 3 + 5
+    w, b = draws.standard_normal((2, length)).astype(np.float32)
+    wide = x.astype(np.float64)
+    apart = wide - wide.mean(-1, keepdims=True)
+    inverse = 1 / np.sqrt((apart ** 2).mean(-1, keepdims=True) + 1e-5)
+    normal, t = apart * inverse, g * w.astype(np.float64)
+    given = [jt.array(a) for a in (x, w, b)]
+    y = ops.layer_norm(*given, 1e-5)
+    slopes = jt.grad((y * jt.array(g)).sum(), given)
+    expected = (inverse * (t - t.mean(-1, keepdims=True) - normal * (t * normal).mean(-1, keepdims=True)),
+                (g * normal).sum(0), g.astype(np.float64).sum(0))
+    for found, right in zip([y, *slopes], [normal * w + b, *expected]):
+        np.testing.assert_allclose(found.numpy(), right, rtol=1e-4, atol=3e-6 * max(1, np.abs(right).max()))
+    assert len(on_a_gpu) == 2
+
+
+def test_every_source_is_run(on_a_gpu):
+    q, k = (jt.array(np.random.default_rng(seed).standard_normal((2, 3, 8)).astype(np.float32)) for seed in (1, 2))
+    ops.softmax(q).sync()
+    for mask in (None, jt.zeros((1, 2, 3, 3))):
+        jt.grad(ops.attention(q, k, k, 2, mask).sum(), [q, k])[0].sync()
+    jt.grad(ops.layer_norm(q, jt.ones(8), jt.zeros(8)).sum(), [q])[0].sync()
+    assert {LAUNCH.search(source)[0].split("<")[0] for source in on_a_gpu} == {
+        "softmax_rows", "softmax_rows_grad", "layer_norm_rows", "layer_norm_rows_grad"}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_missing_barrier_is_noticed(built, number):
+    """Those of the sum over a block, in a kernel that sums twice."""
+    start, end = rows.HEADER.index("double block_sum"), rows.HEADER.index("float block_max")
+    parts = rows.HEADER[start:end].split("__syncthreads();")
+    header = rows.HEADER[:start] + "__syncthreads();".join(parts[:number + 1]) + ";" + "__syncthreads();".join(
+        parts[number + 1:]) + rows.HEADER[end:]
+    x = np.random.default_rng(0).standard_normal((2, 300)).astype(np.float32)
+    source = rows.with_numbers(rows.LAYER_NORM, eps="1e-5")
+    with pytest.raises(AssertionError, match="a barrier is missing"):
+        emulated(built, header, source, [x.shape, (2,), (2,)], [x, x[0], x[1]])
+
+
+SOURCES = {"softmax": (rows.SOFTMAX, 1, 1), "masked softmax": (rows.MASKED_SOFTMAX, 2, 1),
+           "slope of softmax": (rows.SOFTMAX_GRAD, 2, 1), "layer norm": (rows.LAYER_NORM, 3, 3),
+           "slopes of layer norm": (rows.LAYER_NORM_GRAD, 5, 3)}
+NVCC = os.environ.get("nvcc_path") or shutil.which("nvcc")
+
+
+@pytest.mark.skipif(not NVCC, reason="there is no nvcc: set nvcc_path")
+@pytest.mark.parametrize("name", SOURCES)
+def test_nvcc_compiles(name, tmp_path):
+    """For an H100, as Jittor calls it."""
+    source, inputs, outputs = SOURCES[name]
+    stubs = EMULATION[EMULATION.index("struct Shape"):]
+    text = function(rows.HEADER, rows.with_numbers(source, scale="0.3f", heads="2", eps="1e-5"), inputs, outputs)
+    (tmp_path / "code.cu").write_text("#include <cstdint>\n" + stubs + text)
+    done = subprocess.run([NVCC, "-std=c++17", "-Werror", "all-warnings", "-diag-suppress=550", "-arch=compute_90", "-code=sm_90", "-c",
+                           "code.cu", "-o", "code.o"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define __global__ static
-#define __device__ static
+#define __global__
+#define __device__
 #define __shared__ static
 
 static struct { unsigned x; } threadIdx, blockIdx;
@@ -56,5 +56,10 @@ template <class Kernel> static void launch(int64_t blocks, int threads, const Ke
     }
 }
 
-struct Shape { int64_t sides[8]; int count; int size() { return count; } int64_t operator[](int i) { return sides[i]; } };
+struct Shape {
+    int64_t sides[8];
+    int count;
+    int size() { return count; }
+    int64_t operator[](int i) { return sides[i]; }
+};
 struct Var { int64_t num; Shape shape; };

@@ -24,7 +24,7 @@ ALLOWED = {
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
         "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "kernel", "lists", "lookup", "loss",
-        "modulation", "norm", "pool", "precision", "resample")},
+        "modulation", "norm", "pool", "precision", "resample", "rows")},
     "nn/kernels/functions.py": "functions of the PyTorch twin with gradients of their own, where Jittor has kernels",
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,

@@ -14,7 +14,7 @@ HEADER = """
 #define COLUMNS 32
 
 // The sum, or the maximum, of the values of all threads of a block, for each of them.
-__device__ double block_sum(double value) {
+static __device__ double block_sum(double value) {
     __shared__ double shared[THREADS];
     __syncthreads();                            // no thread still reads the result before
     shared[threadIdx.x] = value;
@@ -26,7 +26,7 @@ __device__ double block_sum(double value) {
     return shared[0];
 }
 
-__device__ float block_max(float value) {
+static __device__ float block_max(float value) {
     __shared__ float shared[THREADS];
     __syncthreads();
     shared[threadIdx.x] = value;
@@ -40,8 +40,8 @@ __device__ float block_max(float value) {
 
 // Softmax of scale * x + mask along rows of M. The rows are of B images, heads and queries; the mask's row of image b,
 // head h and query q begins at b * image + h * head + q * query. mask may be null.
-__global__ void softmax_rows(const float* x, const float* mask, float* y, int64_t M, float scale, int64_t heads,
-                             int64_t queries, int64_t image, int64_t head, int64_t query) {
+static __global__ void softmax_rows(const float* x, const float* mask, float* y, int64_t M, float scale,
+                                    int64_t heads, int64_t queries, int64_t image, int64_t head, int64_t query) {
     const int64_t row = blockIdx.x, q = row % queries, h = row / queries % heads, b = row / queries / heads;
     x += row * M;
     y += row * M;
@@ -62,7 +62,7 @@ __global__ void softmax_rows(const float* x, const float* mask, float* y, int64_
 }
 
 // The gradient of x, where y is the softmax and g its gradient.
-__global__ void softmax_rows_grad(const float* y, const float* g, float* dx, int64_t M, float scale) {
+static __global__ void softmax_rows_grad(const float* y, const float* g, float* dx, int64_t M, float scale) {
     const int64_t at = blockIdx.x * M;
     double part = 0;
     for (int64_t i = threadIdx.x; i < M; i += THREADS) part += double(y[at + i]) * g[at + i];
@@ -71,8 +71,8 @@ __global__ void softmax_rows_grad(const float* y, const float* g, float* dx, int
 }
 
 // Each row of C with zero mean and unit variance, then times w plus b; and the mean and 1 / deviation of each row.
-__global__ void layer_norm_rows(const float* x, const float* w, const float* b, float* y, float* mean, float* inverse,
-                                int64_t C, double eps) {
+static __global__ void layer_norm_rows(const float* x, const float* w, const float* b, float* y, float* mean,
+                                       float* inverse, int64_t C, double eps) {
     const int64_t at = blockIdx.x * C;
     double part = 0;
     for (int64_t i = threadIdx.x; i < C; i += THREADS) part += x[at + i];
@@ -84,8 +84,8 @@ __global__ void layer_norm_rows(const float* x, const float* w, const float* b, 
     if (threadIdx.x == 0) { mean[blockIdx.x] = m; inverse[blockIdx.x] = inv; }
 }
 
-__global__ void layer_norm_rows_grad(const float* x, const float* w, const float* mean, const float* inverse,
-                                     const float* g, float* dx, int64_t C) {
+static __global__ void layer_norm_rows_grad(const float* x, const float* w, const float* mean, const float* inverse,
+                                            const float* g, float* dx, int64_t C) {
     const int64_t at = blockIdx.x * C;
     const float m = mean[blockIdx.x], inv = inverse[blockIdx.x];
     double total = 0, along = 0;
@@ -100,8 +100,8 @@ __global__ void layer_norm_rows_grad(const float* x, const float* w, const float
 }
 
 // The gradients of w and b. A block takes COLUMNS columns; its threads of one column take every k-th row.
-__global__ void layer_norm_columns_grad(const float* x, const float* mean, const float* inverse, const float* g,
-                                        float* dw, float* db, int64_t N, int64_t C) {
+static __global__ void layer_norm_columns_grad(const float* x, const float* mean, const float* inverse, const float* g,
+                                               float* dw, float* db, int64_t N, int64_t C) {
     __shared__ double gains[THREADS], shifts[THREADS];
     const int64_t c = blockIdx.x * int64_t(COLUMNS) + threadIdx.x % COLUMNS;
     double gain = 0, shift = 0;

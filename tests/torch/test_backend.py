@@ -162,6 +162,17 @@ def test_more_processes_than_gpus(monkeypatch):
         processes.connect("cuda")
 
 
+def test_several_processes_without_a_gpu(monkeypatch, tmp_path, capsys):
+    """Each is told before it waits for the others."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["train", "--backend", "torch", "--device", "cuda", "--out", str(tmp_path / "runs/run")]) == 2
+    assert capsys.readouterr().err == "jittwin: device cuda: this PyTorch finds no usable GPU; use --device cpu\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_error_of_the_program_is_not_hidden():
     def work():
         raise RuntimeError("CUDA error: misaligned address")

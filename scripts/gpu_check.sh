@@ -102,6 +102,8 @@ done
 begun=$SECONDS
 ( sleep $((60 * patience)); kill "$compiling" 2> /dev/null ) &
 limit=$!
+part parity_torch 60 "$venv/bin/python" -m parity check apf_gan.encoder siglip --backend torch --device "$device" \
+    --up-to L5 --json "$results/parity_torch.json"
 if wait "$compiling"; then summary+=("jittor_start: PASS, waited for $((SECONDS - begun)) s")
 else summary+=("jittor_start: FAIL"); failed=1; fi
 kill "$limit" 2> /dev/null

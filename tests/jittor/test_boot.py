@@ -315,18 +315,39 @@ def test_python_config_names_this_interpreter():
     assert suffix == sysconfig.get_config_var("EXT_SUFFIX")
 
 
-def test_a_damaged_core_is_dropped_and_a_sound_one_kept(tmp_path, capsys):
+@pytest.fixture
+def core(tmp_path):
+    """A folder with two libraries that have worked."""
     for name in ("jittor_core.so", "jit_utils_core.so"):
         (tmp_path / name).write_bytes(b"0" * 100)
         (tmp_path / f"{name}.key").write_text("key")
-    (tmp_path / "jittwin-sizes").write_text(boot._core_sizes(tmp_path))
-    boot._drop_damaged_core(tmp_path)
-    assert (tmp_path / "jittor_core.so").exists() and capsys.readouterr().err == ""
-    (tmp_path / "jittor_core.so").write_bytes(b"0" * 60)
-    boot._drop_damaged_core(tmp_path)
-    assert not (tmp_path / "jittor_core.so").exists() and not (tmp_path / "jittor_core.so.key").exists()
-    assert (tmp_path / "jit_utils_core.so").exists()
-    assert "jittor_core.so" in capsys.readouterr().err
+    boot._note_libraries(tmp_path)
+    return tmp_path
+
+
+def test_a_damaged_library_is_dropped_and_sound_ones_are_kept(core, capsys):
+    boot._drop_unusable(core)
+    assert (core / "jittor_core.so").exists() and capsys.readouterr().err == ""
+    (core / "jittor_core.so").write_bytes(b"0" * 60)
+    boot._drop_unusable(core)
+    assert not (core / "jittor_core.so").exists() and not (core / "jittor_core.so.key").exists()
+    assert (core / "jit_utils_core.so").exists()
+    assert "is damaged (jittor_core.so)" in capsys.readouterr().err
+
+
+def test_a_library_that_another_process_has_just_built_is_kept(core, capsys):
+    (core / "jittor_core.so").write_bytes(b"0" * 60)
+    (core / "jittor_core.so.key").write_text("another key")
+    boot._drop_unusable(core)
+    assert (core / "jittor_core.so").exists() and capsys.readouterr().err == ""
+
+
+def test_nothing_is_kept_of_a_core_that_was_moved(core, capsys):
+    """Jittor would build a part of it again and end the process with status 0."""
+    moved = core.rename(core.with_name("elsewhere"))
+    boot._drop_unusable(moved)
+    assert [path.name for path in moved.iterdir()] == [boot._LIBRARIES]
+    assert capsys.readouterr().err.startswith(f"jittwin: {moved} was at {core} before: ")
 
 
 # ---- paths that Jittor's compiler cannot read ---------------------------------------

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from jittwin import draws
 from torch_models.nn import processes
-from torch_models.nn.kernels.functions import Modulate, NormalizeModulate, placed
+from torch_models.nn.kernels import functions
+from torch_models.nn.kernels.functions import Modulate, NormalizeModulate
 
 relu = F.relu
 gelu = F.gelu
@@ -54,7 +55,7 @@ def assign(target, source):
 
 def from_host(array):
     """A tensor with the values of a NumPy array."""
-    return placed(array, torch.get_default_device())
+    return functions.placed(array, torch.get_default_device())
 
 
 def to_host(x):

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jittwin import draws
 from torch_models.nn import processes
 from torch_models.nn.kernels import functions
-from torch_models.nn.kernels.functions import Modulate, NormalizeModulate
 
 relu = F.relu
 gelu = F.gelu
@@ -207,7 +206,7 @@ def modulate(x, gain, shift, index):
     The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
     """
     _check_rows(x, index)
-    return Modulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
+    return functions.Modulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
 
 
 def normalize_modulate(x, gain, shift, index, eps: float, slope: float, joint: bool = False):
@@ -217,7 +216,7 @@ def normalize_modulate(x, gain, shift, index, eps: float, slope: float, joint: b
     kept for the gradient. joint: the batch is that of all processes.
     """
     _check_rows(x, index)
-    return NormalizeModulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index, eps, slope, joint)
+    return functions.NormalizeModulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index, eps, slope, joint)
 
 
 def _check_rows(x, index) -> None:

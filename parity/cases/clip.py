@@ -30,7 +30,7 @@ class Clip(Case):
                        vision=replace(found.vision, hidden_act="gelu"))
 
     def build(self, side, size, mode):
-        return side.backend.build(self.name, self.config(size, mode))
+        return side.backend.build("clip", self.config(size, mode))
 
     def inputs(self, size, mode):
         config, lengths = self.config(size, mode), LENGTHS[size]
@@ -55,4 +55,15 @@ class Clip(Case):
         return arrays
 
 
-CASES = (Clip(),)
+class ClipH14(Clip):
+    """The network of PickScore, ViT-H/14. It has the parts of the other, so that there is no tiny one."""
+    name = "clip_h14"
+    sizes = ("full",)
+    modes = ("eval",)
+    levels = ("L1", "L3")
+
+    def config(self, size: str, mode: str) -> ClipConfig:
+        return PRESETS["h14"]
+
+
+CASES = (Clip(), ClipH14())

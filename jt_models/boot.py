@@ -12,7 +12,6 @@ import ctypes
 import ctypes.util
 import hashlib
 import importlib.util
-import json
 import os
 import pathlib
 import platform
@@ -32,6 +31,7 @@ import numpy as np
 
 from jittwin.errors import UserError
 from jt_models.compile_progress import WRAPPER, count_kernels, counting_core
+from jt_models.compiled_core import drop_unusable, note_libraries
 
 
 class JittorSetupError(UserError):
@@ -48,7 +48,6 @@ KERNEL_FLAGS = (" -O3 -fno-math-errno -fno-trapping-math -fno-signed-zeros"
 _SIGACTION_BYTES = 256
 # Jittor puts paths into command lines without quotes, and reads and writes them in the system's encoding.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@%=:,~-]*")
-_LIBRARIES = "jittwin-libraries.json"      # in Jittor's folder for its core
 _LINKS = ("/var/tmp", "/tmp")     # folders for links to a cache whose path is not plain
 _SIGNALS = ("SIGINT", "SIGSEGV", "SIGFPE", "SIGCHLD", "SIGILL", "SIGBUS", "SIGQUIT", "SIGTERM")
 
@@ -310,42 +309,6 @@ def _fast_kernel_compile(jt) -> None:
     jt.flags.cc_flags += f' -include "{header}" '
 
 
-def _libraries(cache: pathlib.Path) -> dict[str, list]:
-    """Of every library of Jittor's core, by name: its size, and a hash of what it was made from."""
-    found = {}
-    for library in sorted([*cache.glob("*.so"), *cache.glob("custom_ops/*.so")]):
-        key = pathlib.Path(f"{library}.key")
-        made_from = hashlib.md5(key.read_bytes()).hexdigest() if key.exists() else ""
-        found[str(library.relative_to(cache))] = [library.stat().st_size, made_from]
-    return found
-
-
-def _note_libraries(cache: pathlib.Path) -> None:
-    """Write down what has just worked, for `_drop_unusable`."""
-    _write(cache / _LIBRARIES, json.dumps({"place": str(cache), "libraries": _libraries(cache)}))
-
-
-def _drop_unusable(cache: pathlib.Path) -> None:
-    """Make Jittor build libraries again that would end the process instead of an exception that could be caught.
-
-    Loading a file that a full disk or a crash cut short kills it: such a file has another size than when it last
-    worked, and was made from the same. In a folder that was copied or moved Jittor ends it with status 0.
-    """
-    try:
-        known = json.loads((cache / _LIBRARIES).read_text())
-    except (OSError, ValueError):
-        return
-    now, moved = _libraries(cache), known["place"] != str(cache)
-    damaged = [name for name, (size, made_from) in known["libraries"].items()
-               if name not in now or now[name][0] != size and now[name][1] == made_from]
-    if moved or damaged:
-        why = f"was at {known['place']} before" if moved else f"is damaged ({', '.join(damaged)})"
-        print(f"jittwin: {cache} {why}: Jittor's core is built again", file=sys.stderr, flush=True)
-    for name in now if moved else damaged:
-        for path in (cache / name, cache / f"{name}.key"):
-            path.unlink(missing_ok=True)
-
-
 def _end_compile_pool(jittor_utils) -> None:
     """End the up to 16 forked compile workers that Jittor would keep for the rest of the process."""
     if jittor_utils.pool_size:
@@ -364,7 +327,7 @@ def _import_jittor(root: pathlib.Path):
     import jittor_utils
     cache = pathlib.Path(jittor_utils.cache_path)
     with jittor_utils.lock.lock_scope():
-        _drop_unusable(cache)
+        drop_unusable(cache)
     cold = not any(cache.glob("jittor_core*.so.key"))
     if cold:
         print(f"jittwin: compiling Jittor's core, once for this machine and virtual environment, "
@@ -380,7 +343,7 @@ def _import_jittor(root: pathlib.Path):
             jittor.flags.use_parallel_op_compiler = 0
             _fast_kernel_compile(jittor)
         _end_compile_pool(jittor_utils)
-        _note_libraries(cache)
+        note_libraries(cache)
     except SystemExit as error:
         raise JittorSetupError(f"Jittor has built a part of its core in {cache} again, because it was made in another "
                                "folder: run the command again") from error

@@ -4,14 +4,15 @@ A test starts this file in two processes, which check what each of them gets for
 """
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jittwin.backend import load_backend
+from jittwin.backend import PACKAGES, load_backend
 from jittwin.launching import launch, leave
-from jittwin.processes import share_of
+from jittwin.processes import gathered, share_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pictures of a batch, and how many the first process has: its share, one process without any, and another number than
@@ -81,6 +82,17 @@ def of_jittor(x, g, gain, shift, index) -> list:
     return [normal, jt.grad((normal * g).sum(), x), y, *modulated, mean, variance]
 
 
+def check_running_statistics(backend, x, gain, shift, index) -> None:
+    """Both processes get the same bits, though each chooses by its own label maps how it computes what follows."""
+    layers = import_module(f"{PACKAGES[backend.name]}.nn.layers")
+    x, gain, shift, index = map(backend.asarray, (x, gain, shift, index))
+    for kind in ("biased", "unbiased"):
+        norm = layers.BatchNorm2d(SIZE[0], affine=False, running_variance=kind)
+        norm.modulated(x, gain, shift, index, SLOPE) if backend.rank else norm(x)
+        kept = np.stack([backend.numpy(norm.running_mean), backend.numpy(norm.running_var)])
+        np.testing.assert_array_equal(*gathered(backend, [kept[None]]), kind)
+
+
 def compare(side: str) -> None:
     backend, rng = load_backend(side), np.random.default_rng(0)
     backend.setup()
@@ -103,6 +115,7 @@ def compare(side: str) -> None:
             elif name not in ("mean", "variance"):
                 value = value[own] * (counts if "gradient" in name else 1)
             np.testing.assert_allclose(array, value, rtol=0, atol=1e-5 * max(1, abs(value).max()), err_msg=name)
+        check_running_statistics(backend, x[share.taken], gain, shift, index[share.taken])
     print("compared", flush=True)
 
 

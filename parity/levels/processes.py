@@ -77,7 +77,7 @@ def _verdicts(case: Training, twins: Twins, worker: Worker, reached: dict, argum
         open_steps = []
         for number, start in starts.items():
             candidate = group(candidates, str(number))
-            same = same and bool(candidate.pop("equal")[0])
+            same = bool(candidate.pop("equal")[0]) and same
             found = start.judged(candidate)
             verdicts |= {f"{name}, step {number}": verdict for name, verdict in found.items()}
             if not all(verdict.passed for verdict in found.values()):

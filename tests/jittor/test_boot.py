@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jt_models import boot
+from jt_models import boot, compiled_core
 from jt_models.boot import jt
 from jittwin.errors import UserError
 
@@ -321,15 +321,15 @@ def core(tmp_path):
     for name in ("jittor_core.so", "jit_utils_core.so"):
         (tmp_path / name).write_bytes(b"0" * 100)
         (tmp_path / f"{name}.key").write_text("key")
-    boot._note_libraries(tmp_path)
+    compiled_core.note_libraries(tmp_path)
     return tmp_path
 
 
 def test_a_damaged_library_is_dropped_and_sound_ones_are_kept(core, capsys):
-    boot._drop_unusable(core)
+    compiled_core.drop_unusable(core)
     assert (core / "jittor_core.so").exists() and capsys.readouterr().err == ""
     (core / "jittor_core.so").write_bytes(b"0" * 60)
-    boot._drop_unusable(core)
+    compiled_core.drop_unusable(core)
     assert not (core / "jittor_core.so").exists() and not (core / "jittor_core.so.key").exists()
     assert (core / "jit_utils_core.so").exists()
     assert "is damaged (jittor_core.so)" in capsys.readouterr().err
@@ -338,15 +338,15 @@ def test_a_damaged_library_is_dropped_and_sound_ones_are_kept(core, capsys):
 def test_a_library_that_another_process_has_just_built_is_kept(core, capsys):
     (core / "jittor_core.so").write_bytes(b"0" * 60)
     (core / "jittor_core.so.key").write_text("another key")
-    boot._drop_unusable(core)
+    compiled_core.drop_unusable(core)
     assert (core / "jittor_core.so").exists() and capsys.readouterr().err == ""
 
 
 def test_nothing_is_kept_of_a_core_that_was_moved(core, capsys):
     """Jittor would build a part of it again and end the process with status 0."""
     moved = core.rename(core.with_name("elsewhere"))
-    boot._drop_unusable(moved)
-    assert [path.name for path in moved.iterdir()] == [boot._LIBRARIES]
+    compiled_core.drop_unusable(moved)
+    assert [path.name for path in moved.iterdir()] == [compiled_core.LIBRARIES]
     assert capsys.readouterr().err.startswith(f"jittwin: {moved} was at {core} before: ")
 
 

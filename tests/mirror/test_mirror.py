@@ -22,6 +22,7 @@ ALLOWED = {
     "boot.py": "prepares the environment for `import jittor`; PyTorch needs no such thing",
     "self_check.py": "looks whether Jittor, which compiles its kernels for every device, computes on this one",
     "compile_progress.py": "tells what Jittor compiles; PyTorch compiles nothing",
+    "compiled_core.py": "whether Jittor's compiled core can be loaded",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
         "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "kernel", "lists", "lookup", "loss",
         "modulation", "norm", "pool", "precision", "resample", "rows")},

@@ -102,8 +102,8 @@ class BatchNorm2d(nn.Module):
         if not self.training:
             return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                             False, 0.0, self.eps)
-        y, mean, variance, count = normalized(x, self, self.joint)
-        self._record(mean, variance * ((count - 1) / count) if self.running_variance == "biased" else variance)
+        y, mean, biased, unbiased = normalized(x, self, self.joint)
+        self._record(mean, biased if self.running_variance == "biased" else unbiased)
         return y
 
     def modulated(self, x, gain, shift, index, slope: float):
@@ -129,9 +129,9 @@ class BatchNorm1d(BatchNorm2d):
 
 
 def normalized(x, norm, joint: bool = True):
-    """x (B, C, …) with mean 0 and variance 1 per channel, then the weight and bias of `norm` if it has them; the mean
-    and unbiased variance (C,), and the number of values per channel. joint: of the whole batch, if several processes
-    share it. ValueError: one value per channel.
+    """x (B, C, …) with mean 0 and variance 1 per channel, then the weight and bias of `norm` if it has them; the mean,
+    the biased and the unbiased variance (C,). joint: of the whole batch, if several processes share it. ValueError: one
+    value per channel.
     """
     share = processes.share() if joint else None
     count = counted(x, share)
@@ -139,9 +139,9 @@ def normalized(x, norm, joint: bool = True):
         mean, variance = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
         # With momentum 1 the native kernel stores this batch's mean and unbiased variance in the two tensors.
         y = nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
-        return y, mean, variance, count
+        return y, mean, variance * ((count - 1) / count), variance
     y, mean, variance, count = JointNormalize.apply(x, norm.weight, norm.bias, norm.eps)
-    return y, mean, variance * (count / (count - 1)), count
+    return y, mean, variance, variance * (count / (count - 1))
 
 
 def counted(x, share=None) -> int:

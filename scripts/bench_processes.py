@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from jittwin.backend import PACKAGES  # noqa: E402
 from jittwin.engine.trainer import Trainer  # noqa: E402
-from jittwin.launching import launch, launched  # noqa: E402
+from jittwin.launching import launch, launched, leave  # noqa: E402
 from jittwin.tasks import TASKS  # noqa: E402
 from jittwin.training import train  # noqa: E402
 
@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("--measured-in", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measured_in:
-        return measure(args.backend[0], args.task[0], args.batch, args.steps, args.measured_in)
+        measure(args.backend[0], args.task[0], args.batch, args.steps, args.measured_in)
+        sys.exit(leave(0))
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("two processes need two cores, and this one may use one")
     for task in args.task or ["apf_gan", "tier"]:

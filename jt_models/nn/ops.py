@@ -13,6 +13,7 @@ from jt_models.nn.kernels.attention import Attention, Softmax
 from jt_models.nn.kernels.conv import Conv
 from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
+from jt_models.nn.kernels.kernel import total
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.modulation import Modulate, NormalizeModulate
@@ -293,6 +294,11 @@ def mean(x):
     while len(x.shape) > 1:
         x = x.sum(-1)
     return x.sum() / count
+
+
+def sum_dims(x, dims):
+    """Sum over some dimensions, which stay with length 1. It is added up in double precision [N1]."""
+    return total(x, dims, keepdims=True)
 
 
 def mean_dims(x, dims):

@@ -11,7 +11,7 @@ class Losses(Case):
     an exchange of them shows."""
     name = "distortion.losses"
     modes = ("eval", "eval reference", "eval single")
-    levels = ("L3", "L4")
+    levels = ("L2", "L3", "L4")
     differentiable = ("logits", "scores")
 
     def build(self, side, size, mode):

@@ -6,12 +6,13 @@ CASES = ("distortion.losses",)
 
 FAULTS = (
     Fault("dice_of_the_whole_batch", "", L,
-          "maps.reshape(maps.shape[0], -1)", "maps.reshape(1, -1)", "pictures share one dice coefficient", CASES),
+          "ops.sum_dims(maps, (1, 2, 3))", "ops.sum_dims(maps, (0, 1, 2, 3))",
+          "pictures share one dice coefficient", CASES),
     Fault("dice_smoothed_below_alone", "", L,
           "+ SMOOTH) / (total + SMOOTH)", ") / (total + SMOOTH)", "maps without distortion have the largest loss",
           CASES),
     Fault("soft_dice_without_squares", "", L,
-          "(maps * maps).sum(1) + (target * target).sum(1)", "maps.sum(1) + target.sum(1)",
+          "added(maps * maps) + added(target * target)", "added(maps) + added(target)",
           "soft_dice is dice", CASES),
     Fault("sample_deviation", "", L,
           "((ops.mean(x * x) + SOFTENING)", "(((x * x).sum() / (x.shape[0] - 1) + SOFTENING)",

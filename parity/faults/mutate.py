@@ -202,8 +202,8 @@ def run(names: Sequence[str] = (), only: Iterable[str] | None = None, levels: Se
              "mutants": [mutant.to_json() for mutant in mutants], "rows": rows}
     found["objections"] = objections(rows, mutants)
     if failing := recheck(needed, sound, twins):
-        found["objections"].append(f"the unbroken twin passed {failing.model} {failing.level} before and fails it now, so "
-                                   f"faults may not be why checks failed: {shortened(failing)}")
+        found["objections"].append(f"the unbroken twin passed {failing.model} {failing.level} before and fails it now, "
+                                   f"so faults may not be why checks failed: {shortened(failing)}")
     if done < len(faults):
         found["objections"].append(f"stopped after {done} of {len(faults)} faults")
     elif only is None and levels is None:

@@ -155,6 +155,7 @@ OPS = {
     "modulate": Op((IMAGES, *ROWS), labels=(3,)),
     "normalize_modulate": Op((IMAGES, *ROWS, 1e-5, 0.2), labels=(3,), run=normalized),
     "mean": Op((IMAGES,), many=True),
+    "sum_dims": Op((IMAGES, (1, 2, 3)), many=True),
     "mean_dims": Op((IMAGES, (1, 3))),
     "cumsum": Op((Like((3, 10)),)),
     "full_precision": Op((IMAGES,), exact=True),

@@ -39,23 +39,21 @@ def squared(maps, target):
 
 def dice(maps, target):
     """1 - the dice coefficient of maps that need not be binary, mean over the batch."""
-    maps, target = flat(maps), flat(target)
-    return overlap(maps, target, maps.sum(1) + target.sum(1))
+    return overlap(maps, target, added(maps) + added(target))
 
 
 def soft_dice(maps, target):
     """Like `dice`, with squares in the denominator, so that equal maps have no loss but for the smoothing."""
-    maps, target = flat(maps), flat(target)
-    return overlap(maps, target, (maps * maps).sum(1) + (target * target).sum(1))
+    return overlap(maps, target, added(maps * maps) + added(target * target))
 
 
 def overlap(maps, target, total):
-    return ops.mean(1 - (2 * (maps * target).sum(1) + SMOOTH) / (total + SMOOTH))
+    return ops.mean(1 - (2 * added(maps * target) + SMOOTH) / (total + SMOOTH))
 
 
-def flat(maps):
-    """(B, 1, S, S) to (B, S * S)."""
-    return maps.reshape(maps.shape[0], -1)
+def added(maps):
+    """The sum of each map (B, 1, S, S), of shape (B, 1, 1, 1)."""
+    return ops.sum_dims(maps, (1, 2, 3))
 
 
 def binary_cross_entropy(logits, target):

@@ -229,6 +229,11 @@ def mean(x):
     return x.mean()
 
 
+def sum_dims(x, dims):
+    """Sum over some dimensions, which stay with length 1."""
+    return x.sum(dims, keepdim=True)
+
+
 def mean_dims(x, dims):
     """Mean over some dimensions, which stay with length 1."""
     return x.mean(dims, keepdim=True)

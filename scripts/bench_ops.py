@@ -124,6 +124,7 @@ ROWS = {
     "max_pool2d 2x2": Row("VGG-16", ((8, 64, 224, 224),), op("max_pool2d", 2, 2)).times(1.9),
     "avg_pool2d 3x3": Row("Inception-v4", ((8, 384, 35, 35),), op("avg_pool2d", 3, 1, 1, False)).times(9),
     "mean_dims": Row("ResNet-50", ((8, 2048, 7, 7),), op("mean_dims", (2, 3))).times(1),
+    "sum_dims": Row("distortion", ((1, 1, 768, 768),), op("sum_dims", (1, 2, 3))),
     "mean": Row("losses", (PAPER,), op("mean")),
     "l1_mean": Row("losses", (PAPER, PAPER), op("l1_mean"), fixed=1),
     "upsample2": Row("APF-GAN", ((1, 128, 192, 256),), op("upsample2")),

@@ -1,11 +1,13 @@
-"""Measure what training in two processes brings, each on one core, against one process with the doubled batch.
+"""Measure what training in two processes brings, each on one core, against one process on one core.
 
     python scripts/bench_processes.py [--backend torch|jittor] [--task TASK] [--batch B] [--steps N] [--repeat R]
 
-One process on the first core takes steps of 2 B pictures, then two processes, one on each of the first two cores, take
-the same steps together, `--repeat` times in turn. Printed are seconds of a step and the ratio of pictures per second,
-as medians. Other load on the machine makes processes wait for each other: measure on two idle cores. CPU seconds count
-the waiting of Jittor's processes too, because MPI waits by asking again.
+Three measurements, `--repeat` times in turn: one process on the first core with steps of B pictures, one with steps of
+2 B, and two processes, one on each of the first two cores, with B pictures each. Printed are the medians of the seconds
+of a step, and how many times the pictures per second two processes make of one with the same batch for each process
+("batch grows") and with the same batch in all ("batch kept"). Other load on the machine makes processes wait for each
+other: measure on two idle cores. CPU seconds count the waiting of Jittor's processes too, because MPI waits by asking
+again.
 """
 import argparse
 import json
@@ -85,13 +87,17 @@ def main() -> None:
         sys.exit("two processes need two cores, and this one may use one")
     for task in args.task or ["apf_gan", "tier"]:
         for backend in args.backend or PACKAGES:
-            turns = [[run(count, backend, task, 2 * args.batch, args.steps) for count in (1, 2)]
+            turns = [[run(count, backend, task, pictures, args.steps)
+                      for count, pictures in ((1, args.batch), (1, 2 * args.batch), (2, 2 * args.batch))]
                      for _ in range(args.repeat)]
-            one, two = ({name: median(turn[which][name] for turn in turns) for name in TIMES} for which in (0, 1))
-            ratio = median(turn[0]["wall"] / turn[1]["wall"] for turn in turns)
-            print(f"{task:11} {backend:7} {2 * args.batch:4} pictures a step: one process {one['wall']:.4f} s "
-                  f"(CPU {one['cpu']:.4f}), two {two['wall']:.4f} s (CPU {two['cpu']:.4f} each), "
-                  f"{ratio:.2f} times the pictures per second", flush=True)
+            seconds = [median(turn[which]["wall"] for turn in turns) for which in range(3)]
+            grows = median(2 * one["wall"] / two["wall"] for one, _, two in turns)
+            kept = median(one["wall"] / two["wall"] for _, one, two in turns)
+            cpu = median(two["cpu"] for *_, two in turns)
+            print(f"{task:11} {backend:7} one process, {args.batch} pictures a step: {seconds[0]:.4f} s; "
+                  f"{2 * args.batch}: {seconds[1]:.4f} s; two processes, {2 * args.batch}: {seconds[2]:.4f} s (CPU "
+                  f"{cpu:.4f} each). Pictures per second: {grows:.2f} times (batch grows), {kept:.2f} times (batch "
+                  "kept)", flush=True)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,8 @@ def main() -> None:
         print(json.dumps(figures | (products_and_peak() if args.peak and TIMED else {})))
         return
     measures = dict.fromkeys(each for measure in args.measures for each in GROUPS.get(measure, (measure,)))
+    if args.backend and "ops" in measures:
+        sys.exit("ops compares the two backends: leave out --backend, or name other measures")
     against = f" against {commit(args.against)}" if args.against else ""
     report = {"facts": f"{datetime.date.today()}, commit {commit(ROOT)}{against}, {machine()}; {args.size} size on "
                        f"{args.device} in {args.dtype}, medians of {args.repeat}; ratio = jittor / torch",

@@ -13,6 +13,7 @@ from jt_models.nn import ops
 LIMIT = 1e-4            # of the size of the right result
 STEP = 1e-6             # of the central differences in float64
 INDEX = np.arange(60).reshape(2, 5, 6) % 4      # rows of the modulation
+FEW_OR_MANY = np.minimum(np.arange(5000) % 600, 299).reshape(2, 50, 50)     # 8 or 9 pixels of a row, 2408 of the last
 MASK = np.sin(np.arange(600, dtype=np.float32)).reshape(1, 2, 1, 300)
 
 
@@ -37,7 +38,14 @@ def _attention(q, k, v, mask=0.0):
     return (_softmax(q @ k.transpose(0, 1, 3, 2) / 2 + mask) @ v).transpose(0, 2, 1, 3).reshape(2, -1, 8)
 
 
-# Some rows are longer than a block of threads of jt_models/nn/kernels/rows.py.
+def _normalised_modulation(x, gain, shift):
+    x = np.moveaxis(_rows_normalised(np.moveaxis(x, 1, 0).reshape(3, -1)).reshape(3, 2, 50, 50), 0, 1)
+    y = x * np.moveaxis(gain[FEW_OR_MANY], 3, 1) + np.moveaxis(shift[FEW_OR_MANY], 3, 1)
+    return np.where(y > 0, y, 0.2 * y)
+
+
+# Some rows are longer than a block of threads of jt_models/nn/kernels/rows.py. In the normalised modulation, channels
+# and rows of the table have more pixels than a block and a thread of jt_models/nn/kernels/pixels.py take.
 # name: (the operator, its formula in NumPy, the shapes of its arguments)
 CHECKS: dict[str, tuple[Callable, Callable, tuple]] = {
     "matrix product": (ops.linear, lambda x, weight, bias: x @ weight.T + bias, ((3, 5, 16), (8, 16), (8,))),
@@ -47,6 +55,9 @@ CHECKS: dict[str, tuple[Callable, Callable, tuple]] = {
     "modulation": (lambda *given: ops.modulate(*given, jt.array(INDEX.astype(np.int32))),
                    lambda x, gain, shift: x * np.moveaxis(gain[INDEX], 3, 1) + np.moveaxis(shift[INDEX], 3, 1),
                    ((2, 3, 5, 6), (4, 3), (4, 3))),
+    "normalised modulation": (
+        lambda *given: ops.normalize_modulate(*given, jt.array(FEW_OR_MANY.astype(np.int32)), 1e-5, 0.2)[0],
+        _normalised_modulation, ((2, 3, 50, 50), (300, 3), (300, 3))),
     "softmax": (ops.softmax, _softmax, ((2, 3, 300),)),
     "layer norm of long rows": (ops.layer_norm, lambda x, gain, shift: _rows_normalised(x) * gain + shift,
                                 ((19, 300), (300,), (300,))),

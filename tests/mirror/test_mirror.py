@@ -25,7 +25,7 @@ ALLOWED = {
     "compiled_core.py": "whether Jittor's compiled core can be loaded",
     **{f"nn/kernels/{file}.py": "kernels written for Jittor where PyTorch ships a native one" for file in (
         "activation", "attention", "checkpoint", "conv", "depthwise", "dropout", "kernel", "lists", "lookup", "loss",
-        "modulation", "norm", "pool", "precision", "resample", "rows")},
+        "modulation", "norm", "pixels", "pool", "precision", "resample", "rows")},
     "nn/kernels/functions.py": "functions of the PyTorch twin with gradients of their own, where Jittor has kernels",
     "backbones/segformer.py": WRAPPED,
     "backbones/siglip.py": WRAPPED,

@@ -1,6 +1,7 @@
 """Scale and shift of every pixel by rows of a table, in multi-threaded C++."""
 from jt_models.boot import jt
 from jt_models.nn import processes
+from jt_models.nn.kernels import pixels
 from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
 from jt_models.nn.kernels.lookup import RANGE
 from jt_models.nn.kernels.norm import joint_moments, joint_normalized, moments, normalized, normalized_grad, term
@@ -210,3 +211,20 @@ class NormalizeModulate(Kernel):
         dx = normalized_grad(normal, slope * spread(gain, self.index, normal), (0, 2, 3), self.inverse,
                              self.term if self.joint else None)
         return dx, dgain, dshift
+
+    def on_gpu(self, x, gain, shift):
+        self.rows = checked(self.index, gain.shape[0], "modulate: the row")
+        mean, variance = pixels.moments(x)
+        count = x.numel() // x.shape[1]
+        if self.joint:
+            mean, variance, count = processes.statistics(jt.stack([mean, variance]), count)
+        self.term = term(count) if self.joint else 1 / count
+        y = pixels.modulated(x, mean, variance, gain, shift, self.index, self.eps, self.slope)
+        self.kept = x, mean, variance, gain, y
+        return y, mean, variance
+
+    def on_gpu_grad(self, g, *_):
+        x, mean, variance, gain, y = self.kept
+        sums, dgain, dshift = pixels.row_sums(*self.kept, g, self.rows, self.eps, self.slope)
+        means = self.term * (processes.all_sum(sums) if self.joint else sums)
+        return pixels.gradient(x, mean, variance, gain, self.index, y, g, means, self.eps, self.slope), dgain, dshift

@@ -6,14 +6,13 @@ on the CPU, thread by thread, and compile them with nvcc.
 """
 from jt_models.boot import jt
 
-HEADER = """
+BLOCK = """
 #include <cmath>
 #include <cstdint>
 
-#define THREADS 256     // of a block; a power of two, and COLUMNS divides it
-#define COLUMNS 32
+#define THREADS 256     // of a block; a power of two
 
-// The sum, or the maximum, of the values of all threads of a block, for each of them.
+// The sum of the values of all threads of a block, for each of them.
 static __device__ double block_sum(double value) {
     __shared__ double shared[THREADS];
     __syncthreads();                            // no thread still reads the result before
@@ -25,7 +24,12 @@ static __device__ double block_sum(double value) {
     }
     return shared[0];
 }
+"""
 
+HEADER = BLOCK + """
+#define COLUMNS 32      // divides THREADS
+
+// The maximum of the values of all threads of a block, for each of them.
 static __device__ float block_max(float value) {
     __shared__ float shared[THREADS];
     __syncthreads();

@@ -225,6 +225,6 @@ class NormalizeModulate(Kernel):
 
     def on_gpu_grad(self, g, *_):
         x, mean, variance, gain, y = self.kept
-        sums, dgain, dshift = pixels.row_sums(*self.kept, g, self.rows, self.eps, self.slope)
-        means = self.term * (processes.all_sum(sums) if self.joint else sums)
+        own, dgain, dshift = pixels.row_sums(*self.kept, g, self.rows, self.eps, self.slope)
+        means = self.term * (processes.all_sum(own) if self.joint else own)
         return pixels.gradient(x, mean, variance, gain, self.index, y, g, means, self.eps, self.slope), dgain, dshift

@@ -1,10 +1,10 @@
 """Normalisation and modulation of pixels (kernels/modulation.py) for a GPU, as CUDA sources. Nothing here has run on a
 GPU.
 
-Jittor's own operators read or write a whole map 19 times for the result and its gradients, here it is 10 times; and
-they add up in no fixed order, while here every sum is added up in double precision in the same order every time. So
-the gradient of a row of the table needs the pixels sorted by row, which the host does. The tests run these very sources
-on the CPU, thread by thread, and compile them with nvcc.
+Jittor's own operators read or write a whole map 19 times for the result and its gradients, fused as on a CPU; here it
+is 10 times. They add up in no fixed order; here every sum is added up in double precision in the same order every time.
+For the gradient of a row of the table, the host sorts the pixels by row. The tests run these very sources on the CPU,
+thread by thread, and compile them with nvcc.
 """
 import numpy as np
 

@@ -117,7 +117,9 @@ def depthwise_conv2d(x, weight, bias=None, padding=0):
 def linear(x, weight, bias=None):
     """x (…, in) times weight (out, in) transposed, plus bias."""
     x, weight, bias = _rounded(x, weight, bias)
-    y = nn.matmul_transpose(x, weight)
+    # The reshaped x keeps Jittor from making an array (rows, out, in) of all products of a matrix x, in order to add
+    # them up one by one, where the gradient of x is asked for before that of the weight.
+    y = nn.matmul_transpose(x.reshape(1, *x.shape), weight).reshape(*x.shape[:-1], -1)
     return _rounded(_biased(y, bias, len(y.shape) - 1))[0]
 
 
@@ -286,11 +288,8 @@ def _check_rows(x, index) -> None:
 
 
 def mean(x):
-    """Mean over all elements, as a scalar. It is summed axis by axis, because one long float32 sum drifts [N1, N2]."""
-    count = x.numel()
-    while len(x.shape) > 1:
-        x = x.sum(-1)
-    return x.sum() / count
+    """Mean over all elements, as a scalar. It is added up in double precision [N1, N2]."""
+    return total(x, range(len(x.shape))) / x.numel()
 
 
 def sum_dims(x, dims):

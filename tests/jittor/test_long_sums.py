@@ -6,7 +6,9 @@ shows it, and the longest sums are hidden: the gradient of a parameter that ever
 import numpy as np
 import pytest
 
+from jittwin.models import bert
 from jt_models.apf_gan.augment import color
+from jt_models.backbones.bert import Embeddings
 from jt_models.boot import jt
 from jt_models.nn import layers, ops
 
@@ -50,10 +52,35 @@ def test_bias_of_a_linear_layer(tokens):
     agree(found, g.reshape(-1, 5).sum(0, dtype=np.float64))
 
 
+def test_weight_of_a_linear_layer_after_its_input():
+    """Of a matrix x, Jittor would make an array of all 20000 x 16 x 64 products, and add them up one by one."""
+    x, weight, g = normal((20000, 64)), normal((16, 64)), normal((20000, 16), seed=1)
+    given = jt.array(x), jt.array(weight)
+    for_x, for_weight = slopes(ops.linear(*given), g, *given)
+    for_x.sync()
+    agree(for_weight, g.T.astype(np.float64) @ x)
+
+
+def test_type_embedding_of_a_text(backend):
+    """All tokens of all texts have the same type."""
+    config = bert.PRESETS["tiny"]
+    shape = (512, min(77, config.max_position_embeddings), config.hidden_size)
+    embeddings, g = Embeddings(config), normal(shape, seed=1)
+    embeddings.LayerNorm = embeddings.dropout = lambda x: x
+    (found,) = slopes(embeddings(jt.zeros(shape[:2], "int32")), g, embeddings.token_type_embeddings.weight)
+    agree(found[0], g.sum((0, 1), dtype=np.float64))
+
+
 def test_bias_of_a_depthwise_convolution():
     bias, g = jt.zeros((3,)), normal(MAP, seed=1)
     (found,) = slopes(ops.depthwise_conv2d(jt.array(normal(MAP)), jt.ones((3, 1, 3, 3)), bias, 1), g, bias)
     agree(found, g.sum((0, 2, 3), dtype=np.float64))
+
+
+def test_mean_of_maps():
+    """Of the detector of distortion, over which its losses are means."""
+    x = normal((4, 1, 768, 768))
+    agree(ops.mean(jt.array(x)), x.mean(dtype=np.float64), 1e-7)
 
 
 def test_mean_of_tokens():

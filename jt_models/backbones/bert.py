@@ -26,7 +26,7 @@ class Embeddings(Module):
     def execute(self, ids):
         x = self.word_embeddings(ids)
         if self.typed:
-            x = x + self.token_type_embeddings.weight[0]
+            x = x + ops.expand(self.token_type_embeddings.weight[:1].reshape(1, 1, -1), x.shape)
         return self.dropout(self.LayerNorm(x + self.position_embeddings.weight[:ids.shape[1]]))
 
 

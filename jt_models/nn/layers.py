@@ -3,6 +3,7 @@ from jittwin.draws import key
 from jt_models.boot import jt, nn
 from jt_models.nn import ops, processes
 from jt_models.nn.kernels.checkpoint import Checkpoint
+from jt_models.nn.kernels.kernel import total
 from jt_models.nn.kernels.norm import Normalize
 
 ModuleList, Sequential = nn.ModuleList, nn.Sequential
@@ -101,14 +102,15 @@ class SpectralConv2d(Module):
         u, v = self.weight_u, self.weight_v
         if self.is_training() and self.track:
             with jt.no_grad():
-                v = (matrix * u.reshape(-1, 1)).sum(0)
-                v = v / jt.maximum((v * v).sum().sqrt(), 1e-12)
-                u = (matrix * v).sum(1)
-                u = u / jt.maximum((u * u).sum().sqrt(), 1e-12)
+                v = total(matrix * u.reshape(-1, 1), [0])
+                v = v / jt.maximum(total(v * v, [0]).sqrt(), 1e-12)
+                u = total(matrix * v, [1])
+                u = u / jt.maximum(total(u * u, [0]).sqrt(), 1e-12)
             u, v = u.detach(), v.detach()
             self.weight_u.update(u)
             self.weight_v.update(v)
-        return self.weight_orig / (u * (matrix * v).sum(1)).sum()
+        largest = total(u * total(matrix * v, [1]), [0])
+        return self.weight_orig / ops.expand(largest.reshape(1, 1, 1, 1), self.weight_orig.shape)
 
     def execute(self, x):
         return ops.conv2d(x, self.weight(), self.bias, self.stride, self.padding)
@@ -141,9 +143,7 @@ class BatchNorm2d(Module):
         else:
             inverse = 1 / (self.running_var + self.eps).sqrt()
             y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)
-        if self.weight is None:
-            return y
-        return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+        return y if self.weight is None else _scaled(y, self.weight, self.bias)
 
     def modulated(self, x, gain, shift, index, slope: float):
         """x normalised, without weight and bias, then `ops.modulate` and the leaky ReLU of a slope; 1 for none."""
@@ -176,6 +176,12 @@ class BatchNorm1d(BatchNorm2d):
 
     def execute(self, x):
         return super().execute(x.reshape(*x.shape, 1, 1)).reshape(x.shape)
+
+
+def _scaled(x, weight, bias):
+    """x (B, C, H, W) times a weight (C,) plus a bias (C,)."""
+    weight, bias = (ops.expand(each.reshape(1, -1, 1, 1), x.shape) for each in (weight, bias))
+    return x * weight + bias
 
 
 def normalized(x, norm, joint: bool = True):
@@ -219,7 +225,7 @@ class FrozenBatchNorm2d(Module):
         else:
             inverse = 1 / (self.running_var + self.eps).sqrt()
             y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)
-        return y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+        return _scaled(y, self.weight, self.bias)
 
 
 class InstanceNorm2d(Module):

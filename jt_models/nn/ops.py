@@ -90,7 +90,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, groups: int = 1):
     x, weight, bias = _rounded(x, weight, bias)
     settings = _two(stride), _two(padding), groups
     if groups == x.shape[1] == weight.shape[0] > 1 and settings[0] == (1, 1):
-        y = _biased(DepthwiseConv(settings[1])(x, weight), bias)
+        y = _biased(DepthwiseConv(settings[1])(x, weight), bias, 1)
     else:
         y = Conv(*settings)(x, weight, bias)
     return _rounded(y)[0]
@@ -100,16 +100,13 @@ def _two(size) -> tuple:
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
-def _biased(y, bias):
-    """y (B, C, H, W) plus bias (C,). The bias is broadcast one axis at a time, so its gradient is summed one axis at a
-    time: a single float32 sum over a whole batch of pictures loses half its digits [N1]."""
+def _biased(y, bias, dim: int):
+    """y plus bias (C,) along a dimension."""
     if bias is None:
         return y
-    batch, channels, height, width = y.shape
-    spread = bias.reshape(1, channels, 1, 1)
-    for shape in ((1, channels, 1, width), (1, channels, height, width), (batch, channels, height, width)):
-        spread = spread.broadcast(list(shape))
-    return y + spread
+    shape = [1] * len(y.shape)
+    shape[dim] = -1
+    return y + expand(bias.reshape(shape), y.shape)
 
 
 def depthwise_conv2d(x, weight, bias=None, padding=0):
@@ -120,8 +117,10 @@ def depthwise_conv2d(x, weight, bias=None, padding=0):
 def linear(x, weight, bias=None):
     """x (…, in) times weight (out, in) transposed, plus bias."""
     x, weight, bias = _rounded(x, weight, bias)
-    y = nn.matmul_transpose(x, weight)
-    return _rounded(y if bias is None else y + bias)[0]
+    # The reshaped x keeps Jittor from making an array (rows, out, in) of all products of a matrix x, in order to add
+    # them up one by one, where the gradient of x is asked for before that of the weight.
+    y = nn.matmul_transpose(x.reshape(1, *x.shape), weight).reshape(*x.shape[:-1], -1)
+    return _rounded(_biased(y, bias, len(y.shape) - 1))[0]
 
 
 def gelu(x):
@@ -289,11 +288,8 @@ def _check_rows(x, index) -> None:
 
 
 def mean(x):
-    """Mean over all elements, as a scalar. It is summed axis by axis, because one long float32 sum drifts [N1, N2]."""
-    count = x.numel()
-    while len(x.shape) > 1:
-        x = x.sum(-1)
-    return x.sum() / count
+    """Mean over all elements, as a scalar. It is added up in double precision [N1, N2]."""
+    return total(x, range(len(x.shape))) / x.numel()
 
 
 def sum_dims(x, dims):
@@ -302,12 +298,20 @@ def sum_dims(x, dims):
 
 
 def mean_dims(x, dims):
-    """Mean over some dimensions, which stay with length 1 [N2]."""
+    """Mean over some dimensions, which stay with length 1. It is added up in double precision [N1, N2]."""
     count = 1
     for dim in dims:
         count *= x.shape[dim]
-        x = x.sum(dim, keepdims=True)
-    return x / count
+    return sum_dims(x, dims) / count
+
+
+def expand(x, shape):
+    """x in a shape with as many dimensions, of which those of length 1 are repeated.
+
+    The gradient of x is added up in double precision; Jittor's own is one long float32 sum [N1]. The conversions become
+    part of the loops before and after them, so that no array of float64 is made.
+    """
+    return x.float64().broadcast(list(shape)).cast(x.dtype)
 
 
 def cumsum(x):

@@ -88,9 +88,9 @@ FAULTS = (
           "the frozen batch normalisation takes the other statistics", (INCEPTION,)),
     Fault("frozen_norm_without_gain", "", LAYERS,
           "            y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)\n"
-          "        return y * self.weight.reshape(1, -1, 1, 1) + self.bias",
+          "        return _scaled(y, self.weight, self.bias)",
           "            y = (x - self.running_mean.reshape(1, -1, 1, 1)) * inverse.reshape(1, -1, 1, 1)\n"
-          "        return y + self.bias",
+          "        return _scaled(y, jt.ones_like(self.weight), self.bias)",
           "the frozen batch normalisation forgets its gain", (INCEPTION,)),
     Fault("not_frozen", "", LAYERS,
           "        value.stop_grad()\n", "        pass\n",

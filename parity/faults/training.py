@@ -71,7 +71,7 @@ FAULTS = (
           'draws.uniform(f"{site}.saturation", batch) * 2)', 'draws.uniform(f"{site}.saturation", batch))',
           "saturation only fades", (AUGMENT,)),
     Fault("contrast_per_channel", "", AUGMENTATION,
-          "mean = ops.mean_dims(x, (3, 2, 1))", "mean = ops.mean_dims(x, (3, 2))",
+          "ops.mean_dims(x, (3, 2, 1))", "ops.mean_dims(x, (3, 2))",
           "contrast is taken about the mean of each channel", (AUGMENT,)),
     Fault("crop_bilinear", "F6", AUGMENTATION,
           'window(fake, "bicubic")', 'window(fake, "bilinear")',

@@ -21,7 +21,7 @@ def color(x, draws, site: str):
     x = x + per_sample(draws.uniform(f"{site}.brightness", batch) - 0.5)
     mean = ops.mean_dims(x, (1,))
     x = (x - mean) * per_sample(draws.uniform(f"{site}.saturation", batch) * 2) + mean
-    mean = ops.mean_dims(x, (3, 2, 1))
+    mean = ops.expand(ops.mean_dims(x, (3, 2, 1)), x.shape)
     return (x - mean) * per_sample(draws.uniform(f"{site}.contrast", batch) + 0.5) + mean
 
 

@@ -239,6 +239,11 @@ def mean_dims(x, dims):
     return x.mean(dims, keepdim=True)
 
 
+def expand(x, shape):
+    """x in a shape with as many dimensions, of which those of length 1 are repeated."""
+    return x.expand(tuple(shape))
+
+
 def cumsum(x):
     """Cumulative sums along the rows of (B, K)."""
     return x.cumsum(1)

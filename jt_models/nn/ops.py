@@ -13,7 +13,7 @@ from jt_models.nn.kernels.attention import Attention, Softmax
 from jt_models.nn.kernels.conv import Conv
 from jt_models.nn.kernels.depthwise import DepthwiseConv
 from jt_models.nn.kernels.dropout import Drop
-from jt_models.nn.kernels.kernel import total
+from jt_models.nn.kernels.kernel import total as _total      # no part of this module's interface
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
 from jt_models.nn.kernels.modulation import Modulate, NormalizeModulate
@@ -289,12 +289,12 @@ def _check_rows(x, index) -> None:
 
 def mean(x):
     """Mean over all elements, as a scalar. It is added up in double precision [N1, N2]."""
-    return total(x, range(len(x.shape))) / x.numel()
+    return _total(x, range(len(x.shape))) / x.numel()
 
 
 def sum_dims(x, dims):
     """Sum over some dimensions, which stay with length 1. It is added up in double precision [N1]."""
-    return total(x, dims, keepdims=True)
+    return _total(x, dims, keepdims=True)
 
 
 def mean_dims(x, dims):

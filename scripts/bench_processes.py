@@ -28,12 +28,13 @@ from jittwin.tasks import TASKS  # noqa: E402
 from jittwin.training import train  # noqa: E402
 
 WARM_UP = 5                 # steps that are not measured
+EPOCH = 20                  # steps of an epoch; with the epochs the pictures of APF-GAN grow
 TIMES = ("wall", "cpu")
 
 
 def measure(backend: str, task: str, batch: int, steps: int, folder: Path) -> None:
     """In one of the processes: train `steps` steps, and write the median seconds of one."""
-    rank, _ = launched()
+    rank, processes = launched()
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     step, moments = Trainer.step, []
 
@@ -45,7 +46,7 @@ def measure(backend: str, task: str, batch: int, steps: int, folder: Path) -> No
 
     Trainer.step = timed
     settings = {"preset": "tiny", "batch_size": batch, "max_steps": steps + WARM_UP, "save_epochs": 10 ** 6,
-                "log_every": 10 ** 6}
+                "log_every": 10 ** 6, "synthetic_images": EPOCH * batch * processes}
     if task == "apf_gan":
         settings |= {"finetune_batch_size": batch}
     else:

@@ -190,18 +190,26 @@ class GoldenFacts:
         assert tuple(z.shape) == (1, 1024, 6, 8)
         assert twin.probes(z) == near([0.319799, 0.644077, -0.09634, -0.09298, -0.08905])
 
-    def generated(self, twin, config, noise):
+    def generated(self, twin, config, noise, way="dense"):
         z, generator = self.encoded(twin, config), twin.build("generator", config)
+        label = twin.labels(1, config.size) if way == "distinct" else None
         with twin.backend.no_grad():
-            return generator(twin.condition(twin.one_hot(1, config.size), twin.constant_noise(noise)), z)
+            return generator(twin.condition(twin.one_hot(1, config.size), twin.constant_noise(noise), label=label), z)
 
+    @pytest.mark.parametrize("way", ["dense", "distinct"])
     @pytest.mark.parametrize("noise, expected", [
         (0, [0.054799, 0.330426, 0.201792, 0.975573, 0.352950]),
         (1, [0.058833, 0.353523, 0.100582, 0.964979, 0.333874])])
-    def test_8_generator_tiny(self, twin, noise, expected):
-        image = self.generated(twin, TINY, noise)
+    def test_8_generator_tiny(self, twin, noise, expected, way):
+        image = self.generated(twin, TINY, noise, way)
         assert tuple(image.shape) == (1, 3, 192, 256)
         assert twin.probes(image) == near(expected)
+
+    @pytest.mark.parametrize("kernel", [3, 5])
+    def test_8_wider_noise_is_the_same_for_each_pixel_and_each_neighbourhood(self, twin, kernel):
+        config = dataclasses.replace(TINY, seg_noise_kernel=kernel)
+        dense, distinct = (twin.backend.numpy(self.generated(twin, config, 1, way)) for way in ("dense", "distinct"))
+        np.testing.assert_allclose(distinct, dense, atol=1e-5)
 
     @pytest.mark.slow
     def test_8_generator_default(self, twin):

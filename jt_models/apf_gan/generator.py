@@ -66,6 +66,12 @@ class Condition:
         return self.noise(self.index - 1, (batch, 1, *size))
 
 
+def in_centres(conv, patches):
+    """What a convolution gives in the centres of patches (V, k, k) of class ids that its kernel covers: (V, C)."""
+    seen = ops.one_hot(patches, conv.weight.shape[1]).reshape(patches.shape[0], -1)
+    return ops.linear(seen, conv.weight.reshape(conv.weight.shape[0], -1), conv.bias)
+
+
 class SPADE(Module):
     """Batch normalisation, scaled and shifted by functions of the label map. Noise is added before it normalises."""
 
@@ -83,22 +89,32 @@ class SPADE(Module):
         """What depends on the labels alone: (1 + gamma, beta, index, scale).
 
         1 + gamma and beta are (B, C, h, w), and index None; or they have a row for each distinct neighbourhood, and
-        index (B, h, w) is the row of each pixel. scale (B, C, h, w) is that of the noise, or None.
+        index (B, h, w) is the row of each pixel. scale, that of the noise, is None, or (B, C, h, w), or has such rows.
         """
-        seg, found = condition.resized(size), condition.neighbourhoods(size)
-        scale = None if self.seg_noise_var is None else self.seg_noise_var(seg)
+        found = condition.neighbourhoods(size)
+        scale = self.noise_scale(condition, size, found)
         if found is None:
-            hidden = self.mlp_shared(seg)
+            hidden = self.mlp_shared(condition.resized(size))
             return 1 + self.mlp_gamma(hidden), self.mlp_beta(hidden), None, scale
         gamma, beta = self.rows(found)
         return 1 + gamma, beta, found.index, scale
+
+    def noise_scale(self, condition: Condition, size, found: Neighbourhoods | None):
+        """Without `found`, and if the kernel reaches further than a patch, (B, C, h, w); else (U, C), that in the
+        centres of the distinct 5x5 neighbourhoods; None without noise."""
+        if self.seg_noise_var is None:
+            return None
+        reach = self.seg_noise_var.weight.shape[2] // 2
+        if found is None or reach > 1:
+            return self.seg_noise_var(condition.resized(size))
+        patches = found.patches[:, 1 - reach:2 + reach, 1 - reach:2 + reach]
+        return ops.embedding(found.around[:, 4], in_centres(self.seg_noise_var, patches))
 
     def rows(self, found: Neighbourhoods):
         """gamma and beta (U, C) in the centres of the distinct 5x5 neighbourhoods. At a pixel outside the map the
         hidden features are zero, as the padding of the second convolution has them."""
         shared, relu = self.mlp_shared
-        patches = ops.one_hot(found.patches, shared.weight.shape[1]).reshape(found.patches.shape[0], -1)
-        hidden = relu(ops.linear(patches, shared.weight.reshape(shared.weight.shape[0], -1), shared.bias))
+        hidden = relu(in_centres(shared, found.patches))
         hidden = ops.concat([hidden, ops.zeros((1, hidden.shape[1]))], 0)
         around = ops.embedding(found.around, hidden).reshape(found.around.shape[0], -1)
         return [ops.linear(around, conv.weight.permute(0, 2, 3, 1).reshape(conv.weight.shape[0], -1), conv.bias)
@@ -109,7 +125,8 @@ class SPADE(Module):
         size = tuple(x.shape[-2:])
         gain, beta, index, scale = condition.modulation(self, size)
         if scale is not None:
-            x = x + condition.draw(x.shape[0], size) * scale
+            noise = condition.draw(x.shape[0], size)
+            x = x + noise * scale if len(scale.shape) == 4 else ops.add_noise(x, noise, scale, index)
         if index is not None:
             return self.param_free_norm.modulated(x, gain, beta, index, slope)
         y = self.param_free_norm(x) * gain + beta

@@ -153,8 +153,8 @@ class BatchNorm2d(Module):
             y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope, share is not None)
             self._record(mean, variance, count)
             return y
-        y = ops.modulate(self(x), gain, shift, index)
-        return y if slope == 1 else ops.leaky_relu(y, slope)
+        gain = gain / jt.sqrt(self.running_var + self.eps)
+        return ops.modulate(x, gain, shift - gain * self.running_mean, index, slope)
 
     def normalize_batch(self, x):
         y, mean, variance, count = normalized(x, self, self.joint)

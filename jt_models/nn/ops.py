@@ -16,7 +16,7 @@ from jt_models.nn.kernels.dropout import Drop
 from jt_models.nn.kernels.kernel import total as _total      # no part of this module's interface
 from jt_models.nn.kernels.lookup import Along, Rows
 from jt_models.nn.kernels.loss import CrossEntropy
-from jt_models.nn.kernels.modulation import Modulate, NormalizeModulate
+from jt_models.nn.kernels.modulation import AddNoise, Modulate, NormalizeModulate
 from jt_models.nn.kernels.norm import LayerNorm
 from jt_models.nn.kernels.pool import AvgPool, MaxPool
 from jt_models.nn.kernels.precision import Rounded, arithmetic
@@ -263,13 +263,19 @@ def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
     return MaxPool(kernel, stride, padding)(x)
 
 
-def modulate(x, gain, shift, index):
+def add_noise(x, noise, scale, index):
+    """x (B, C, H, W) plus noise (B, 1, H, W) times a row of scale (U, C), the row index (B, H, W), as in `modulate`."""
+    _check_rows(x, index)
+    return AddNoise(index)(x, noise, scale)
+
+
+def modulate(x, gain, shift, index, slope: float = 1.0):
     """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
 
-    The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
+    slope: of the leaky ReLU that follows, above 0. A row's gradient sums its pixels in order. ValueError: other sizes.
     """
     _check_rows(x, index)
-    return Modulate(index)(x, gain, shift)
+    return Modulate(index, slope)(x, gain, shift)
 
 
 def normalize_modulate(x, gain, shift, index, eps: float, slope: float, joint: bool = False):

@@ -31,11 +31,11 @@ FAULTS = (
           "self.norm_1(dx, condition, 0.2)", "self.norm_1(dx, condition, 0.01)",
           "one slope is 0.01 instead of 0.2"),
     Fault("noise_after_norm", "", G,
-          "            x = x + condition.draw(x.shape[0], size) * scale\n"
+          "            x = x + noise * scale if len(scale.shape) == 4 else ops.add_noise(x, noise, scale, index)\n"
           "        if index is not None:\n"
           "            return self.param_free_norm.modulated(x, gain, beta, index, slope)\n"
           "        y = self.param_free_norm(x) * gain + beta\n",
-          "            noise = condition.draw(x.shape[0], size) * scale\n"
+          "            noise = noise * scale\n"
           "        y = (self.param_free_norm(x) + (noise if scale is not None else 0)) * gain + beta\n",
           "noise enters after the normalisation"),
     Fault("noise_index_shifted", "", G,
@@ -45,7 +45,7 @@ FAULTS = (
           "    def begin(self):\n        self.index = 0", "    def begin(self):\n        pass",
           "a second pass with the same labels takes other noise", (PICTURES,)),
     Fault("noise_unscaled", "", G,
-          "x = x + condition.draw(x.shape[0], size) * scale", "x = x + condition.draw(x.shape[0], size)",
+          "x = x + noise * scale if", "x = x + noise if",
           "noise is not guided by the label map"),
     Fault("kept_by_size", "", G,
           "        if spade not in self.modulations:\n"
@@ -65,6 +65,10 @@ FAULTS = (
     Fault("kernel_transposed", "", G,
           "conv.weight.permute(0, 2, 3, 1)", "conv.weight.permute(0, 3, 2, 1)",
           "the neighbours to the right are taken for those below", (OBJECTIVE,)),
+    Fault("noise_scale_of_a_neighbour", "", G,
+          "found.patches[:, 1 - reach:2 + reach, 1 - reach:2 + reach]",
+          "found.patches[:, :1 + 2 * reach, :1 + 2 * reach]",
+          "the rows scale the noise by the class of the pixel above and to the left", (OBJECTIVE,)),
     Fault("unmodulated_gain", "", G,
           "return 1 + gamma, beta, found.index, scale", "return gamma, beta, found.index, scale",
           "the rows scale by gamma instead of 1 + gamma", (OBJECTIVE,)),

@@ -22,6 +22,7 @@ from test_text_ops import (  # noqa: F401
     test_grouped_convolution,
     test_masked_attention,
     test_modulation_by_rows_and_its_gradients,
+    test_noise_scaled_by_rows_and_its_gradients,
     test_normalised_modulation_and_its_gradients,
     test_numbers_out_of_range_are_refused,
     test_stochastic_depth_drops_samples,

@@ -114,20 +114,38 @@ def test_elements_along_an_axis():
     np.testing.assert_allclose(jt.grad((found * jt.array(g)).sum(), given).numpy(), expected, atol=1e-6)
 
 
-def test_modulation_by_rows_and_its_gradients():
+def test_noise_scaled_by_rows_and_its_gradients():
+    index = np.random.default_rng(0).integers(0, 5, (2, 6, 9)).astype(np.int32)
+    arrays = [normal((2, 3, 6, 9)), normal((2, 1, 6, 9), seed=1), normal((6, 3), seed=2)]
+    cotangent = normal((2, 3, 6, 9), seed=3)
+
+    def closed(x, noise, scale):
+        return x + noise * np.moveaxis(scale[index], 3, 1)
+
+    def ours(*tensors):
+        return ops.add_noise(*tensors, jt.array(index))
+
+    agree(ours(*map(jt.array, arrays)), closed(*(a.astype(np.float64) for a in arrays)))
+    for number, slope in enumerate(slopes(ours, arrays, cotangent)):
+        agree(slope, differences(closed, arrays, cotangent, number), 2e-5)
+
+
+@pytest.mark.parametrize("slope", [0.2, 1.0])
+def test_modulation_by_rows_and_its_gradients(slope):
     index = np.random.default_rng(0).integers(0, 5, (2, 6, 9)).astype(np.int32)
     arrays = [normal((2, 3, 6, 9)), normal((6, 3), seed=1), normal((6, 3), seed=2)]
     cotangent = normal((2, 3, 6, 9), seed=3)
 
     def closed(x, gain, shift):
-        return x * np.moveaxis(gain[index], 3, 1) + np.moveaxis(shift[index], 3, 1)
+        y = x * np.moveaxis(gain[index], 3, 1) + np.moveaxis(shift[index], 3, 1)
+        return np.where(y > 0, y, slope * y)
 
     def ours(*tensors):
-        return ops.modulate(*tensors, jt.array(index))
+        return ops.modulate(*tensors, jt.array(index), slope)
 
     agree(ours(*map(jt.array, arrays)), closed(*(a.astype(np.float64) for a in arrays)))
-    for number, slope in enumerate(slopes(ours, arrays, cotangent)):
-        agree(slope, differences(closed, arrays, cotangent, number), 2e-5)
+    for number, slope_of in enumerate(slopes(ours, arrays, cotangent)):
+        agree(slope_of, differences(closed, arrays, cotangent, number), 2e-5)
 
 
 @pytest.mark.parametrize("slope", [0.2, 1.0])
@@ -180,6 +198,7 @@ def test_the_mean_over_no_label_is_not_a_number():
 @pytest.mark.parametrize("call", [
     lambda bad: ops.embedding(bad, jt.ones((5, 2))), lambda bad: ops.cross_entropy(jt.ones((2, 5)), bad),
     lambda bad: ops.take_along_dim(jt.ones((5,)), bad, 0),
+    lambda bad: ops.add_noise(jt.ones((1, 1, 1, 2)), jt.ones((1, 1, 1, 2)), jt.ones((5, 1)), bad.reshape(1, 1, 2)),
     lambda bad: ops.modulate(jt.ones((1, 1, 1, 2)), jt.ones((5, 1)), jt.ones((5, 1)), bad.reshape(1, 1, 2))])
 @pytest.mark.parametrize("bad", [-1, 5])
 def test_numbers_out_of_range_are_refused(call, bad):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_models.nn import layers, ops
-from torch_models.nn.kernels.functions import Modulate
+from torch_models.nn.kernels import functions
 
 IMAGE = torch.arange(384 * 512, dtype=torch.float32).reshape(1, 1, 384, 512)
 
@@ -106,14 +106,30 @@ def test_layers_are_those_of_pytorch():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_modulation_by_rows(layout, dtype, monkeypatch):
-    monkeypatch.setattr(Modulate, "PIXELS", 7)
+def test_noise_scaled_by_rows(layout, dtype, monkeypatch):
+    monkeypatch.setattr(functions, "PIXELS", 7)
+    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
+    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    given = [x, torch.randn(2, 1, 6, 9, dtype=dtype), torch.randn(6, 3, dtype=dtype)]
+    given = [each.requires_grad_() for each in given]
+    expected = given[0] + given[1] * F.embedding(index, given[2]).permute(0, 3, 1, 2)
+    found = ops.add_noise(*given, index)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("slope", [0.2, 1.0])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_modulation_by_rows(layout, dtype, slope, monkeypatch):
+    monkeypatch.setattr(functions, "PIXELS", 7)
     index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
     x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
     given = [x.requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
     rows = [F.embedding(index, table).permute(0, 3, 1, 2) for table in given[1:]]
-    expected = given[0] * rows[0] + rows[1]
-    found = ops.modulate(*given, index)
+    expected = F.leaky_relu(given[0] * rows[0] + rows[1], slope)
+    found = ops.modulate(*given, index, slope)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
         torch.testing.assert_close(ours, theirs)
@@ -123,7 +139,7 @@ def test_modulation_by_rows(layout, dtype, monkeypatch):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_normalised_modulation_keeps_two_maps_and_has_the_gradients_of_its_parts(layout, dtype, slope, monkeypatch):
-    monkeypatch.setattr(Modulate, "PIXELS", 7)
+    monkeypatch.setattr(functions, "PIXELS", 7)
     index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
     x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
     given = [(3 * x + 5).requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]

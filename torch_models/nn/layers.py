@@ -114,8 +114,8 @@ class BatchNorm2d(nn.Module):
             y, mean, variance = ops.normalize_modulate(x, gain, shift, index, self.eps, slope, share is not None)
             self._record(mean, variance if self.running_variance == "biased" else variance * (count / (count - 1)))
             return y
-        y = ops.modulate(self(x), gain, shift, index)
-        return y if slope == 1 else ops.leaky_relu(y, slope)
+        gain = gain * (self.running_var + self.eps).rsqrt()
+        return ops.modulate(x, gain, shift - gain * self.running_mean, index, slope)
 
     def _record(self, mean, variance) -> None:
         """Move the running statistics towards those of a batch."""

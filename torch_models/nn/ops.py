@@ -200,13 +200,19 @@ def max_pool2d(x, kernel: int, stride: int, padding: int = 0):
     return F.max_pool2d(x, kernel, stride, padding)
 
 
-def modulate(x, gain, shift, index):
+def add_noise(x, noise, scale, index):
+    """x (B, C, H, W) plus noise (B, 1, H, W) times a row of scale (U, C), the row index (B, H, W), as in `modulate`."""
+    _check_rows(x, index)
+    return functions.AddNoise.apply(x, noise.to(x.dtype), scale.to(x.dtype), index)
+
+
+def modulate(x, gain, shift, index, slope: float = 1.0):
     """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
 
-    The gradient of a row is the sum over its pixels in their order. ValueError: index has another size.
+    slope: of the leaky ReLU that follows, above 0. A row's gradient sums its pixels in order. ValueError: other sizes.
     """
     _check_rows(x, index)
-    return functions.Modulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index)
+    return functions.Modulate.apply(x, gain.to(x.dtype), shift.to(x.dtype), index, slope)
 
 
 def normalize_modulate(x, gain, shift, index, eps: float, slope: float, joint: bool = False):

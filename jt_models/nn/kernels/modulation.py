@@ -1,14 +1,47 @@
-"""Scale and shift of every pixel by rows of a table, in multi-threaded C++."""
+"""Noise, scale and shift of every pixel by rows of a table, in multi-threaded C++."""
 from jt_models.boot import jt
 from jt_models.nn import processes
 from jt_models.nn.kernels import pixels
-from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row
+from jt_models.nn.kernels.kernel import Kernel, checked, summed_by_row, total
 from jt_models.nn.kernels.lookup import RANGE
 from jt_models.nn.kernels.norm import joint_moments, joint_normalized, moments, normalized, normalized_grad, term
 
 _HEADER = "#include <cmath>\n#include <vector>\n" + RANGE
 
 # Each thread takes whole channels. The table's column of a channel is copied, so that it stays in the cache.
+_NOISE = """
+    @alias(x, in0) @alias(noise, in1) @alias(scale, in2) @alias(at, in3) @alias(y, out0)
+    const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = scale_shape0;
+    check_range(at_p, at->num, U, 0, "add_noise: the row");
+    #pragma omp parallel for
+    for (int64_t c = 0; c < C; c++) {
+        std::vector<float> column(U);
+        for (int64_t u = 0; u < U; u++) column[u] = scale_p[u * C + c];
+        const float *__restrict__ s = column.data();
+        for (int64_t b = 0; b < B; b++) {
+            const float *__restrict__ p = x_p + (b * C + c) * S, *__restrict__ n = noise_p + b * S;
+            const auto* __restrict__ r = at_p + b * S;
+            float* __restrict__ q = y_p + (b * C + c) * S;
+            for (int64_t i = 0; i < S; i++) q[i] = p[i] + n[i] * s[r[i]];
+        }
+    }
+"""
+
+_NOISE_GRAD = """
+    @alias(g, in0) @alias(noise, in1) @alias(scale, in2) @alias(at, in3) @alias(dscale, out0)
+    const int64_t B = g_shape0, C = g_shape1, S = at->num / B, U = scale_shape0;
+    #pragma omp parallel for
+    for (int64_t c = 0; c < C; c++) {
+        std::vector<double> sums(U);
+        for (int64_t b = 0; b < B; b++) {
+            const float *__restrict__ q = g_p + (b * C + c) * S, *__restrict__ n = noise_p + b * S;
+            const auto* __restrict__ r = at_p + b * S;
+            for (int64_t i = 0; i < S; i++) sums[r[i]] += double(q[i]) * n[i];
+        }
+        for (int64_t u = 0; u < U; u++) dscale_p[u * C + c] = sums[u];
+    }
+"""
+
 _MODULATE = """
     @alias(x, in0) @alias(gain, in1) @alias(shift, in2) @alias(at, in3) @alias(y, out0)
     const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = gain_shape0;
@@ -31,7 +64,7 @@ _MODULATE = """
 """
 
 _MODULATE_GRAD = """
-    @alias(x, in0) @alias(gain, in1) @alias(at, in2) @alias(g, in3)
+    @alias(x, in0) @alias(gain, in1) @alias(at, in2) @alias(y, in3) @alias(g, in4)
     @alias(dx, out0) @alias(dgain, out1) @alias(dshift, out2)
     const int64_t B = x_shape0, C = x_shape1, S = at->num / B, U = gain_shape0;
     #pragma omp parallel for
@@ -41,13 +74,15 @@ _MODULATE_GRAD = """
         for (int64_t u = 0; u < U; u++) scale[u] = gain_p[u * C + c];
         for (int64_t b = 0; b < B; b++) {
             const float* __restrict__ p = x_p + (b * C + c) * S;
+            const float* __restrict__ o = y_p + (b * C + c) * S;
             const float* __restrict__ q = g_p + (b * C + c) * S;
             const auto* __restrict__ r = at_p + b * S;
             float* __restrict__ d = dx_p + (b * C + c) * S;
             for (int64_t i = 0; i < S; i++) {
-                d[i] = q[i] * scale[r[i]];
-                sums[2 * r[i]] += double(q[i]) * p[i];
-                sums[2 * r[i] + 1] += q[i];
+                const float slope = o[i] > 0 ? q[i] : q[i] * SLOPE;
+                d[i] = slope * scale[r[i]];
+                sums[2 * r[i]] += double(slope) * p[i];
+                sums[2 * r[i] + 1] += slope;
             }
         }
         for (int64_t u = 0; u < U; u++) { dgain_p[u * C + c] = sums[2 * u]; dshift_p[u * C + c] = sums[2 * u + 1]; }
@@ -107,29 +142,62 @@ def _modulated(x, gain, shift, index, slope: float):
                    cpu_src=_MODULATE.replace("SLOPE", f"{slope!r}f"))
 
 
-class Modulate(Kernel):
-    """x (B, C, H, W) times row index[b, h, w] of the gain (U, C), plus the same row of the shift (U, C)."""
+class AddNoise(Kernel):
+    """x (B, C, H, W) plus the noise (B, 1, H, W) times row index[b, h, w] of the scale (U, C)."""
 
     def __init__(self, index):
         self.index = index
 
-    def execute(self, x, gain, shift):
-        self.kept = x, gain
-        return _modulated(x, gain, shift, self.index, 1.0)
+    def execute(self, x, noise, scale):
+        self.kept = noise, scale
+        return jt.code(x.shape, x.dtype, [x, noise, scale, self.index], cpu_header=_HEADER, cpu_src=_NOISE)
 
     def grad(self, g):
-        x, gain = self.kept
-        return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, gain, self.index, g],
-                       cpu_header=_HEADER, cpu_src=_MODULATE_GRAD)
+        noise, scale = self.kept
+        return g, self.noise_grad(g), jt.code(scale.shape, scale.dtype, [g, noise, scale, self.index],
+                                              cpu_header=_HEADER, cpu_src=_NOISE_GRAD)
 
-    def plain(self, x, gain, shift):
-        self.kept, self.rows = (x, gain), checked(self.index, gain.shape[0], "modulate: the row")
-        return x * spread(gain, self.index, x) + spread(shift, self.index, x)
+    def noise_grad(self, g):
+        return total(g * spread(self.kept[1], self.index, g), [1], keepdims=True)
+
+    def plain(self, x, noise, scale):
+        self.kept, self.rows = (noise, scale), checked(self.index, scale.shape[0], "add_noise: the row")
+        return x + noise * spread(scale, self.index, x)
 
     def plain_grad(self, g):
-        x, gain = self.kept
-        dgain, dshift = (summed(slope, self.rows, gain.shape[0]) for slope in (g * x, g))
-        return g * spread(gain, self.index, x), dgain, dshift
+        noise, scale = self.kept
+        return g, self.noise_grad(g), summed(g * noise, self.rows, scale.shape[0])
+
+
+class Modulate(Kernel):
+    """x (B, C, H, W) times row index[b, h, w] of the gain (U, C), plus the same row of the shift (U, C), and then leaky
+    ReLU."""
+
+    def __init__(self, index, slope: float):
+        self.index, self.slope = index, slope
+
+    def execute(self, x, gain, shift):
+        y = _modulated(x, gain, shift, self.index, self.slope)
+        self.kept = x, gain, y
+        return y
+
+    def grad(self, g):
+        x, gain, y = self.kept
+        return jt.code([x.shape, gain.shape, gain.shape], [x.dtype] * 3, [x, gain, self.index, y, g],
+                       cpu_header=_HEADER, cpu_src=_MODULATE_GRAD.replace("SLOPE", f"{self.slope!r}f"))
+
+    def plain(self, x, gain, shift):
+        self.rows = checked(self.index, gain.shape[0], "modulate: the row")
+        y = x * spread(gain, self.index, x) + spread(shift, self.index, x)
+        y = jt.where(y > 0, y, y * self.slope)
+        self.kept = x, gain, y
+        return y
+
+    def plain_grad(self, g):
+        x, gain, y = self.kept
+        slope = jt.where(y > 0, g, g * self.slope)
+        dgain, dshift = (summed(part, self.rows, gain.shape[0]) for part in (slope * x, slope))
+        return slope * spread(gain, self.index, x), dgain, dshift
 
 
 def spread(table, index, x):

@@ -58,34 +58,64 @@ def placed(array, device):
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Modulate(torch.autograd.Function):
-    """As nn.ops.modulate, some thousand pixels at a time."""
-    PIXELS = 4096
+PIXELS = 4096       # that are taken at a time
+
+
+def _parts(index):
+    """Some pixels after others, and their rows of the table."""
+    for start in range(0, index.numel(), PIXELS):
+        part = slice(start, start + PIXELS)
+        yield part, index.view(-1)[part]
+
+
+class AddNoise(torch.autograd.Function):
+    """As nn.ops.add_noise."""
 
     @staticmethod
-    def forward(context, x, gain, shift, index):
-        context.save_for_backward(x, gain, index)
-        y, pixels = _empty_pixels(x), _pixels(x)
-        for part, rows in Modulate.parts(index):
-            torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=_pixels(y)[part])
+    def forward(context, x, noise, scale, index):
+        context.save_for_backward(noise, scale, index)
+        y, pixels, noise = _empty_pixels(x), _pixels(x), noise.reshape(-1, 1)
+        for part, rows in _parts(index):
+            torch.addcmul(pixels[part], noise[part], scale.index_select(0, rows), out=_pixels(y)[part])
         return y
 
     @staticmethod
     def backward(context, gradient):
-        x, gain, index = context.saved_tensors
-        dx, pixels, gradients = _empty_pixels(x), _pixels(x), _pixels(gradient)
-        dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
-        for part, rows in Modulate.parts(index):
-            torch.mul(gradients[part], gain.index_select(0, rows), out=_pixels(dx)[part])
-            dgain.index_add_(0, rows, (gradients[part] * pixels[part]).double())
-            dshift.index_add_(0, rows, gradients[part].double())
-        return dx, dgain.to(gain.dtype), dshift.to(gain.dtype), None
+        noise, scale, index = context.saved_tensors
+        gradients, values = _pixels(gradient), noise.reshape(-1, 1)
+        dscale, dnoise = torch.zeros_like(scale, dtype=torch.float64), torch.empty_like(values)
+        for part, rows in _parts(index):
+            dscale.index_add_(0, rows, (gradients[part] * values[part]).double())
+            if context.needs_input_grad[1]:
+                dnoise[part] = (gradients[part] * scale.index_select(0, rows)).sum(1, keepdim=True)
+        return gradient, dnoise.reshape(noise.shape), dscale.to(scale.dtype), None
+
+
+class Modulate(torch.autograd.Function):
+    """As nn.ops.modulate."""
 
     @staticmethod
-    def parts(index):
-        for start in range(0, index.numel(), Modulate.PIXELS):
-            part = slice(start, start + Modulate.PIXELS)
-            yield part, index.view(-1)[part]
+    def forward(context, x, gain, shift, index, slope):
+        y, pixels = _empty_pixels(x), _pixels(x)
+        for part, rows in _parts(index):
+            here = _pixels(y)[part]
+            torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=here)
+            F.leaky_relu_(here, slope)
+        context.save_for_backward(x, gain, index, y)
+        context.slope = slope
+        return y
+
+    @staticmethod
+    def backward(context, gradient):
+        x, gain, index, y = context.saved_tensors
+        dx, pixels, results, gradients = _empty_pixels(x), _pixels(x), _pixels(y), _pixels(gradient)
+        dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
+        for part, rows in _parts(index):
+            slopes = torch.where(results[part] > 0, gradients[part], gradients[part] * context.slope)
+            torch.mul(slopes, gain.index_select(0, rows), out=_pixels(dx)[part])
+            dgain.index_add_(0, rows, (slopes * pixels[part]).double())
+            dshift.index_add_(0, rows, slopes.double())
+        return dx, dgain.to(gain.dtype), dshift.to(gain.dtype), None, None
 
 
 class NormalizeModulate(torch.autograd.Function):
@@ -107,7 +137,7 @@ class NormalizeModulate(torch.autograd.Function):
             term = None
         y = y.contiguous(memory_format=torch.channels_last)     # no copy; `pixels` must be a view
         pixels = _pixels(y)
-        for part, rows in Modulate.parts(index):
+        for part, rows in _parts(index):
             torch.addcmul(shift.index_select(0, rows), pixels[part], gain.index_select(0, rows), out=pixels[part])
             F.leaky_relu_(pixels[part], slope)
         context.save_for_backward(x, gain, index, y, centre, inverse, variance, term)
@@ -121,7 +151,7 @@ class NormalizeModulate(torch.autograd.Function):
         eps, slope = context.settings
         dy, pixels, results, gradients = _empty_pixels(x), _pixels(x), _pixels(y), _pixels(gradient)
         dgain, dshift = (torch.zeros_like(gain, dtype=torch.float64) for _ in range(2))
-        for part, rows in Modulate.parts(index):
+        for part, rows in _parts(index):
             slopes = torch.where(results[part] > 0, gradients[part], gradients[part] * slope)
             torch.mul(slopes, gain.index_select(0, rows), out=_pixels(dy)[part])
             dgain.index_add_(0, rows, (slopes * ((pixels[part] - centre) * inverse)).double())

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="cut the N pictures from these files and folders instead of drawing them; "
                         "not for landscape")
     parser.add_argument("--distortions", choices=DISTORTIONS, help="evalmuse with --synthetic: what is planted; "
-                        "glaring: what a small network learns soonest")
+                        "glaring (the default): what a small network learns from nothing; conspicuous: what shows at "
+                        "any size; all: six kinds, for networks that begin with Florence-2")
     parser.add_argument("--maps", choices=MAPS, help="evalmuse: also write train/maps.npz, the maps that the marked "
                         "regions give, of the pictures' sizes or as squares of 512 pixels")
     parser.add_argument("--ignore", metavar=IGNORE, help="landscape: what values of the label maps that are no class "
@@ -231,5 +232,5 @@ def _csv(rows) -> str:
 SHOWN = 10                  # problems that are printed
 PROBLEMS = "problems.csv"
 MAPS = ("native", "512")
-DISTORTIONS = ("all", "conspicuous", "glaring")
+DISTORTIONS = ("glaring", "conspicuous", "all")    # the first is the default
 KINDS = {"landscape": _landscape, "ava": _ava, "aigiqa4k": _aigiqa4k, "evalmuse": _evalmuse}

@@ -494,7 +494,7 @@ def test_the_mini_set_is_a_data_set_and_never_half_written(tmp_path, capsys):
         assert (sample.draw((48, 64)) == expected).all() and (drawn.draw((48, 64)) == expected).all()
         assert sample.score == pytest.approx(other.score, abs=1e-6) and sample.read().shape == (48, 64, 3)
     rows = list(csv.DictReader((tmp_path / "mini/planted.csv").open()))
-    assert {row["picture"] for row in rows} == set(made.names)
+    assert {row["picture"] for row in rows} == set(made.names) and {row["kind"] for row in rows} <= {"", *GLARING}
     assert cli.main([*arguments, str(photographs)]) == 2 and "holds something already" in capsys.readouterr().err
     (photographs / "1.png").write_bytes(b"nothing")
     with pytest.raises(UserError):

@@ -92,7 +92,7 @@ KINDS = {"swirl": swirl, "smear": smear, "doubled": doubled, "roughened": roughe
 CONSPICUOUS = "roughened", "coloured"       # the kinds that show in a picture of any size
 # A kind that an untrained network finds within a hundred steps, because its first layers already tell it apart.
 GLARING = {"glaring": glaring}
-CHOICES = {"all": tuple(KINDS), "conspicuous": CONSPICUOUS, "glaring": tuple(GLARING)}
+CHOICES = {"glaring": tuple(GLARING), "conspicuous": CONSPICUOUS, "all": tuple(KINDS)}
 
 
 def _offsets(image, centre):
@@ -231,7 +231,7 @@ class SyntheticEvalMuse:
 
 
 def write_mini_evalmuse(folder, count: int, width: int, height: int, seed: int = 0, photographs: Sequence = (),
-                        distortions: str = "all") -> None:
+                        distortions: str = "glaring") -> None:
     """Write train/images/, train/train_info.json and planted.csv, or nothing at all. distortions: of CHOICES.
 
     UserError: `folder` holds something, a photograph cannot be read, no picture.

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import ctypes
 import ctypes.util
+import functools
 import hashlib
 import importlib.util
 import os
@@ -228,6 +229,7 @@ def _provide_onednn() -> bool:
     return True
 
 
+@functools.cache
 def onednn_flags() -> str:
     """The compiler flags for our kernels that call oneDNN. JittorSetupError if oneDNN is not installed."""
     folder = _onednn_dir()

@@ -27,14 +27,14 @@ from jittwin.launching import launch, launched, leave  # noqa: E402
 from jittwin.tasks import TASKS  # noqa: E402
 from jittwin.training import train  # noqa: E402
 
-WARM_UP = 5                 # steps that are not measured
-EPOCH = 20                  # steps of an epoch; with the epochs the pictures of APF-GAN grow
+PICTURES = 120              # of the built-in set, which are kept in memory once they are drawn
+WARM_UP = 60                # steps that are not measured, in which nearly every process draws nearly every picture
 TIMES = ("wall", "cpu")
 
 
 def measure(backend: str, task: str, batch: int, steps: int, folder: Path) -> None:
     """In one of the processes: train `steps` steps, and write the median seconds of one."""
-    rank, processes = launched()
+    rank, _ = launched()
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     step, moments = Trainer.step, []
 
@@ -46,9 +46,9 @@ def measure(backend: str, task: str, batch: int, steps: int, folder: Path) -> No
 
     Trainer.step = timed
     settings = {"preset": "tiny", "batch_size": batch, "max_steps": steps + WARM_UP, "save_epochs": 10 ** 6,
-                "log_every": 10 ** 6, "synthetic_images": EPOCH * batch * processes}
-    if task == "apf_gan":
-        settings |= {"finetune_batch_size": batch}
+                "log_every": 10 ** 6, "synthetic_images": PICTURES}
+    if task == "apf_gan":       # pictures of the smallest size throughout
+        settings |= {"finetune_batch_size": batch, "pg_niter": 3000, "pretrain_epochs": 5000, "epochs": 9000}
     else:
         settings |= {"epochs": 10 ** 4}
     train(task, backend, out=os.fspath(folder / "run"), threads=1,

@@ -7,6 +7,7 @@ from jittwin.models.segformer import SegFormerConfig
 from jt_models import boot
 from jt_models.boot import jt, nn
 from jt_models.nn import ops
+from jt_models.nn.kernels import attention
 from jt_models.nn.layers import DepthwiseConv2d, LayerNorm, Linear
 
 
@@ -155,6 +156,7 @@ def test_segformer_is_the_same_without_gradients(backend):
 
 def test_attention_without_onednn_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(boot, "_onednn_dir", lambda: tmp_path)
+    monkeypatch.setattr(attention, "onednn_flags", boot.onednn_flags.__wrapped__)
     x = jt.array(normal((1, 2, 4)))
     with pytest.raises(boot.JittorSetupError, match="pip install onednn"):
         ops.attention(x, x, x, 1)

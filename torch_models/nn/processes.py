@@ -9,9 +9,10 @@ import torch.distributed as dist
 
 from jittwin.errors import UserError
 from jittwin.launching import ProcessEnded, launched, met
+from torch_models.nn import sockets
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
-_state = {"share": None}
+_state = {"share": None, "star": None}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -33,7 +34,9 @@ def connect(device: str = "cpu") -> tuple[int, int]:
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", rank=rank, world_size=count)
-    except (RuntimeError, ValueError) as error:
+        if device == "cpu":
+            _state["star"] = sockets.meet()
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"the {count} processes cannot meet at {os.environ['MASTER_ADDR']}:"
                         f"{os.environ['MASTER_PORT']} ({' '.join(str(error).split())[:120]}): choose another port, "
                         "for example with torchrun --master_port") from error
@@ -58,9 +61,10 @@ def first_element(elements: int) -> int:
 
 def _sum_in_place(x) -> None:
     """ProcessEnded in place of the framework's error when another process has gone."""
+    star = _state["star"]
     try:
-        dist.all_reduce(x)
-    except (RuntimeError, ValueError) as error:
+        star.sum_in_place(x) if star and star.takes(x) else dist.all_reduce(x)
+    except (RuntimeError, ValueError, OSError) as error:
         raise ProcessEnded("another process of this run has ended") from error
 
 

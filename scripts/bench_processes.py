@@ -5,9 +5,9 @@
 Three measurements, `--repeat` times in turn: one process on the first core with steps of B pictures, one with steps of
 2 B, and two processes, one on each of the first two cores, with B pictures each. Printed are the medians of the seconds
 of a step, and how many times the pictures per second two processes make of one with the same batch for each process
-("batch grows") and with the same batch in all ("batch kept"). Other load on the machine makes processes wait for each
-other: measure on two idle cores. CPU seconds count the waiting of Jittor's processes too, because MPI waits by asking
-again.
+("batch grows") and with the same batch in all ("batch kept"). The pictures are in memory; in a run on a folder, each
+process decodes its own. Other load on the machine makes processes wait for each other: measure on two idle cores. CPU
+seconds count the waiting of Jittor's processes too, because MPI waits by asking again.
 """
 import argparse
 import json
@@ -74,7 +74,7 @@ def run(processes: int, backend: str, task: str, pictures: int, steps: int) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=PACKAGES, action="append", help="default: both")
-    parser.add_argument("--task", choices=TASKS, action="append", help="default: apf_gan and tier")
+    parser.add_argument("--task", choices=TASKS, action="append", help="default: all")
     parser.add_argument("--batch", type=int, default=8, metavar="B",
                         help="pictures of each of two processes (default: 8)")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="measured steps (default: 40)")
@@ -86,7 +86,7 @@ def main() -> None:
         sys.exit(leave(0))
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("two processes need two cores, and this one may use one")
-    for task in args.task or ["apf_gan", "tier"]:
+    for task in args.task or TASKS:
         for backend in args.backend or PACKAGES:
             turns = [[run(count, backend, task, pictures, args.steps)
                       for count, pictures in ((1, args.batch), (1, 2 * args.batch), (2, 2 * args.batch))]

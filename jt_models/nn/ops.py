@@ -272,7 +272,7 @@ def add_noise(x, noise, scale, index):
 def modulate(x, gain, shift, index, slope: float = 1.0):
     """x (B, C, H, W) scaled and shifted at each pixel by a row of gain and shift (U, C); index (B, H, W) is the row.
 
-    slope: of the leaky ReLU that follows, above 0. A row's gradient sums its pixels in order. ValueError: other sizes.
+    slope: of the leaky ReLU that follows. A row's gradient sums its pixels in order. ValueError: index of another size.
     """
     _check_rows(x, index)
     return Modulate(index, slope)(x, gain, shift)

@@ -83,12 +83,13 @@ class AddNoise(torch.autograd.Function):
     def backward(context, gradient):
         noise, scale, index = context.saved_tensors
         gradients, values = _pixels(gradient), noise.reshape(-1, 1)
-        dscale, dnoise = torch.zeros_like(scale, dtype=torch.float64), torch.empty_like(values)
+        dscale = torch.zeros_like(scale, dtype=torch.float64)
+        dnoise = noise.new_empty(noise.shape) if context.needs_input_grad[1] else None
         for part, rows in _parts(index):
             dscale.index_add_(0, rows, (gradients[part] * values[part]).double())
-            if context.needs_input_grad[1]:
-                dnoise[part] = (gradients[part] * scale.index_select(0, rows)).sum(1, keepdim=True)
-        return gradient, dnoise.reshape(noise.shape), dscale.to(scale.dtype), None
+            if dnoise is not None:
+                dnoise.view(-1)[part] = (gradients[part] * scale.index_select(0, rows)).sum(1)
+        return gradient, dnoise, dscale.to(scale.dtype), None
 
 
 class Modulate(torch.autograd.Function):

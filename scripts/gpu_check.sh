@@ -77,7 +77,7 @@ from jt_models import self_check
 from jt_models.boot import jt
 print('CUDA', jt.has_cuda, jt.flags.nvcc_flags)
 reason = self_check.failure()
-raise SystemExit(reason and 'self-check: ' + reason)"
+raise SystemExit('self-check: ' + reason if reason else 0)"
 }
 
 export -f environment bench jittor_start

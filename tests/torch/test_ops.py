@@ -104,19 +104,29 @@ def test_layers_are_those_of_pytorch():
                        torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False)(image))
 
 
+def pixels(layout, dtype):
+    """The row of each pixel of two pictures, the pictures, and gradients of results of their shape."""
+    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
+    return index, *(torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+
+
+def agree(found, expected, given, cotangent):
+    """The values, and the gradients of what they are computed from."""
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_noise_scaled_by_rows(layout, dtype, monkeypatch):
     monkeypatch.setattr(functions, "PIXELS", 7)
-    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
-    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    index, x, cotangent = pixels(layout, dtype)
     given = [x, torch.randn(2, 1, 6, 9, dtype=dtype), torch.randn(6, 3, dtype=dtype)]
     given = [each.requires_grad_() for each in given]
     expected = given[0] + given[1] * F.embedding(index, given[2]).permute(0, 3, 1, 2)
     found = ops.add_noise(*given, index)
-    torch.testing.assert_close(found, expected)
-    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
-        torch.testing.assert_close(ours, theirs)
+    agree(found, expected, given, cotangent)
 
 
 @pytest.mark.parametrize("slope", [0.2, 1.0])
@@ -124,15 +134,12 @@ def test_noise_scaled_by_rows(layout, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_modulation_by_rows(layout, dtype, slope, monkeypatch):
     monkeypatch.setattr(functions, "PIXELS", 7)
-    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
-    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    index, x, cotangent = pixels(layout, dtype)
     given = [x.requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
     rows = [F.embedding(index, table).permute(0, 3, 1, 2) for table in given[1:]]
     expected = F.leaky_relu(given[0] * rows[0] + rows[1], slope)
     found = ops.modulate(*given, index, slope)
-    torch.testing.assert_close(found, expected)
-    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
-        torch.testing.assert_close(ours, theirs)
+    agree(found, expected, given, cotangent)
 
 
 @pytest.mark.parametrize("slope", [0.2, 1.0])
@@ -140,8 +147,7 @@ def test_modulation_by_rows(layout, dtype, slope, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_normalised_modulation_keeps_two_maps_and_has_the_gradients_of_its_parts(layout, dtype, slope, monkeypatch):
     monkeypatch.setattr(functions, "PIXELS", 7)
-    index = torch.randint(0, 5, (2, 6, 9), dtype=torch.int32)
-    x, cotangent = (torch.randn(2, 3, 6, 9, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    index, x, cotangent = pixels(layout, dtype)
     given = [(3 * x + 5).requires_grad_(), *(torch.randn(6, 3, dtype=dtype, requires_grad=True) for _ in range(2))]
     rows = [F.embedding(index, table).permute(0, 3, 1, 2) for table in given[1:]]
     normal = F.batch_norm(given[0], None, None, training=True)
@@ -150,11 +156,9 @@ def test_normalised_modulation_keeps_two_maps_and_has_the_gradients_of_its_parts
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         found, mean, variance = ops.normalize_modulate(*given, index, 1e-5, slope)
     assert kept.count(x.shape) == 2
-    torch.testing.assert_close(found, expected)
     torch.testing.assert_close(mean, given[0].mean((0, 2, 3)))
     torch.testing.assert_close(variance, given[0].var((0, 2, 3), correction=0))
-    for ours, theirs in zip(*(torch.autograd.grad(y, given, cotangent) for y in (found, expected))):
-        torch.testing.assert_close(ours, theirs)
+    agree(found, expected, given, cotangent)
 
 
 def test_sums_of_modulation_over_many_pixels_are_exact():

@@ -11,7 +11,7 @@ from torch_models.nn.sockets import Star
 
 def star(count):
     pairs = [socket.socketpair() for _ in range(count - 1)]
-    return [Star([near for near, _ in pairs], first=True), *(Star([far], first=False) for _, far in pairs)]
+    return [Star([near for near, _ in pairs], True, count), *(Star([far], False, count) for _, far in pairs)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
@@ -36,6 +36,5 @@ def test_a_process_that_is_gone_is_noticed(gone):
 
 
 def test_what_is_large_is_left_to_gloo(monkeypatch):
-    monkeypatch.setattr(sockets.dist, "get_world_size", lambda: 3)
     monkeypatch.setattr(sockets, "LARGEST", 800)
     assert star(3)[0].takes(torch.ones(100)) and not star(3)[0].takes(torch.ones(101))

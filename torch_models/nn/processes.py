@@ -6,13 +6,14 @@ import os
 
 import torch
 import torch.distributed as dist
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from jittwin.errors import UserError
 from jittwin.launching import ProcessEnded, launched, met
 from torch_models.nn import sockets
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
-_state = {"share": None, "star": None}
+_state = {"share": None, "star": None, "rank": 0}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -21,6 +22,7 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     UserError: the launcher does not say where they meet, or they do not come.
     """
     rank, count = launched()
+    _state["rank"] = rank
     if count == 1 or dist.is_initialized():
         return rank, count
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -73,10 +75,10 @@ def average(tensors) -> list:
     """The mean of each tensor over all processes. Small ones travel together."""
     count, found = dist.get_world_size(), []
     for some in _buckets(tensors):
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
+        flat = _flatten_dense_tensors(some)
         _sum_in_place(flat)
         flat /= count
-        found += [part.view_as(tensor) for part, tensor in zip(flat.split([t.numel() for t in some]), some)]
+        found += _unflatten_dense_tensors(flat, some)
     return found
 
 
@@ -94,19 +96,23 @@ def _buckets(tensors):
 
 def all_sum(x):
     """The sum over all processes; the gradient of x is the sum of all processes' gradients."""
-    return _Sum.apply(x)
+    return _Sum.apply(x) if x.requires_grad else _summed(x)
+
+
+def _summed(x):
+    total = x.clone(memory_format=torch.contiguous_format)
+    _sum_in_place(total)
+    return total
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context, x):
-        total = x.clone(memory_format=torch.contiguous_format)
-        _sum_in_place(total)
-        return total
+        return _summed(x)
 
     @staticmethod
     def backward(context, gradient):
-        return _Sum.forward(None, gradient.contiguous())
+        return _summed(gradient)
 
 
 def whole(x):
@@ -124,13 +130,14 @@ def statistics(own, count: int):
 
     They are combined as Chan, Golub and LeVeque combine parts (1979), which is as exact as a second pass.
     """
-    now = _state["share"]
-    everyone = own.new_zeros(now.processes, own.numel() + 1)
-    everyone[dist.get_rank(), :-1] = own.flatten()
-    everyone[dist.get_rank(), -1] = count if now.rows else 0
+    now, channels = _state["share"], own.shape[1]
+    everyone = own.new_zeros(now.processes, 2 * channels + 1)
+    number = own.new_full((1,), count if now.rows else 0)
+    torch.cat((own.view(-1), number), out=everyone[_state["rank"]])
     _sum_in_place(everyone)
-    counts, (means, variances) = everyone[:, -1:], everyone[:, :-1].chunk(2, 1)
+    means, variances, counts = everyone.split_with_sizes((channels, channels, 1), 1)
     count = counts.sum()
     weights = counts / count
     mean = (weights * means).sum(0)
-    return mean, (weights * (variances + (means - mean) ** 2)).sum(0), count
+    apart = means - mean
+    return mean, (weights * variances.addcmul(apart, apart)).sum(0), count

@@ -1,11 +1,12 @@
 """Sums over the processes of one machine, through sockets of our own.
 
 gloo exchanges in threads besides the one that computes. Where a process has one core, they wait for each other until
-the next tick of the scheduler: a small exchange then takes 2 ms in the mean, and here 0.15 ms.
+the next tick of the scheduler: a small exchange then takes 2 ms in the mean, and here some 0.02 ms.
 """
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 
 import torch
@@ -13,23 +14,24 @@ import torch.distributed as dist
 
 LARGEST = 1 << 25       # bytes that the first process receives for a sum; of more, gloo sums parts everywhere at once
 PATIENCE = 1800         # seconds until a process that says nothing counts as ended, as in PyTorch
+_EAGER = 1e-4           # seconds in which a process asks again and again before it sleeps: to be woken takes half of it
 _LONGEST = 70           # of the temporary folder's path; a socket's may have some 100 bytes
 
 
 class Star:
     """The first process adds up what the others send it, in the order of their ranks, and sends them the sum.
 
-    ends: a socket to each other process; only `first` has several.
+    ends: a socket to each other process; all but the first have one, to the first. count: of the processes.
     """
 
-    def __init__(self, ends: Sequence[socket.socket], first: bool):
-        self.ends, self.first = ends, first
+    def __init__(self, ends: Sequence[socket.socket], first: bool, count: int):
+        self.ends, self.first, self.largest = ends, first, LARGEST // (count - 1)
         for end in ends:
             end.settimeout(PATIENCE)
 
     def takes(self, x: torch.Tensor) -> bool:
         """Whether x is small enough; all processes must find the same."""
-        return x.numel() * x.element_size() * (dist.get_world_size() - 1) <= LARGEST
+        return x.numel() * x.element_size() <= self.largest
 
     def sum_in_place(self, x: torch.Tensor) -> None:
         """x: contiguous, on the CPU, of one shape and type in all processes. OSError: another process has gone."""
@@ -50,8 +52,12 @@ def _bytes(x: torch.Tensor) -> memoryview:
 
 
 def _receive(end: socket.socket, place: memoryview) -> None:
+    eager = time.perf_counter() + _EAGER
     while place:
-        count = end.recv_into(place)
+        try:
+            count = os.readv(end.fileno(), [place]) if time.perf_counter() < eager else end.recv_into(place)
+        except BlockingIOError:
+            continue
         if count == 0:
             raise ConnectionError("the other end is closed")
         place = place[count:]
@@ -68,7 +74,7 @@ def meet() -> Star | None:
         end = socket.socket(socket.AF_UNIX)
         end.connect(_told(None))
         end.sendall(rank.to_bytes(4, "little"))
-        return Star([end], first=False)
+        return Star([end], False, count)
     # The folder is this user's alone, and so is the door in it.
     with tempfile.TemporaryDirectory() as own, socket.socket(socket.AF_UNIX) as door:
         door.settimeout(PATIENCE)
@@ -80,7 +86,7 @@ def meet() -> Star | None:
             number = bytearray(4)
             _receive(end, memoryview(number))
             ends[int.from_bytes(number, "little") - 1] = end
-    return Star(ends, first=True)
+    return Star(ends, True, count)
 
 
 def _told(name: str | None) -> str:

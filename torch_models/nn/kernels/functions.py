@@ -30,7 +30,7 @@ def _joint_statistics(x):
     """The mean and biased variance (C,) of x over the rows of all processes, and the number of values."""
     kind = torch.promote_types(x.dtype, torch.float32)
     unused = [torch.zeros(x.shape[1], dtype=kind, device=x.device) for _ in range(2)]
-    own = torch.stack(torch.ops.aten.batch_norm_update_stats(x, *unused, 0.0))
+    own = torch.stack(torch.batch_norm_update_stats(x, *unused, 0.0))
     return processes.statistics(own, x.numel() // x.shape[1])
 
 

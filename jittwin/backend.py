@@ -45,10 +45,11 @@ class Backend(Protocol):
         """
 
     def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32",
-              threads: int | None = None) -> None:
+              threads: int | None = None, compiled: bool = False) -> None:
         """`connect`, and choose device, precision and CPU threads; called once, before any build.
 
-        UserError: a device that is not usable, an unknown precision.
+        compiled: `infer_only` has PyTorch compile networks as a whole; Jittor compiles its operators in any case.
+        UserError: a device that is not usable, an unknown precision, or PyTorch cannot compile here.
         """
 
     def set_precision(self, precision: str) -> None:
@@ -86,6 +87,9 @@ class Backend(Protocol):
 
     def train_mode(self, module: Module, flag: bool) -> None:
         """Training (True) or inference (False) behaviour of norms and dropout."""
+
+    def infer_only(self, module: Module) -> None:
+        """As train_mode(module, False), for a network that is never trained."""
 
     def parameters(self, module: Module, trainable_only: bool = True) -> dict[str, Tensor]:
         """Parameters by state-dict key, in definition order."""
@@ -195,9 +199,9 @@ def any_backend() -> Backend:
     raise UserError(f"neither PyTorch nor Jittor can be imported, and one is needed here: {reason}")
 
 
-def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
-                  threads: int | None = None) -> tuple[Backend, str]:
-    """(backend that is set up, its precision).
+def ready_backend(name: str, device: str = "auto", dtype: str = "auto", threads: int | None = None,
+                  compiled: bool = False) -> tuple[Backend, str]:
+    """(backend that is set up, its precision). compiled: see Backend.setup.
 
     "auto" is the GPU in bfloat16 if it can be used, else the CPU in float32. UserError: unknown name, device or dtype,
     a device that cannot be used, fewer than one thread.
@@ -210,7 +214,7 @@ def ready_backend(name: str, device: str = "auto", dtype: str = "auto",
     device = usable_device(backend, device)
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
-    backend.setup(device=device, precision=dtype, threads=threads)
+    backend.setup(device=device, precision=dtype, threads=threads, compiled=compiled)
     return backend, dtype
 
 

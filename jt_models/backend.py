@@ -39,7 +39,8 @@ class Backend:
     def connect(self, device: str = "cpu"):
         self.rank, self.world_size = processes.connect(device)
 
-    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None,
+              compiled: bool = False):
         if reason := self.usable(device):
             raise UserError(reason)
         form()      # an illegal JITTWIN_KERNELS is told before any work
@@ -90,6 +91,9 @@ class Backend:
         # module.eval() would also stop the gradients of every parameter [S9].
         for part in module.modules():
             part.is_train = flag
+
+    def infer_only(self, module):
+        self.train_mode(module, False)
 
     def parameters(self, module, trainable_only=True):
         buffers = _recorded(module, "buffer_names") if trainable_only else ()

@@ -28,6 +28,8 @@ such pairs. A process warms up before it is timed. Other load on the machine cha
   distortion  a forward pass of the detector of structural distortion on Florence-2-base, one picture of 768x768 with a
             text of 80 tokens, padded as published; distortion_fast does not attend to padding, distortion_large is on
             Florence-2-large, distortion_step is a training step with gradient checkpointing, two pictures
+  compiled  the forward passes of tower, backbones and distortion with the network compiled by torch.compile, as a
+            multiple of those without; for --backend torch; each also by its own name (tower_compiled, ...)
   ops       every function of nn/ that takes time in a published model, at a size at which one uses it: forward and
             backward pass, and the share of the machine's own peak that the forward pass reaches
   import    until a backend is ready; with --cold also Jittor's first import, which compiles its core
@@ -50,6 +52,7 @@ sys.path.insert(0, str(Path.cwd() if "--worker" in sys.argv else ROOT))
 import bench_tables  # noqa: E402
 from bench_measures import (  # noqa: E402
     BACKBONES,
+    COMPILED,
     DETECTORS,
     GROWTH,
     MODULATIONS,
@@ -64,7 +67,7 @@ from jittwin.backend import DEVICES, PACKAGES, PRECISIONS  # noqa: E402
 from jittwin.errors import choose_from  # noqa: E402
 
 GROUPS = {"backbones": tuple(BACKBONES), "steps": tuple(f"{name}_step" for name in STEPS),
-          "modulation": tuple(MODULATIONS), "growth": GROWTH}
+          "modulation": tuple(MODULATIONS), "growth": GROWTH, "compiled": tuple(COMPILED)}
 GROUPS["all"] = ("generate", "train", "train4", "seeds", *GROWTH, "tower", "lora", "recompute", "tier",
                  *BACKBONES, *GROUPS["steps"], *DETECTORS, "distortion_step", "ops", "import")
 INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "asimd": "NEON", "sve": "SVE"}

@@ -11,10 +11,10 @@ TIMED: list[Callable] = []                  # what was timed last
 LARGE = {"cpu": 1024, "cuda": 8192}         # sides of the matrices whose product shows the peak
 
 
-def ready(name: str):
-    # Earlier checkouts know no other device.
+def ready(name: str, compiled: bool = False):
+    # Earlier checkouts know no other device, and do not compile networks.
     backend = load_backend(name) if HOW["device"] == "cpu" else load_backend(name, HOW["device"])
-    backend.setup(device=HOW["device"], precision=HOW["dtype"])
+    backend.setup(device=HOW["device"], precision=HOW["dtype"], **({"compiled": True} if compiled else {}))
     return backend
 
 

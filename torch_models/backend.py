@@ -22,6 +22,7 @@ class Backend:
         self.rank = 0
         self.world_size = 1
         self.device = "cpu"
+        self._compiled = False
 
     @property
     def share(self):
@@ -35,7 +36,8 @@ class Backend:
     def connect(self, device: str = "cpu"):
         self.rank, self.world_size = processes.connect(device)
 
-    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None):
+    def setup(self, device: str = "cpu", seed: int = 0, precision: str = "float32", threads: int | None = None,
+              compiled: bool = False):
         if reason := self.usable(device):
             raise UserError(reason)
         self.device = device
@@ -48,6 +50,9 @@ class Backend:
             torch.set_num_threads(threads)
         self.connect(device)
         self.seed(seed)
+        if compiled:
+            _try_to_compile()
+        self._compiled = compiled
 
     def set_precision(self, precision):
         if precision not in PRECISIONS:
@@ -87,6 +92,12 @@ class Backend:
 
     def train_mode(self, module, flag):
         module.train(flag)
+
+    def infer_only(self, module):
+        self.train_mode(module, False)
+        if self._compiled:
+            for part in (module, *module.children()):       # CLIP and others are asked for the features of a part
+                part.compile()
 
     def parameters(self, module, trainable_only=True):
         return {name: p for name, p in module.named_parameters() if p.requires_grad or not trainable_only}
@@ -163,3 +174,12 @@ class Backend:
         if self.world_size == 1:
             return array
         return self.numpy(processes.all_sum(self.asarray(array)))
+
+
+def _try_to_compile() -> None:
+    """UserError: torch.compile does not work here, for want of a compiler for example."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2))
+    except Exception as error:          # of classes of the compiler's own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--compile: torch.compile does not work here ({reason}): leave it out") from error

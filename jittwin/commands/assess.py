@@ -58,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="default: auto, a GPU if there is one that the backend can use")
     parser.add_argument("--dtype", choices=("auto", *PRECISIONS), default="auto",
                         help="arithmetic of the networks (default: auto, bfloat16 on a GPU, float32 on the CPU)")
+    parser.add_argument("--compile", action="store_true", help="have PyTorch compile the networks (torch.compile): a "
+                        "minute that pays for many pictures; Jittor always compiles")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time (default: {BATCH})")
     parser.add_argument("--workers", type=int, metavar="N", help=f"decoding threads (default: {default_workers()})")
     parser.add_argument("--memory-limit", type=float, metavar="GB", help="most memory to take (on a GPU, of the "
@@ -96,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     votes, unrated, unused = read_against(args, images) if args.against else ({}, [], [])
     for name in wanted:
         ASSESSED[name].INFO.check(options_of(args, ASSESSED[name].INFO))
-    backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads)
+    backend, dtype = ready_backend(args.backend, args.device, args.dtype, args.threads, args.compile)
+    if args.compile and args.backend == "torch":
+        print("--compile: PyTorch compiles the networks when they see the first pictures", file=sys.stderr)
     towers = Towers()
     metrics = [ASSESSED[name].load(Request(backend, dtype, images, options_of(args, ASSESSED[name].INFO),
                                            args.random_weights, args.batch, towers, image_prompts))

@@ -53,7 +53,7 @@ class Tower:
             backend.free_memory()       # of networks that were released
             network = backend.build(model, config)
             backend.load_numpy(network, arrays, allow_unexpected=tuple(allow_unexpected))
-            backend.train_mode(network, False)
+            backend.infer_only(network)
             finish(network)
             return network
 

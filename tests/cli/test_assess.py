@@ -71,7 +71,7 @@ def done(request, place):
     ended = run(
         ["assess", place / "pictures", *use, "--output", out / "a.json", "--report", out / "report"],
         ["assess", place / "pictures", *use, "--tower", place / "tower", "--batch", "1", "--skip-bad",
-         "--memory-limit", "500", "--output", out / "a.csv"],
+         "--memory-limit", "500", "--compile", "--output", out / "a.csv"],
         ["assess", place / "pictures", *use, "--skip-bad", "--dtype", "bfloat16", "--output", out / "half.json"],
         ["assess", place / "pictures/1.jpg", "--random-weights", "--metrics", "aesthetic,tier", "--prompts",
          place / "prompts.csv", "--tier-mode", "pr", "--tier-image-prompts", place / "pictures", "--backend", backend,

@@ -98,6 +98,7 @@ compiling=$!
 for task in train lora tier distortion_step; do
     part "torch_$task" 40 bash -c "bench $task torch --dtype $dtype --peak --json '$results/torch_$task.json'"
 done
+part torch_compiled 60 bash -c "bench tower_compiled torch --dtype $dtype --json '$results/torch_compiled.json'"
 
 begun=$SECONDS
 ( sleep $((60 * patience)); kill "$compiling" 2> /dev/null ) &

@@ -7,7 +7,7 @@ Three measurements, `--repeat` times in turn: one process on the first core with
 of a step, and how many times the pictures per second two processes make of one with the same batch for each process
 ("batch grows") and with the same batch in all ("batch kept"). The pictures are in memory; in a run on a folder, each
 process decodes its own. Other load on the machine makes processes wait for each other: measure on two idle cores. CPU
-seconds count the waiting of Jittor's processes too, because MPI waits by asking again.
+seconds count waiting too: all of it in Jittor, since MPI waits by asking again, and short waits in PyTorch.
 """
 import argparse
 import json

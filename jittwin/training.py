@@ -160,7 +160,7 @@ def check_accelerate(environment: Mapping[str, str], processes: int) -> None:
     """
     if processes == 1 and "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment:
         raise UserError("accelerate launch was asked for several processes and has started one, as it does on a CPU: "
-                        "use torchrun --nproc_per_node N train.py ..., or accelerate launch --num_processes 1")
+                        "give it --mpirun_hostfile, use torchrun --nproc_per_node N train.py ..., or --num_processes 1")
 
 
 @contextmanager

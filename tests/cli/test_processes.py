@@ -57,6 +57,25 @@ def test_two_processes_train_as_one_and_one_goes_on(backend, tmp_path):
     assert_close(log(folder), log(whole))
 
 
+def test_accelerate_starts_two_processes_on_a_cpu_where_its_configuration_has_a_host_file(tmp_path):
+    whole, folder = tmp_path / "one", tmp_path / "two"
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    (tmp_path / "two.yaml").write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nmachine_rank: 0\nmixed_precision: 'no'\n"
+        f"mpirun_config:\n  mpirun_hostfile: {tmp_path}/hosts\nnum_machines: 1\nnum_processes: 2\nuse_cpu: true\n"
+        f"main_process_port: {free_port()}\n")
+    changes = {**CHANGES, "max_steps": 2}
+    run(train("torch", whole, **changes))[0].ok()
+    places = os.pathsep.join([os.path.dirname(sys.executable), ENVIRONMENT["PATH"]])
+    allowed = {"PATH": places, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / "two.yaml",
+                           "train.py", *train("torch", folder, **changes)[1:]], cwd=ROOT, capture_output=True, text=True,
+                          env={**ENVIRONMENT, **allowed}, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((folder / "checkpoints/1/state.json").read_text())["processes"] == 2
+    assert_close(log(folder), log(whole))
+
+
 def test_processes_that_differ_are_told_by_the_first(tmp_path):
     meeting = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     commands = [train("torch", tmp_path / "run", **{**CHANGES, "lr": rate}) for rate in (1e-3, 2e-3)]

@@ -181,5 +181,5 @@ def _try_to_compile() -> None:
     try:
         torch.compile(torch.neg)(torch.ones(2))
     except Exception as error:          # of classes of the compiler's own
-        reason = " ".join(str(error).split())[:200]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"--compile: torch.compile does not work here ({reason}): leave it out") from error

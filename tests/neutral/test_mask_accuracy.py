@@ -86,8 +86,8 @@ class ColourBackend:
     def load_numpy(self, module, arrays, allow_unexpected):
         assert set(arrays) == set(self.state)
 
-    def train_mode(self, module, flag):
-        assert not flag
+    def infer_only(self, module):
+        """Nothing to set."""
 
     def asarray(self, array):
         return array

@@ -53,7 +53,7 @@ class Memory:
     def load_numpy(self, network, arrays, allow_unexpected):
         """Nothing to load."""
 
-    def train_mode(self, network, flag):
+    def infer_only(self, network):
         """Nothing to set."""
 
 

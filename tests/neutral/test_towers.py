@@ -28,8 +28,8 @@ class Counting:
     def load_numpy(self, network, arrays, allow_unexpected):
         network["arrays"] = dict(arrays)
 
-    def train_mode(self, network, flag):
-        network["training"] = flag
+    def infer_only(self, network):
+        network["training"] = False
 
 
 def finish(network):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import bench_ops
 import numpy as np
 from bench_apf_gan import generate, modulation, seeds, train, weights
-from bench_timing import ready, timed
+from bench_timing import HOW, infer_only, ready, timed
 
 from jittwin import imaging
 from jittwin.backend import load_backend
@@ -51,16 +51,11 @@ def pixels(backend, config):
     return backend.asarray(siglip.preprocess(config)(render(0, 640, 480)[0])[None])
 
 
-def infer_only(backend, module, compiled: bool) -> None:
-    """Earlier checkouts, which compile no network, have no function of this name."""
-    backend.infer_only(module) if compiled else backend.train_mode(module, False)
-
-
-def tower(name: str, size: str, folder: Path, compiled: bool = False) -> dict:
-    backend, config = ready(name, compiled), siglip.PRESETS["tiny" if size == "tiny" else TOWER]
+def tower(name: str, size: str, folder: Path) -> dict:
+    backend, config = ready(name), siglip.PRESETS["tiny" if size == "tiny" else TOWER]
     module = backend.build("siglip", config)
     backend.load_numpy(module, initial_weights("siglip", backend.state_shapes("siglip", config)))
-    infer_only(backend, module, compiled)
+    infer_only(backend, module)
     x = pixels(backend, config)
 
     def forward():
@@ -142,20 +137,19 @@ def side_of(name: str, config, size: str) -> int:
     return tier.SIDES[size].get(name, tier.SIDE[size])
 
 
-def built(measure: str, name: str, size: str, count: int, train: bool, tokens: int, compiled: bool = False) -> tuple:
+def built(measure: str, name: str, size: str, count: int, train: bool, tokens: int) -> tuple:
     """(backend, untrained network, a function that computes its features of `count` pictures or texts of `tokens`)."""
-    backend, (model, configs, forward) = ready(name, compiled), BACKBONES[measure]
+    backend, (model, configs, forward) = ready(name), BACKBONES[measure]
     config = configs[size]
     module = backend.build(model, config)
     backend.load_numpy(module, initial_weights(model, backend.state_shapes(model, config)))
-    backend.train_mode(module, True) if train else infer_only(backend, module, compiled)
+    backend.train_mode(module, True) if train else infer_only(backend, module)
     given = batch(backend, tokens, side_of(measure, config, size), count)
     return backend, module, lambda: forward(module, *given)
 
 
-def backbone(measure: str, name: str, size: str, folder: Path, tokens: int | None = None,
-             compiled: bool = False) -> dict:
-    backend, _, features = built(measure, name, size, BATCH, False, tokens or TOKENS[size], compiled)
+def backbone(measure: str, name: str, size: str, folder: Path, tokens: int | None = None) -> dict:
+    backend, _, features = built(measure, name, size, BATCH, False, tokens or TOKENS[size])
 
     def run():
         with backend.no_grad():
@@ -201,11 +195,10 @@ def train_tier(name: str, size: str, folder: Path) -> dict:
     return timed(step, warm=1, times=2) | {"memory": backend.memory()}
 
 
-def detector(name: str, size: str, folder: Path, trunk: str = "base", text_mode: str = "reference",
-             compiled: bool = False) -> dict:
+def detector(name: str, size: str, folder: Path, trunk: str = "base", text_mode: str = "reference") -> dict:
     """A forward pass of the detector of distortion on one picture with a text of 80 tokens, padded as the mode says."""
-    backend, module, given = distortion_parts(name, size, trunk, text_mode, compiled=compiled)
-    infer_only(backend, module, compiled)
+    backend, module, given = distortion_parts(name, size, trunk, text_mode)
+    infer_only(backend, module)
 
     def run():
         with backend.no_grad():
@@ -214,11 +207,9 @@ def detector(name: str, size: str, folder: Path, trunk: str = "base", text_mode:
     return timed(run, warm=1, times=2) | {"memory": backend.memory()}
 
 
-def distortion_parts(name: str, size: str, trunk: str, text_mode: str, count: int = 1, compiled: bool = False,
-                     **options) -> tuple:
+def distortion_parts(name: str, size: str, trunk: str, text_mode: str, count: int = 1, **options) -> tuple:
     """(backend, untrained detector, its inputs)."""
-    backend = ready(name, compiled)
-    config = distortion.make_config("tiny" if size == "tiny" else trunk, text_mode=text_mode)
+    backend, config = ready(name), distortion.make_config("tiny" if size == "tiny" else trunk, text_mode=text_mode)
     module = backend.build("distortion", config, **options)
     backend.load_numpy(module, initial_weights("distortion", backend.state_shapes("distortion", config)))
     words = min(QUESTION, config.text_length)
@@ -245,6 +236,12 @@ def train_distortion(name: str, size: str, folder: Path) -> dict:
     return timed(step, warm=1, times=1 if size == "full" else 3) | {"memory": backend.memory()}
 
 
+def compiled(measure: str, name: str, size: str, folder: Path) -> dict:
+    """The same with networks that PyTorch has compiled; Jittor compiles in any case."""
+    HOW["compiled"] = True          # in this process, which measures nothing else
+    return WORKERS[measure](name, size, folder)
+
+
 DETECTORS = {"distortion": {}, "distortion_fast": {"text_mode": "fast"}, "distortion_large": {"trunk": "large"}}
 
 
@@ -269,9 +266,7 @@ WORKERS = {"weights": weights, "generate": generate, "seeds": seeds, "train": tr
            "modulation_dense": partial(modulation, way="dense"),
            "fid_quarter": partial(fid, share=0.25),
            **{f"bert_{tokens}": partial(text, tokens) for tokens in TEXTS}}
-# Forward passes of networks that PyTorch has compiled.
-COMPILED = {f"{name}_compiled": partial(WORKERS[name], compiled=True)
-            for name in ("tower", *BACKBONES, "distortion")}
+COMPILED = {f"{name}_compiled": partial(compiled, name) for name in ("tower", *BACKBONES, "distortion")}
 WORKERS |= COMPILED
 GROWTH = ("generate_half", "generate", "generate_double", "generate_noise", *MODULATIONS, "fid_quarter", "fid",
           *(f"bert_{tokens}" for tokens in TEXTS))

@@ -5,17 +5,25 @@ from statistics import median
 
 from jittwin.backend import load_backend
 
-# Where and in which type of products the measures compute, and a label map.
-HOW = {"device": "cpu", "dtype": "float32", "label": None}
+# Where and in which type of products the measures compute, a label map, and whether networks are compiled.
+HOW = {"device": "cpu", "dtype": "float32", "label": None, "compiled": False}
 TIMED: list[Callable] = []                  # what was timed last
 LARGE = {"cpu": 1024, "cuda": 8192}         # sides of the matrices whose product shows the peak
 
 
-def ready(name: str, compiled: bool = False):
+def ready(name: str):
     # Earlier checkouts know no other device, and do not compile networks.
     backend = load_backend(name) if HOW["device"] == "cpu" else load_backend(name, HOW["device"])
-    backend.setup(device=HOW["device"], precision=HOW["dtype"], **({"compiled": True} if compiled else {}))
+    backend.setup(device=HOW["device"], precision=HOW["dtype"], **({"compiled": True} if HOW["compiled"] else {}))
     return backend
+
+
+def infer_only(backend, module) -> None:
+    """As Backend.infer_only, which earlier checkouts do not have."""
+    if HOW["compiled"]:
+        backend.infer_only(module)
+    else:
+        backend.train_mode(module, False)
 
 
 def timed(action, warm: int, times: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from jittwin.launching import ProcessEnded, launched, met
 from torch_models.nn import sockets
 
 _BUCKET = 1 << 25        # elements that are summed in one exchange
-_state = {"share": None, "star": None, "rank": 0}
+_state = {"share": None, "star": None}
 
 
 def connect(device: str = "cpu") -> tuple[int, int]:
@@ -22,7 +22,6 @@ def connect(device: str = "cpu") -> tuple[int, int]:
     UserError: the launcher does not say where they meet, or they do not come.
     """
     rank, count = launched()
-    _state["rank"] = rank
     if count == 1 or dist.is_initialized():
         return rank, count
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -96,23 +95,19 @@ def _buckets(tensors):
 
 def all_sum(x):
     """The sum over all processes; the gradient of x is the sum of all processes' gradients."""
-    return _Sum.apply(x) if x.requires_grad else _summed(x)
-
-
-def _summed(x):
-    total = x.clone(memory_format=torch.contiguous_format)
-    _sum_in_place(total)
-    return total
+    return _Sum.apply(x)
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context, x):
-        return _summed(x)
+        total = x.clone(memory_format=torch.contiguous_format)
+        _sum_in_place(total)
+        return total
 
     @staticmethod
     def backward(context, gradient):
-        return _summed(gradient)
+        return _Sum.forward(None, gradient)
 
 
 def whole(x):
@@ -133,7 +128,7 @@ def statistics(own, count: int):
     now, channels = _state["share"], own.shape[1]
     everyone = own.new_zeros(now.processes, 2 * channels + 1)
     number = own.new_full((1,), count if now.rows else 0)
-    torch.cat((own.view(-1), number), out=everyone[_state["rank"]])
+    torch.cat((own.view(-1), number), out=everyone[dist.get_rank()])
     _sum_in_place(everyone)
     means, variances, counts = everyone.split_with_sizes((channels, channels, 1), 1)
     count = counts.sum()
